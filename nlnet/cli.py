@@ -1,0 +1,226 @@
+"""What the tools share: help, errors as one line, run folders, the table of a sweep."""
+
+import csv
+import json
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from nlnet.config import RunConfig, run_text
+from nlnet.distributed import launch
+from nlnet.errors import UsageError, UserError
+
+CONFIG_DIR = Path(__file__).parents[1] / "configs"
+RESOLVED = "--resolved"  # what a rank is started with: the path of the run's config.yaml
+ERROR_FILE = "NLNET_ERROR_FILE"  # environment variable: where ranks leave their error, once
+# Keys that say where and how fast a run is made, not what it computes.
+FREE_KEYS = ("dist.", "data.num_workers", "data.root")
+
+
+def run_tool(main: Callable[[], Any], doc: str | None = None) -> None:
+    """Run a tool: `--help` prints its docstring, a mistake of the user's ends in one line.
+
+    Exit codes: 1 for a UserError, 2 for wrong words in overrides or config, 130 for Ctrl-C.
+    """
+    if doc is not None and {"-h", "--help"} & set(sys.argv[1:]):
+        print(doc.strip() + "\n\n" + group_choices())
+        return
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # let errors through to this place
+    try:
+        main()
+    except UserError as error:
+        fail(str(error), 2 if isinstance(error, UsageError) else 1)
+    except (HydraException, OmegaConfBaseException) as error:
+        fail(explain(error), 2)
+    except KeyboardInterrupt:
+        fail("interrupted; the same command resumes", 130)
+
+
+def fail(message: str, code: int) -> None:
+    """Say an error and exit; a rank leaves it to the process that launched all ranks."""
+    if ERROR_FILE not in os.environ:
+        print(f"error: {message}", file=sys.stderr)
+    else:
+        # Ranks mostly fail alike: the first one speaks for all.
+        with suppress(FileExistsError), open(os.environ[ERROR_FILE], "x") as file:
+            file.write(message)
+    sys.exit(code)
+
+
+def is_rank() -> bool:
+    """Whether a launcher (ours, torchrun, SLURM) has made this process one of several ranks."""
+    return "RANK" in os.environ
+
+
+def launch_ranks(tool: Path, config: Path, num_procs: int) -> None:
+    """Run a tool's ranks as fresh processes that read a resolved configuration; wait for them.
+
+    Raises the first error of a rank.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        error = Path(folder) / "error"
+        os.environ[ERROR_FILE] = str(error)
+        try:
+            code = launch([sys.executable, str(tool), RESOLVED, str(config)], num_procs)
+        finally:
+            del os.environ[ERROR_FILE]
+        if code != 0:
+            known = error.exists()
+            message = error.read_text() if known else f"a rank ended with code {code}, see above"
+            raise (UsageError if code == 2 else UserError)(message)
+
+
+def explain(error: Exception) -> str:
+    """One line for an error of Hydra or OmegaConf: what, which key, where to look."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if isinstance(error, MissingMandatoryValue):
+        key = str(error).rsplit(" ", 1)[-1]
+        return f"{key} is not set; give {key}=VALUE"
+    if error.__cause__ is not None and "Could not override" in lines[0]:
+        lines += [line.strip() for line in str(error.__cause__).splitlines()]
+    keys = [line for line in lines if line.startswith("full_key:")]
+    options = [i for i, line in enumerate(lines) if line.startswith("Available options")]
+    text = lines[0]
+    if keys and keys[0].split()[-1] not in text:
+        text += f" at {keys[0].split()[-1]}"
+    if options:
+        text += "; available: " + ", ".join(sorted(lines[options[0] + 1 :]))
+    return f"{text}; see --help, or --cfg job for every key"
+
+
+def group_choices() -> str:
+    """The config groups and their choices, from the files themselves."""
+    lines = ["Groups (group=choice), below configs/:"]
+    for folder in sorted(CONFIG_DIR.iterdir()):
+        if folder.is_dir() and folder.name != "hydra":
+            names = sorted(
+                path.relative_to(folder).with_suffix("").as_posix()
+                for path in folder.rglob("*.yaml")
+            )
+            plus = "+" if folder.name in ("experiment", "sweep") else ""
+            lines.append(f"  {plus}{folder.name}: {', '.join(names)}")
+    lines.append("Every key with its value: add --cfg job. What each means: nlnet/config.py.")
+    return "\n".join(lines)
+
+
+def to_run(cfg: DictConfig) -> Any:
+    """The composed configuration as its dataclasses, RunConfig or a kind of it."""
+    return OmegaConf.to_object(cfg)
+
+
+def claim_folder(run: RunConfig, folder: Path) -> Path:
+    """Take a run's folder, or find it taken by the same run; write its config.yaml.
+
+    Returns the path of that file.
+
+    Raises UserError listing every difference if the folder belongs to another run.
+    """
+    path = folder / "config.yaml"
+    if path.exists():
+        found = flatten(OmegaConf.to_container(OmegaConf.load(path)))
+        wanted = flatten(OmegaConf.to_container(OmegaConf.structured(run)))
+        keys = sorted(
+            key
+            for key in {**found, **wanted}
+            if found.get(key) != wanted.get(key) and not key.startswith(FREE_KEYS)
+        )
+        if keys:
+            listed = ", ".join(f"{key} {found.get(key)} -> {wanted.get(key)}" for key in keys)
+            raise UserError(
+                f"{folder} holds a run with another configuration ({listed}); "
+                "choose another folder with name=NAME, or remove this one"
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(run_text(run))
+    return path
+
+
+def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """A nested mapping as one of dotted keys."""
+    if not isinstance(tree, Mapping):
+        return {prefix[:-1]: tree}
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat.update(flatten(value, f"{prefix}{key}."))
+    return flat
+
+
+class SweepTable(Callback):
+    """Hydra's callback that ends a sweep in one table, of every run in the sweep's folder.
+
+    A run that fails does not stop the others; the sweep then ends with exit code 1.
+    """
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        if config.hydra.mode.name != "MULTIRUN":
+            return
+        folder = Path(config.hydra.runtime.output_dir)
+        row: dict[str, Any] = dict(
+            override.lstrip("+~").split("=", 1) for override in config.hydra.overrides.task
+        )
+        if job_return.status is JobStatus.FAILED:
+            error = job_return._return_value
+            row["error"] = str(error).splitlines()[0] if str(error) else type(error).__name__
+            if not isinstance(error, UserError):
+                traceback.print_exception(error)
+            print(f"error: {row['error']}", file=sys.stderr)
+            # The table tells of the failure; raised here it would stop the runs that follow.
+            job_return.status, job_return.return_value = JobStatus.COMPLETED, None
+        elif (folder / "metrics.json").exists():
+            metrics = json.loads((folder / "metrics.json").read_text())
+            row.update({key: value for key, value in metrics.items() if is_number(value)})
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "sweep_row.json").write_text(json.dumps(row))
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        folder = Path(config.hydra.sweep.dir)
+        rows = [json.loads(path.read_text()) for path in sorted(folder.rglob("sweep_row.json"))]
+        header, cells = sweep_table(rows)
+        with (folder / "table.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([header, *cells])
+        table = markdown(header, cells)
+        (folder / "table.md").write_text(table + "\n")
+        print(f"\n{table}\n\n{len(rows)} runs; this table: {folder / 'table.md'}")
+        failed = sum("error" in row for row in rows)
+        if failed:
+            fail(f"{failed} of {len(rows)} runs of the sweep failed; see the table", 1)
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def sweep_table(rows: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Header and cells; an override that all runs share is no column."""
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    values = {key: {str(row.get(key)) for row in rows} for key in keys}
+    header = [
+        key for key in keys if len(values[key]) > 1 or all(is_number(row.get(key)) for row in rows)
+    ]
+    header.sort(key=lambda key: (key == "error", any(is_number(row.get(key)) for row in rows)))
+    return header, [[cell(row.get(key, "")) for key in header] for row in rows]
+
+
+def cell(value: Any) -> str:
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
+def markdown(header: list[str], cells: list[list[str]]) -> str:
+    """A table whose columns line up on a terminal, too."""
+    widths = [max(len(text) for text in column) for column in zip(header, *cells, strict=True)]
+    lines = [header, ["-" * width for width in widths], *cells]
+    return "\n".join(
+        "| " + " | ".join(t.ljust(w) for t, w in zip(line, widths, strict=True)) + " |"
+        for line in lines
+    )

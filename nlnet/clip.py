@@ -1,0 +1,46 @@
+"""What flows through the house: the views of videos, from the decoder to the scores."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Failure(NamedTuple):
+    """A video that could not be read, and why."""
+
+    path: str
+    cause: str
+
+
+class Clip(NamedTuple):
+    """One view of one video: uint8 frames (3, T, H, W)."""
+
+    video: Tensor
+    label: Tensor  # () int64, or (K,) float32 where a video bears several labels
+    video_id: int  # the row of the video in its index
+
+
+class Sample(NamedTuple):
+    """All views that were taken from one video, and what went wrong on the way."""
+
+    clips: tuple[Clip, ...]
+    failures: tuple[Failure, ...]
+
+
+class ClipBatch(NamedTuple):
+    """Views side by side: video (B, 3, T, H, W) uint8, label (B,) or (B, K), video_id (B,)."""
+
+    video: Tensor
+    label: Tensor
+    video_id: Tensor
+    failures: tuple[Failure, ...]
+
+    def to(self, device: torch.device) -> "ClipBatch":
+        """The same batch on a device; the copy overlaps computation where memory is pinned."""
+        return ClipBatch(
+            self.video.to(device, non_blocking=True),
+            self.label.to(device, non_blocking=True),
+            self.video_id.to(device, non_blocking=True),
+            self.failures,
+        )

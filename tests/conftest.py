@@ -1,0 +1,65 @@
+"""What the tests share: the reference data and real video files made on the spot."""
+
+import os
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+VideoFactory = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of reference videos; tests that need it are skipped where it is absent."""
+    root = Path(__file__).parents[1]
+    path = Path(os.environ.get("NLNET_SHARED", root.parent / "shared")) / "data"
+    if not path.is_dir():
+        pytest.skip("the reference data is not here (NLNET_SHARED)")
+    return path
+
+
+@pytest.fixture
+def video_file(tmp_path: Path) -> VideoFactory:
+    """A factory of small files whose frame i is grey of level 4 i (modulo 256).
+
+    A decoded frame so tells its own number. Options are those of `write_grey_video`.
+    """
+
+    def make(name: str = "grey.mp4", **options) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return write_grey_video(path, **options)
+
+    return make
+
+
+def write_grey_video(
+    path: Path,
+    *,
+    num_frames: int = 48,
+    size: tuple[int, int] = (48, 64),  # height, width
+    fps: int = 30,
+    gop: int = 12,
+    b_frames: int = 2,
+    first_pts: int = 0,
+    codec: str = "libx264",
+    options: dict[str, str] | None = None,
+) -> Path:
+    height, width = size
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=fps)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.codec_context.thread_count = 1
+        stream.codec_context.time_base = Fraction(1, fps)
+        stream.options = {"g": str(gop), "bf": str(b_frames), **(options or {})}
+        for i in range(num_frames):
+            pixels = np.full((height, width, 3), 4 * i % 256, np.uint8)
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts, frame.time_base = first_pts + i, Fraction(1, fps)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path

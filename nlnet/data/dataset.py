@@ -1,0 +1,89 @@
+"""From a key to the views of a video, and from views to a batch."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from nlnet.clip import Clip, ClipBatch, Failure, Sample
+from nlnet.data.clip_sampling import ClipSampler
+from nlnet.data.decoding import DecodeError, FrameCountError, VideoReader
+from nlnet.data.index import VideoIndex
+from nlnet.data.transforms import Transform
+
+
+class VideoDataset(Dataset[Sample]):
+    """The views of the video that a key (epoch, video) names.
+
+    All randomness comes from (seed, epoch, video), so neither the number of workers nor a restart
+    changes a sample. A video that cannot be read is replaced by another, drawn from the same
+    numbers, up to `replacements` times; a sample without clips means that none could be read.
+    """
+
+    def __init__(
+        self,
+        index: VideoIndex,
+        clip_sampler: ClipSampler,
+        transform: Transform,
+        *,
+        seed: int,
+        replacements: int,
+    ) -> None:
+        self.index = index
+        self._clip_sampler = clip_sampler
+        self._transform = transform
+        self._seed = seed
+        self._replacements = replacements
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        epoch, video_id = key
+        failures: list[Failure] = []
+        for attempt in range(self._replacements + 1):
+            entropy = [self._seed, epoch, key[1], attempt]
+            if attempt:
+                video_id = int(np.random.default_rng(entropy).integers(len(self.index)))
+            try:
+                return Sample(self._views(video_id, entropy), tuple(failures))
+            except DecodeError as error:
+                failures.append(Failure(str(error.path), error.cause))
+        return Sample((), tuple(failures))
+
+    def _views(self, video_id: int, entropy: list[int]) -> tuple[Clip, ...]:
+        """Every crop of every clip, clip by clip; one opening of the file serves all."""
+        label = torch.tensor(self.index.label(video_id))
+        with VideoReader(self.index.path(video_id)) as video:
+            try:
+                clips, rng = self._frames(video, entropy)
+            except FrameCountError:  # the count is exact from here on
+                clips, rng = self._frames(video, entropy)
+        views = [view for frames in clips for view in self._transform(frames, rng)]
+        return tuple(Clip(view, label, video_id) for view in views)
+
+    def _frames(
+        self, video: VideoReader, entropy: list[int]
+    ) -> tuple[list[np.ndarray], np.random.Generator]:
+        """The frames (T, H, W, 3) of each clip, and the generator as sampling left it."""
+        rng = np.random.default_rng(entropy)
+        clips = self._clip_sampler(video.num_frames, rng)
+        frames = video.read(np.concatenate(clips))
+        return np.split(frames, np.cumsum([len(clip) for clip in clips])[:-1]), rng
+
+
+def collate(samples: Sequence[Sample]) -> ClipBatch:
+    """All views of all samples; without any, tensors of no elements."""
+    clips = [clip for sample in samples for clip in sample.clips]
+    failures = tuple(failure for sample in samples for failure in sample.failures)
+    if not clips:
+        nothing = torch.empty(0, dtype=torch.int64)
+        video = torch.empty((0, 3, 0, 0, 0), dtype=torch.uint8)
+        return ClipBatch(video, nothing, nothing, failures)
+    return ClipBatch(
+        torch.stack([clip.video for clip in clips]),  # (B, 3, T, S, S)
+        torch.stack([clip.label for clip in clips]),
+        torch.tensor([clip.video_id for clip in clips]),
+        failures,
+    )

@@ -1,0 +1,232 @@
+"""Frames of video files; the only door to PyAV.
+
+Frame i is the i-th frame that the decoder returns. Time stamps merely find the key frame to start
+from, and only in files where they can be relied on: there every decoded frame must bear the time
+that the container announced for it, else the file is read again from its first frame. Announced
+frame counts are never believed.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple
+
+import av
+import numpy as np
+from av.stream import Disposition
+from av.video.reformatter import VideoReformatter
+
+from nlnet.errors import UserError
+
+# In these containers a packet bears the time at which its frame is shown (AVI, for one, knows only
+# the order of decoding), and in these codecs a packet is one shown frame (VP8 hides some).
+INDEXED_CONTAINERS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
+INDEXED_CODECS = frozenset({"h264", "hevc", "vp9", "av1"})
+
+
+class DecodeError(UserError):
+    """A video file that cannot be read, and why."""
+
+    def __init__(self, path: Path, cause: str) -> None:
+        super().__init__(path, cause)
+        self.path = path
+        self.cause = cause
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.cause}"
+
+
+class FrameCountError(DecodeError):
+    """The container announced another number of frames; the reader's `num_frames` is now exact."""
+
+
+class _IndexMismatch(Exception):
+    """Decoding after a seek did not give the announced frame."""
+
+
+class _FrameIndex(NamedTuple):
+    times: list[int]  # when each frame is shown, rising, in units of the stream's time base
+    keys: list[int]  # the frames, by number, from which decoding can start
+
+
+class VideoReader:
+    """The frames of one file, opened once for all the clips that are taken from it.
+
+    A context manager: the file is closed on every exit. `num_frames` is the number of frames that
+    decode, or that a trustworthy index holds; `num_decoded` counts the frames decoded so far, the
+    measure of cost. Decoding uses one thread: the processes of the loader are the parallelism.
+    Raises DecodeError for a file that holds no readable video.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.num_decoded = 0
+        self._to_rgb = VideoReformatter()
+        self._open()
+        try:
+            self._index = self._announced_index()
+            self.num_frames = len(self._index.times) if self._index else self._count()
+        except DecodeError:
+            self.close()
+            raise
+
+    def __enter__(self) -> "VideoReader":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; a second call does nothing."""
+        self._container.close()
+
+    def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """The frames of these numbers, in this order, repeats allowed: uint8 RGB (n, H, W, 3).
+
+        The rotation tag of the file is applied. Only the frames between the wanted ones and the
+        key frames before them are decoded. Raises IndexError for a number outside the video,
+        DecodeError for damage on the way to a wanted frame, and FrameCountError where decoding
+        found another number of frames than was announced.
+        """
+        wanted, places = np.unique(np.asarray(indices, dtype=np.int64), return_inverse=True)
+        if wanted.size == 0 or wanted[0] < 0 or wanted[-1] >= self.num_frames:
+            raise IndexError(f"{self.path}: frames {indices} of {self.num_frames}")
+        if self._index:
+            try:
+                return self._gather(self._seek_frames(wanted.tolist(), self._index), places)
+            except (_IndexMismatch, DecodeError):
+                self._distrust_index()
+        return self._gather(self._first_frames(wanted.tolist()), places)
+
+    def _open(self) -> None:
+        try:
+            # Text tags are not always UTF-8; nothing here reads them.
+            self._container = av.open(str(self.path), metadata_errors="ignore")
+        except av.FFmpegError as error:
+            raise DecodeError(self.path, error.strerror) from error
+        stream = self._container.streams.best("video")
+        if stream is None or stream.disposition & Disposition.attached_pic:
+            self.close()
+            raise DecodeError(self.path, "no video stream")
+        stream.thread_type = "NONE"
+        stream.codec_context.thread_count = 1
+        self._stream = stream
+
+    def _announced_index(self) -> _FrameIndex | None:
+        """Times and key frames by the container's word; None where that word is not good."""
+        if (
+            self._container.format.name not in INDEXED_CONTAINERS
+            or self._stream.codec_context.codec.canonical_name not in INDEXED_CODECS
+        ):
+            return None
+        times, key_times = [], []
+        try:
+            for packet in self._container.demux(self._stream):
+                if packet.size == 0 or packet.is_discard:
+                    continue
+                if packet.is_corrupt or packet.pts is None:
+                    return None
+                times.append(packet.pts)
+                if packet.is_keyframe:
+                    key_times.append(packet.pts)
+        except av.FFmpegError:
+            return None  # decoding will meet the same damage and say after how many frames
+        # Frames before the first key frame, in either order, cannot be decoded.
+        starts_with_key = bool(times) and key_times[:1] == [min(times)] == times[:1]
+        if not starts_with_key or len(set(times)) < len(times):
+            return None
+        times.sort()
+        return _FrameIndex(times, [bisect_left(times, key) for key in sorted(key_times)])
+
+    def _distrust_index(self) -> None:
+        self._index = None
+        announced, self.num_frames = self.num_frames, self._count()
+        if self.num_frames != announced:
+            cause = f"{self.num_frames} frames decode, {announced} are announced"
+            raise FrameCountError(self.path, cause)
+
+    def _count(self) -> int:
+        count = sum(1 for _ in self._all_frames())
+        if count == 0:
+            raise DecodeError(self.path, "no frame can be decoded")
+        return count
+
+    def _decode(self) -> Iterator[av.VideoFrame]:
+        """The frames from the present position of the file to its end."""
+        before = self.num_decoded
+        try:
+            for frame in self._container.decode(self._stream):
+                self.num_decoded += 1
+                yield frame
+        except av.FFmpegError as error:
+            count = self.num_decoded - before
+            raise DecodeError(self.path, f"{error.strerror} after {count} frames") from error
+
+    def _all_frames(self) -> Iterator[av.VideoFrame]:
+        # Opening again is the one way back to the first frame that works for every format.
+        self.close()
+        self._open()
+        return self._decode()
+
+    def _first_frames(self, wanted: list[int]) -> Iterator[av.VideoFrame]:
+        """The wanted frames (rising numbers), decoding from the first frame of the file."""
+        numbers = iter(wanted)
+        number = next(numbers, None)
+        for i, frame in enumerate(self._all_frames()):
+            if i == number:
+                yield frame
+                number = next(numbers, None)
+            if number is None:
+                return
+
+    def _seek_frames(self, wanted: list[int], index: _FrameIndex) -> Iterator[av.VideoFrame]:
+        """The wanted frames (rising numbers), decoding from the key frames before them."""
+        following = -1  # number of the frame that decoding gives next; at first there is none
+        frames: Iterator[av.VideoFrame] = iter(())
+        for number in wanted:
+            key = index.keys[bisect_right(index.keys, number) - 1]
+            if following < key or following < 0:
+                frames, following = self._seek(index.times[key]), key
+            for frame in frames:
+                time = index.times[following]
+                if following == key and frame.pts is not None and frame.pts < time:
+                    continue  # the seek ended at an earlier frame
+                if frame.pts != time or frame.is_corrupt:
+                    raise _IndexMismatch
+                following += 1
+                if following > number:
+                    yield frame
+                    break
+            else:
+                raise _IndexMismatch
+
+    def _seek(self, time: int) -> Iterator[av.VideoFrame]:
+        try:
+            self._container.seek(time, stream=self._stream)
+        except av.FFmpegError as error:
+            raise _IndexMismatch from error
+        return self._decode()
+
+    def _gather(self, frames: Iterator[av.VideoFrame], places: np.ndarray) -> np.ndarray:
+        """The k-th frame at every place whose entry is k: (n, H, W, 3)."""
+        out = np.empty(0, np.uint8)
+        for k, frame in enumerate(frames):
+            rgb = self._rgb(frame)
+            if k == 0:
+                out = np.empty((len(places), *rgb.shape), np.uint8)
+            elif rgb.shape != out.shape[1:]:
+                cause = f"the frame size changes from {out.shape[1:3]} to {rgb.shape[:2]}"
+                raise DecodeError(self.path, cause)
+            out[places == k] = rgb
+        return out
+
+    def _rgb(self, frame: av.VideoFrame) -> np.ndarray:
+        # One reformatter with one thread: each frame's own would start a thread for every core.
+        rgb = self._to_rgb.reformat(frame, format="rgb24", threads=1).to_ndarray()
+        return np.rot90(rgb, round(frame.rotation / 90) % 4)

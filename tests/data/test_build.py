@@ -1,0 +1,227 @@
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from nlnet.clip import ClipBatch
+from nlnet.config import ClipConfig, DataConfig, ViewsConfig
+from nlnet.data.build import build_eval_loader, build_train_loader, data_class_names
+from nlnet.errors import UsageError, UserError
+
+VideoFactory = Callable[..., Path]
+
+# Three workers on a machine with fewer CPUs are a law all the same.
+MORE_WORKERS_THAN_CPUS = "ignore:This DataLoader will create"
+
+
+@pytest.fixture
+def data(video_file: VideoFactory, tmp_path: Path) -> DataConfig:
+    """10 training and 5 validation videos of 2 classes."""
+    for split, count in (("train", 5), ("val", 3)):
+        for name in ("eat", "walk"):
+            for i in range(count - (split == "val" and name == "walk")):
+                video_file(f"{split}/{name}/{i}.mp4", num_frames=20 + i)
+    cfg = DataConfig(root=str(tmp_path), batch_size=4, num_workers=0)
+    cfg.clip = ClipConfig(num_frames=4, frame_stride=2, crop_size=16)
+    cfg.augment.short_side = [20, 30]
+    return cfg
+
+
+VIEWS = ViewsConfig(num_clips=2, num_crops=3, crop_size=16, short_side=16, batch_size=12)
+
+
+def train(cfg: DataConfig, *, seed: int = 1, accumulate: int = 1, rank: int = 0, world: int = 1):
+    return build_train_loader(cfg, seed=seed, accumulate=accumulate, rank=rank, world_size=world)
+
+
+def evaluation(cfg: DataConfig, *, rank: int = 0, world: int = 1, views: ViewsConfig = VIEWS):
+    return build_eval_loader(cfg, cfg.val, views, rank=rank, world_size=world)
+
+
+def tensors(batches: list[ClipBatch]) -> list[Tensor]:
+    return [tensor for batch in batches for tensor in batch[:3]]
+
+
+def assert_equal(a: list[ClipBatch], b: list[ClipBatch]) -> None:
+    for x, y in zip(tensors(a), tensors(b), strict=True):
+        assert torch.equal(x, y)
+    assert [batch.failures for batch in a] == [batch.failures for batch in b]
+
+
+def test_training_batches(data: DataConfig):
+    loader = train(data)
+    assert loader.index.class_names == ("eat", "walk")
+    assert loader.steps_per_epoch == 2
+    batches = list(loader.at(0))
+    assert [batch.video.shape for batch in batches] == 2 * [(4, 3, 4, 16, 16)]
+    for batch in batches:
+        assert batch.video.dtype == torch.uint8
+        assert batch.label.tolist() == [loader.index.label(i) for i in batch.video_id.tolist()]
+
+
+@pytest.mark.filterwarnings(MORE_WORKERS_THAN_CPUS)
+@pytest.mark.parametrize("num_workers", [1, 3])
+def test_the_number_of_workers_changes_nothing(num_workers: int, data: DataConfig, tmp_path: Path):
+    (tmp_path / "train" / "eat" / "bad.mp4").write_bytes(b"")
+    here = train(data)
+    epochs = [list(here.at(epoch)) for epoch in range(3)]
+    assert any(batch.failures for batches in epochs for batch in batches)
+    views = list(evaluation(data))
+    data.num_workers = num_workers
+    workers = train(data)
+    for epoch in (2, 0, 1):  # persistent workers remember nothing
+        assert_equal(list(workers.at(epoch)), epochs[epoch])
+    assert_equal(list(evaluation(data)), views)
+
+
+def test_two_ranks_see_the_global_batch_of_one(data: DataConfig):
+    whole = list(train(data).at(1))
+    ranks = [list(train(data, rank=rank, world=2).at(1)) for rank in range(2)]
+    for step, batch in enumerate(whole):
+        parts = [batches[step] for batches in ranks]
+        assert torch.equal(torch.cat([part.video for part in parts]), batch.video)
+        assert torch.equal(torch.cat([part.label for part in parts]), batch.label)
+
+
+def test_a_resumed_epoch_is_the_tail_of_a_whole_one(data: DataConfig):
+    data.num_workers = 1
+    loader = train(data, accumulate=2)
+    whole = list(loader.at(3))
+    assert len(whole) == 4
+    next(iter(loader.at(4)))  # an epoch that was left early disturbs nothing
+    assert_equal(list(loader.at(3, 1)), whole[2:])
+    assert_equal(list(train(data, accumulate=2).at(3, 1)), whole[2:])
+
+
+def test_loading_leaves_the_global_generator_alone(data: DataConfig):
+    for num_workers in (0, 1):
+        data.num_workers = num_workers
+        loader = train(data)
+        torch.manual_seed(0)
+        expected = torch.random.get_rng_state()
+        list(loader.at(0))
+        list(loader.at(1))
+        assert torch.equal(torch.random.get_rng_state(), expected)
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 7])
+def test_evaluation_shows_each_view_of_each_video_once(world: int, data: DataConfig):
+    seen: list[int] = []
+    for rank in range(world):
+        for batch in evaluation(data, rank=rank, world=world):
+            assert len(batch.label) <= VIEWS.batch_size
+            seen += batch.video_id.tolist()
+    assert sorted(seen) == sorted(6 * list(range(5)))
+
+
+def test_all_views_of_a_video_come_in_one_batch(data: DataConfig):
+    loader = evaluation(data, views=ViewsConfig(3, 3, 16, 16, batch_size=4))
+    assert [batch.video_id.tolist() for batch in loader] == [9 * [i] for i in range(5)]
+    assert len(loader) == 5
+
+
+def test_an_unreadable_video_stops_evaluation_unless_allowed(data: DataConfig, tmp_path: Path):
+    bad = tmp_path / "val" / "eat" / "9.mp4"
+    bad.write_bytes(b"")
+    whole_line = r"^.*9\.mp4: Invalid data.*data\.allow_bad=true\Z"
+    for num_workers in (0, 1):
+        data.num_workers, data.allow_bad = num_workers, False
+        with pytest.raises(UserError, match=whole_line):
+            list(evaluation(data))
+        data.allow_bad = True
+        batches = list(evaluation(data))
+        assert [failure.path for batch in batches for failure in batch.failures] == [str(bad)]
+        assert {i for batch in batches for i in batch.video_id.tolist()} == {0, 1, 2, 4, 5}
+
+
+def test_training_without_readable_videos_stops_in_one_line(data: DataConfig, tmp_path: Path):
+    for path in (tmp_path / "train").rglob("*.mp4"):
+        path.write_bytes(b"")
+    for num_workers in (0, 1):
+        data.num_workers = num_workers
+        with pytest.raises(UserError, match=r"^too many videos .*data\.root, or take .*\Z"):
+            list(train(data).at(0))
+
+
+def test_class_names_come_from_training_or_from_their_file(data: DataConfig, tmp_path: Path):
+    assert data_class_names(data) == ("eat", "walk")
+    (tmp_path / "classes.txt").write_text("walk\nrun\neat\n")
+    data.classes = "classes.txt"
+    assert data_class_names(data) == train(data).index.class_names == ("walk", "run", "eat")
+    loader = build_eval_loader(
+        data, "val", VIEWS, rank=0, world_size=1, class_names=("a", "eat", "walk")
+    )
+    assert loader.index.labels.tolist() == [1, 1, 1, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "sizes"), [(10, "8 or 12"), (2, "4"), (0, "4"), (-3, "4"), (13, "12 or 16")]
+)
+def test_a_batch_that_does_not_divide_is_refused(batch_size: int, sizes: str, data: DataConfig):
+    data.batch_size = batch_size
+    with pytest.raises(UsageError, match=rf"data\.batch_size={batch_size} .* use {sizes}$"):
+        train(data, accumulate=2, world=2)
+
+
+MISTAKES = {
+    "data.clip.sampler": lambda cfg: setattr(cfg.clip, "sampler", "slow"),
+    "data.clip.short": lambda cfg: setattr(cfg.clip, "short", "clamp"),
+    "data.clip.num_frames": lambda cfg: setattr(cfg.clip, "num_frames", 0),
+    "data.clip.frame_stride": lambda cfg: setattr(cfg.clip, "frame_stride", 0),
+    "data.clip.crop_size": lambda cfg: setattr(cfg.clip, "crop_size", 0),
+    "data.augment.crop": lambda cfg: setattr(cfg.augment, "crop", "random"),
+    "data.augment.short_side": lambda cfg: setattr(cfg.augment, "short_side", [15, 30]),
+    "data.augment.color_jitter": lambda cfg: setattr(cfg.augment, "color_jitter", 1.5),
+}
+
+
+@pytest.mark.parametrize("key", MISTAKES)
+def test_a_wrong_setting_is_named(key: str, data: DataConfig):
+    MISTAKES[key](data)
+    with pytest.raises(UsageError, match=key.replace(".", r"\.")):
+        train(data)
+
+
+def test_wrong_areas_and_seeds_are_named(data: DataConfig):
+    with pytest.raises(UsageError, match="seed=-1"):
+        train(data, seed=-1)
+    data.augment.crop, data.augment.area = "resized", [0.5, 1.5]
+    with pytest.raises(UsageError, match=r"data\.augment\.area"):
+        train(data)
+
+
+@pytest.mark.parametrize(
+    ("views", "word"),
+    [
+        (ViewsConfig(1, 2, 16, 16), "num_crops=2"),
+        (ViewsConfig(0, 1, 16, 16), "num_clips=0"),
+        (ViewsConfig(1, 1, 17, 16), "crop_size=17"),
+    ],
+)
+def test_wrong_views_are_named(views: ViewsConfig, word: str, data: DataConfig):
+    with pytest.raises(UsageError, match=word):
+        evaluation(data, views=views)
+
+
+@pytest.mark.parametrize(
+    ("cpus", "ranks", "workers"), [(1, 1, 0), (2, 1, 2), (2, 2, 0), (16, 4, 4), (64, 2, 8)]
+)
+def test_workers_are_chosen_from_the_machine(
+    cpus: int, ranks: int, workers: int, data: DataConfig, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cpus)))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(ranks))
+    data.num_workers = None
+    assert evaluation(data)._batches.num_workers == workers
+
+
+@pytest.mark.slow
+def test_spawned_workers_give_the_same_batches(data: DataConfig):
+    expected = list(train(data).at(0))
+    data.num_workers = 1
+    loader = train(data)
+    loader._batches.multiprocessing_context = "spawn"
+    assert_equal(list(loader.at(0)), expected)

@@ -1,0 +1,142 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from nlnet.clip import Clip, Failure, Sample
+from nlnet.data import decoding
+from nlnet.data.clip_sampling import (
+    INDEX_RULES,
+    SAMPLERS,
+    ClipSampler,
+    ClipShape,
+    FixedClips,
+    RandomClip,
+)
+from nlnet.data.dataset import VideoDataset, collate
+from nlnet.data.index import VideoIndex
+from nlnet.data.transforms import EvalTransform, JitterCrop, TrainTransform, Transform
+
+VideoFactory = Callable[..., Path]
+
+FOUR = ClipShape(4, 3)
+RANDOM = RandomClip(SAMPLERS["dense"], FOUR, INDEX_RULES["loop"])
+JITTER = TrainTransform(JitterCrop(24, 32, 48), 24, flip=True, color_jitter=0.0)
+WHOLE = EvalTransform(32, 32, 1)
+
+
+def dataset(
+    paths: list[Path],
+    *,
+    clip_sampler: ClipSampler = RANDOM,
+    transform: Transform = JITTER,
+    seed: int = 0,
+    replacements: int = 0,
+) -> VideoDataset:
+    index = VideoIndex(paths, range(len(paths)), tuple(str(i) for i in range(len(paths))))
+    return VideoDataset(index, clip_sampler, transform, seed=seed, replacements=replacements)
+
+
+def frame_numbers(clip: Clip) -> list[int]:
+    """A grey video's frames tell their numbers."""
+    return [round(level / 4) for level in clip.video.float().mean((0, 2, 3)).tolist()]
+
+
+def same(a: Sample, b: Sample) -> bool:
+    pairs = zip(a.clips, b.clips, strict=True)
+    return a.failures == b.failures and all(
+        torch.equal(x.video, y.video) and x.video_id == y.video_id for x, y in pairs
+    )
+
+
+def test_views_are_clips_times_crops_of_the_asked_frames(video_file: VideoFactory):
+    fixed = FixedClips(SAMPLERS["dense"], FOUR, INDEX_RULES["loop"], num_clips=2)
+    data = dataset([video_file()], clip_sampler=fixed, transform=EvalTransform(32, 32, 3))
+    sample = data[0, 0]
+    assert [frame_numbers(clip) for clip in sample.clips] == (
+        3 * [[0, 3, 6, 9]] + 3 * [[38, 41, 44, 47]]
+    )
+    for clip in sample.clips:
+        assert clip.video.shape == (3, 4, 32, 32)
+        assert clip.video.dtype == torch.uint8
+        assert (clip.label.dtype, clip.label.ndim, clip.video_id) == (torch.int64, 0, 0)
+    assert sample.failures == ()
+
+
+def test_a_sample_is_a_function_of_seed_epoch_and_video(video_file: VideoFactory):
+    paths = [video_file("a.mp4"), video_file("b.mp4")]
+    assert same(dataset(paths, seed=5)[3, 1], dataset(paths, seed=5)[3, 1])
+    drawn = {
+        (seed, epoch, video): frame_numbers(dataset(paths, seed=seed)[epoch, video].clips[0])[0]
+        for seed in range(3)
+        for epoch in range(3)
+        for video in range(2)
+    }
+    assert len(set(drawn.values())) > 8
+    entropy = np.random.default_rng([2, 1, 0])
+    assert drawn[2, 1, 0] == entropy.integers(48 - 9)
+
+
+def test_an_unreadable_video_is_replaced_by_the_same_other_one(
+    video_file: VideoFactory, tmp_path: Path
+):
+    bad = tmp_path / "bad.mp4"
+    bad.write_bytes(b"")
+    paths = [bad, *(video_file(f"{i}.mp4") for i in range(5))]
+    chosen = set()
+    for epoch in range(12):
+        sample = dataset(paths, replacements=10)[epoch, 0]
+        assert same(sample, dataset(paths, replacements=10)[epoch, 0])
+        (clip,) = sample.clips
+        assert clip.label.item() == clip.video_id != 0
+        assert sample.failures
+        assert set(sample.failures) == {
+            Failure(str(bad), "Invalid data found when processing input")
+        }
+        chosen.add(clip.video_id)
+    assert len(chosen) > 2
+
+
+@pytest.mark.parametrize("replacements", [0, 3])
+def test_without_a_readable_video_there_is_a_sample_without_clips(
+    replacements: int, tmp_path: Path
+):
+    paths = [tmp_path / f"{i}.mp4" for i in range(3)]  # never written
+    sample = dataset(paths, replacements=replacements)[0, 1]
+    assert sample.clips == ()
+    assert len(sample.failures) == 1 + replacements
+    assert sample.failures[0] == Failure(str(paths[1]), "No such file or directory")
+
+
+def test_a_wrong_frame_count_is_corrected_and_sampled_again(
+    video_file: VideoFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Time stamps that no frame bears: the reader finds out and counts."""
+    path = video_file(num_frames=20)
+    announced = decoding.VideoReader._announced_index
+
+    def lying(reader: decoding.VideoReader) -> object:
+        index = announced(reader)
+        assert index is not None
+        return index._replace(times=[index.times[0], *(t + 1 for t in index.times[1:]), 10**9])
+
+    monkeypatch.setattr(decoding.VideoReader, "_announced_index", lying)
+    fixed = FixedClips(SAMPLERS["dense"], FOUR, INDEX_RULES["loop"], num_clips=2)
+    sample = dataset([path], clip_sampler=fixed, transform=WHOLE)[0, 0]
+    assert [frame_numbers(clip) for clip in sample.clips] == [[0, 3, 6, 9], [10, 13, 16, 19]]
+    assert sample.failures == ()
+
+
+def test_collate_puts_views_side_by_side_and_keeps_failures():
+    clips = [Clip(torch.full((3, 2, 4, 4), i), torch.tensor(i % 2), i) for i in range(3)]
+    failure = Failure("a.mp4", "cause")
+    batch = collate(
+        [Sample((clips[0], clips[1]), ()), Sample((), (failure,)), Sample((clips[2],), ())]
+    )
+    assert batch.video.shape == (3, 3, 2, 4, 4)
+    assert batch.label.tolist() == [0, 1, 0]
+    assert batch.video_id.tolist() == [0, 1, 2]
+    assert batch.failures == (failure,)
+    assert collate([Sample((), (failure,))]).video.shape[0] == 0

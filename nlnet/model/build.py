@@ -1,0 +1,58 @@
+"""ModelConfig -> VideoClassifier."""
+
+from dataclasses import asdict
+
+from nlnet.config import ModelConfig, NonLocalConfig
+from nlnet.errors import UsageError
+from nlnet.model.classifier import Head, VideoClassifier
+from nlnet.model.non_local.build import build_block
+from nlnet.model.non_local.insertion import insert_non_local
+from nlnet.model.resnet3d import STAGES, ResNet3d
+
+
+def build_model(cfg: ModelConfig, num_classes: int) -> VideoClassifier:
+    """The network that the config describes, with random weights, for `num_classes` classes."""
+    backbone = build_backbone(cfg)
+    if cfg.head_window is not None and len(cfg.head_window) != 2:
+        raise UsageError(f"model.head_window={cfg.head_window} wants two numbers, [h, w], or null")
+    window = None if cfg.head_window is None else (cfg.head_window[0], cfg.head_window[1])
+    head = Head(backbone.channels["res5"], num_classes, cfg.dropout, window)
+    return VideoClassifier(
+        backbone,
+        head,
+        normalization=cfg.normalization,
+        average=cfg.head_average,
+        activation=cfg.activation,
+    )
+
+
+def build_backbone(cfg: ModelConfig) -> ResNet3d:
+    """The ResNet with its non-local blocks in place."""
+    pool2 = None
+    if cfg.pool2_kernel is not None:
+        pool2 = (cfg.pool2_kernel, cfg.pool2_stride, cfg.pool2_padding)
+    backbone = ResNet3d(
+        cfg.depth,
+        asdict(cfg.temporal_kernels),
+        width=cfg.width,
+        conv1=(cfg.conv1_kernel, cfg.conv1_stride),
+        pool1=(cfg.pool1_kernel, cfg.pool1_stride, cfg.pool1_padding),
+        pool2=pool2,
+        inflate_conv=cfg.inflate_conv,
+        stride_conv=cfg.stride_conv,
+        norm=cfg.norm,
+        zero_init_residual=cfg.zero_init_residual,
+    )
+    group_frames: dict[str, int | None] = asdict(cfg.non_local.group_frames)
+    insert_non_local(
+        backbone,
+        placement(cfg.non_local),
+        lambda stage, channels: build_block(cfg.non_local, channels, group_frames[stage]),
+    )
+    return backbone
+
+
+def placement(cfg: NonLocalConfig) -> dict[str, list[int]]:
+    """Stage -> indices of the residual blocks that a non-local block follows."""
+    indices = (cfg.res2, cfg.res3, cfg.res4, cfg.res5)
+    return dict(zip(STAGES, indices, strict=True))

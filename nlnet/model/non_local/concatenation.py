@@ -1,0 +1,163 @@
+"""y_i = 1/M sum_j ReLU(a_i + b_j) g_j by sorting: no affinity, O((N + M)(log M + e)).
+
+The sum is a piecewise linear function of a_i with knots at -b_j. With b sorted downwards, the
+active terms of query i are the first c_i = #{j: b_j > -a_i}. The sorted keys are cut into blocks of
+ROWS; a query reads the block in which its last active term may lie, and two sums over all blocks
+before that one, whose terms are active all, with p the last of them (Abel's summation):
+
+    sum_j ReLU(a_i + b_j) g_j = sum_{l in block} ReLU(a_i + b_l) g_l + (a_i + b_p) S + R
+    S = sum_{l <= p} g_l,   R = sum_{l <= p} (b_l - b_p) g_l = sum_{l < p} S_l (b_l - b_(l+1)).
+
+No factor in front of a g or an S is negative, so a shift that a and b share cancels nowhere.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+ROWS = 8  # keys of a block: by measurement, against the cost of the sums between blocks
+SMALL = 2**26  # multiply-adds N M e up to which the sum as it stands is quicker
+
+
+def concatenation(a: Tensor, b: Tensor, g: Tensor) -> Tensor:
+    """y_i = 1/M sum_j ReLU(a_i + b_j) g_j.
+
+    a (B, N), b (B, M), g (B, M, e) -> (B, N, e), in g's dtype, computed in float32 at least. With
+    a = w_theta . theta and b = w_phi . phi this is the concatenation form ReLU(w . [theta_i,
+    phi_j]). Source: Wang et al. 2018, equation 6 with C(x) = M.
+    """
+    wide = torch.promote_types(g.dtype, torch.float32)
+    with torch.autocast(g.device.type, enabled=False):
+        # The sum is homogeneous in a and b: they bear the 1/M.
+        a, b, values = a.to(wide) / b.shape[1], b.to(wide) / b.shape[1], g.to(wide)
+        if a.shape[1] * values[0].numel() <= SMALL:
+            y = F.relu(a.unsqueeze(2) + b.unsqueeze(1)) @ values
+        else:
+            y = sorted_sum(a, b, values)[0]
+    return y.to(g.dtype)
+
+
+@torch.library.custom_op("nlnet::sorted_sum", mutates_args=())
+def sorted_sum(a: Tensor, b: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """y_i = sum_j ReLU(a_i + b_j) g_j, and what its backward pass wants: terms, heights, order."""
+    terms, heights, order = sorted_blocks(b, g)
+    blocks, factors = active_blocks(heights, a)
+    return weighted_sum(terms, blocks, factors), terms, heights, order
+
+
+@torch.library.custom_op("nlnet::sorted_sum_backward", mutates_args=())
+def sorted_sum_backward(
+    dy: Tensor, a: Tensor, terms: Tensor, heights: Tensor, order: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of a, b and g.
+
+    da_i = S(a_i) . dy_i with S(a) = sum_j [a + b_j > 0] g_j the slope; db and dg are those of the
+    same function with (a, dy) and (b, g) exchanged.
+    """
+    blocks, factors = active_blocks(heights, a)
+    da = weighted_sum(terms, blocks, slopes_of(factors)).mul_(dy).sum(dim=2)
+
+    keys = heights[:, :, :ROWS].flatten(1)  # b, sorted, and -inf behind its end
+    swapped_terms, swapped_heights, _ = sorted_blocks(a, dy)
+    blocks, factors = active_blocks(swapped_heights, keys)
+    slopes = weighted_sum(swapped_terms, blocks, slopes_of(factors))
+    db = slopes.unflatten(1, (-1, ROWS)).mul_(terms[:, :, :ROWS]).sum(dim=3).flatten(1)
+    db = torch.empty_like(order, dtype=db.dtype).scatter_(1, order, db[:, : order.shape[1]])
+
+    place = torch.empty_like(order)  # of each key among the sorted ones
+    place.scatter_(1, order, torch.arange(order.shape[1], device=order.device).expand_as(order))
+    blocks = blocks.gather(1, place)
+    factors = factors.gather(1, place.unsqueeze(2).expand(-1, -1, factors.shape[2]))
+    return da, db, weighted_sum(swapped_terms, blocks, factors)
+
+
+def sorted_blocks(b: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The keys from the largest down, in blocks; M // ROWS + 1 of them, the last one not full.
+
+    terms (B, K, ROWS + 2, e): a block's g_l, then S and R of all blocks before it. heights
+    (B, K, ROWS + 2): their b_l, then b_p for S and 0 for R; -inf where there is no term. order
+    (B, M): of the sort.
+    """
+    batch, m = b.shape
+    knots, order = b.sort(dim=1, descending=True)
+    num = m // ROWS + 1
+    full = slice(0, num - 1)  # blocks
+    heights = F.pad(knots, (0, num * ROWS - m), value=-torch.inf).unflatten(1, (num, ROWS))
+    last = F.pad(heights[:, full, -1], (1, 0), value=-torch.inf)  # b_p of each block
+    heights = torch.cat([heights, last.unsqueeze(2), torch.zeros_like(last).unsqueeze(2)], dim=2)
+
+    rows = F.pad(order, (0, num * ROWS - m)).unflatten(1, (num, ROWS))
+    rows = F.pad(rows, (0, 2)) + m * torch.arange(batch, device=b.device).view(-1, 1, 1)
+    terms = g.flatten(0, 1).index_select(0, rows.flatten()).view(*rows.shape, -1)
+    inside, ends = heights[:, full, :ROWS], heights[:, full, ROWS - 1 : ROWS]
+    factors = torch.stack([torch.ones_like(inside), inside - ends], dim=2)
+    sums = factors @ terms[:, full, :ROWS]  # (B, K - 1, 2, e): a block's share of S and R
+    terms[:, 0, ROWS:] = 0
+    slopes = torch.cumsum(sums[:, :, 0], dim=1)
+    offsets = sums[:, :, 1]
+    drops = last[:, 1:-1] - last[:, 2:]
+    offsets[:, 1:].addcmul_(slopes[:, :-1], drops.unsqueeze(2))
+    terms[:, 1:, ROWS] = slopes
+    terms[:, 1:, ROWS + 1] = torch.cumsum(offsets, dim=1)
+    return terms, heights, order
+
+
+def active_blocks(heights: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+    """For each query its block (B, N) and the factors of that block's terms (B, N, ROWS + 2)."""
+    knots = heights[:, :, :ROWS].flatten(1)
+    blocks = torch.searchsorted(-knots, a.contiguous()) // ROWS  # c_i, knots with -b_j < a_i
+    width = heights.shape[2]
+    chosen = heights.gather(1, blocks.unsqueeze(2).expand(-1, -1, width))
+    factors = F.relu(a.unsqueeze(2) + chosen)
+    factors[:, :, -1] = 1
+    return blocks, factors
+
+
+def slopes_of(factors: Tensor) -> Tensor:
+    """The derivative of the factors by a."""
+    slopes = (factors > 0).to(factors.dtype)
+    slopes[:, :, -1] = 0
+    return slopes
+
+
+def weighted_sum(terms: Tensor, blocks: Tensor, factors: Tensor) -> Tensor:
+    """sum_l factors_il terms_l over the terms of the block of query i: (B, N, e)."""
+    batch, num, width, _ = terms.shape
+    first = blocks + num * torch.arange(batch, device=blocks.device).unsqueeze(1)
+    rows = (first * width).unsqueeze(2) + torch.arange(width, device=blocks.device)
+    table = terms.flatten(0, 2)
+    y = F.embedding_bag(
+        rows.flatten(0, 1), table, per_sample_weights=factors.flatten(0, 1), mode="sum"
+    )
+    return y.unflatten(0, (batch, -1))
+
+
+@sorted_sum.register_fake
+def _(a: Tensor, b: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    num, e = b.shape[1] // ROWS + 1, g.shape[2]
+    y = g.new_empty(*a.shape, e)
+    terms = g.new_empty(b.shape[0], num, ROWS + 2, e)
+    return y, terms, terms.new_empty(terms.shape[:3]), torch.empty_like(b, dtype=torch.long)
+
+
+@sorted_sum_backward.register_fake
+def _(
+    dy: Tensor, a: Tensor, terms: Tensor, heights: Tensor, order: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    shape = order.shape
+    return torch.empty_like(a), a.new_empty(shape), a.new_empty(*shape, dy.shape[2])
+
+
+def _save(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(inputs[0], *output[1:])
+
+
+def _backward(ctx: Any, dy: Tensor, *_: None) -> tuple[Tensor, Tensor, Tensor]:
+    with torch.autocast(dy.device.type, enabled=False):
+        return sorted_sum_backward(dy, *ctx.saved_tensors)
+
+
+sorted_sum.register_autograd(_backward, setup_context=_save)

@@ -1,0 +1,97 @@
+"""One context for all positions: the simplified non-local block and the global context block.
+
+Both sum x under a softmax of one logit per position, `unary_context` of disentangled.py.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nlnet.model.non_local.axes import single_pass
+from nlnet.model.non_local.block import initialize, inner_channels
+from nlnet.model.non_local.disentangled import unary_context
+from nlnet.model.non_local.tokens import pointwise, to_map, to_tokens
+
+
+class SimplifiedNonLocalBlock(nn.Module):
+    """z_i = x_i + W_v sum_j softmax_j(m_j) x_j, m = W_k x: output minus x is constant.
+
+    W_v (C -> C, no bias) starts at 0 with `zero_init`; no norm. (B, C, T, H, W) -> the same.
+    Source: Cao et al. 2019, GCNet, equation 3.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        axes: str = "spacetime",
+        group_frames: int | None = None,
+        init: str = "normal",
+        zero_init: bool = True,
+    ) -> None:
+        super().__init__()
+        self.axes = single_pass(axes)
+        self.group_frames = group_frames
+        self.mask = nn.Conv3d(channels, 1, 1)
+        self.out = nn.Conv3d(channels, channels, 1, bias=False)
+        initialize(self, init)
+        if zero_init:
+            nn.init.zeros_(self.out.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = to_tokens(x)
+        groups = self.axes.groups(tokens.shape[1], self.group_frames)
+        folded = self.axes.fold(tokens, groups)
+        shift = pointwise(self.out, context(self.mask, folded))
+        return x + to_map(self.axes.unfold(shift.expand_as(folded), tokens, groups))
+
+
+class GlobalContextBlock(nn.Module):
+    """z_i = x_i + delta(c), or x_i sigmoid(delta(c)) with `multiply`; c = sum_j softmax_j(m_j) x_j.
+
+    delta is a bottleneck C -> ratio C -> C with LayerNorm and ReLU between; with `zero_init` its
+    last layer starts at 0, so that the block starts as the identity, or, multiplying, as x / 2.
+    (B, C, T, H, W) -> the same. Source: Cao et al. 2019, GCNet, equation 5 and figure 4; there the
+    block stands in front of the residual sum, here behind it, like the others.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        multiply: bool = False,
+        axes: str = "spacetime",
+        group_frames: int | None = None,
+        ratio: float = 0.25,
+        init: str = "normal",
+        zero_init: bool = True,
+    ) -> None:
+        super().__init__()
+        self.multiply = multiply
+        self.axes = single_pass(axes)
+        self.group_frames = group_frames
+        inner = inner_channels(channels, ratio)
+        self.mask = nn.Conv3d(channels, 1, 1)
+        self.reduce = nn.Conv3d(channels, inner, 1)
+        self.norm = nn.LayerNorm([inner, 1, 1, 1])
+        self.expand = nn.Conv3d(inner, channels, 1)
+        initialize(self, init)
+        if zero_init:
+            nn.init.zeros_(self.expand.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = to_tokens(x)
+        groups = self.axes.groups(tokens.shape[1], self.group_frames)
+        folded = self.axes.fold(tokens, groups)
+        delta = self.transform(context(self.mask, folded)).expand_as(folded)
+        change = to_map(self.axes.unfold(delta, tokens, groups))
+        return x * torch.sigmoid(change) if self.multiply else x + change
+
+    def transform(self, context: Tensor) -> Tensor:  # (B, 1, C) -> the same
+        hidden = pointwise(self.reduce, context)
+        hidden = self.norm(to_map(hidden[:, None, None]))  # (B, ratio C, 1, 1, 1)
+        return pointwise(self.expand, F.relu(hidden).flatten(2).mT)
+
+
+def context(mask: nn.Conv3d, tokens: Tensor) -> Tensor:  # (B, N, C) -> (B, 1, C)
+    return unary_context(pointwise(mask, tokens).squeeze(2), tokens)

@@ -1,0 +1,126 @@
+"""The pairwise functions f(x_i, x_j) of a non-local block, and the dict of their names."""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from nlnet.model.non_local.concatenation import concatenation
+from nlnet.model.non_local.disentangled import disentangled, unary_context, whitened_pairwise
+from nlnet.model.non_local.dot_product import dot_product
+from nlnet.model.non_local.softmax import softmax_attention
+
+
+class Maps(NamedTuple):
+    """What a pairwise function may look at, as tokens of one group of positions."""
+
+    theta: Tensor  # queries (B, N, d)
+    phi: Tensor  # keys (B, M, d)
+    g: Tensor  # values (B, M, e)
+    mask: Tensor | None  # logits of a unary term (B, M), where the function asks for them
+
+
+class Pairwise(nn.Module, ABC):
+    """y_i = 1/C(x) sum_j f(x_i, x_j) g_j: Maps -> (B, N, e)."""
+
+    embedded: ClassVar[bool] = True  # theta and phi are learnt; otherwise they are x itself
+    unary: ClassVar[bool] = False  # the block has a mask, C -> 1 channels
+
+    def __init__(self, inner: int, *, scale: bool = True, temperature: float = 1.0) -> None:
+        """`inner` is d; `scale` multiplies softmax logits by d^-0.5, `temperature` divides those
+        of the whitened term."""
+        super().__init__()
+        self.scale = inner**-0.5 if scale else 1.0
+        self.temperature = temperature
+
+    @abstractmethod
+    def forward(self, maps: Maps) -> Tensor: ...
+
+    def behind_theta(self) -> Tensor | None:
+        """A linear map (d', d) behind theta; the block folds the two into one, C -> d' channels."""
+        return None
+
+    def behind_phi(self) -> Tensor | None:
+        """The same behind phi."""
+        return None
+
+
+class Gaussian(Pairwise):
+    """f = exp(x_i . x_j), C = sum_j f; never scaled. Wang et al. 2018, equation 2."""
+
+    embedded = False
+
+    def forward(self, maps: Maps) -> Tensor:
+        return softmax_attention(maps.theta, maps.phi, maps.g, 1.0)
+
+
+class EmbeddedGaussian(Pairwise):
+    """f = exp(s theta_i . phi_j), C = sum_j f. Wang et al. 2018, equation 3; s their code's."""
+
+    def forward(self, maps: Maps) -> Tensor:
+        return softmax_attention(maps.theta, maps.phi, maps.g, self.scale)
+
+
+class DotProduct(Pairwise):
+    """f = theta_i . phi_j, C = M. Wang et al. 2018, equation 4."""
+
+    def forward(self, maps: Maps) -> Tensor:
+        return dot_product(maps.theta, maps.phi, maps.g)
+
+
+class Concatenation(Pairwise):
+    """f = ReLU(w . [theta_i, phi_j]), C = M. Wang et al. 2018, equation 6."""
+
+    def __init__(self, inner: int, *, scale: bool = True, temperature: float = 1.0) -> None:
+        super().__init__(inner, scale=scale, temperature=temperature)
+        self.weight = nn.Parameter(0.01 * torch.randn(2 * inner))  # of theta, then of phi
+
+    def behind_theta(self) -> Tensor:
+        return self.weight.chunk(2)[0].unsqueeze(0)
+
+    def behind_phi(self) -> Tensor:
+        return self.weight.chunk(2)[1].unsqueeze(0)
+
+    def forward(self, maps: Maps) -> Tensor:
+        return concatenation(maps.theta.squeeze(2), maps.phi.squeeze(2), maps.g)
+
+
+class Whitened(Pairwise):
+    """The pairwise half of `Disentangled`, alone."""
+
+    def forward(self, maps: Maps) -> Tensor:
+        return whitened_pairwise(maps.theta, maps.phi, maps.g, self.scale / self.temperature)
+
+
+class Unary(Pairwise):
+    """The unary half of `Disentangled`, alone: one context for every query."""
+
+    embedded = False
+    unary = True
+
+    def forward(self, maps: Maps) -> Tensor:
+        assert maps.mask is not None
+        return unary_context(maps.mask, maps.g).expand(-1, maps.theta.shape[1], -1)
+
+
+class Disentangled(Pairwise):
+    """A whitened pairwise and a unary softmax, added. Yin et al. 2020, equation 9."""
+
+    unary = True
+
+    def forward(self, maps: Maps) -> Tensor:
+        assert maps.mask is not None
+        scale = self.scale / self.temperature
+        return disentangled(maps.theta, maps.phi, maps.g, maps.mask, scale)
+
+
+PAIRWISE: dict[str, type[Pairwise]] = {
+    "gaussian": Gaussian,
+    "embedded_gaussian": EmbeddedGaussian,
+    "dot_product": DotProduct,
+    "concatenation": Concatenation,
+    "disentangled": Disentangled,
+    "whitened": Whitened,
+    "unary": Unary,
+}

@@ -1,0 +1,153 @@
+"""y_i = sum_j softmax_j(s q_i . k_j) v_j, in memory linear in N + M.
+
+Three forms of one equation. `fused` is torch's own kernel, `chunked` recomputes the affinity a few
+rows at a time, `direct` keeps it; `softmax_attention` picks one. None falls back to another.
+Shapes: queries q (B, N, d), keys k (B, M, d), values v (B, M, e), output (B, N, e).
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+CHUNK = 2**20  # affinities in flight in the chunked form: they stay in a CPU's cache
+
+
+def softmax_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    """y_i = sum_j softmax_j(scale q_i . k_j) v_j, the (embedded) Gaussian of a non-local block.
+
+    q (B, N, d), k (B, M, d), v (B, M, e) -> (B, N, e), in v's dtype; logits and sums are held in
+    float32 at least, under autocast too. Source: Wang et al. 2018, equations 2 to 4; the linear
+    memory is that of Rabe and Staats 2021 and Dao et al. 2022.
+    """
+    dtype = torch.promote_types(q.dtype, v.dtype)
+    with torch.autocast(q.device.type, enabled=False):
+        q, k, values = q.to(dtype), k.to(dtype), v.to(dtype)
+        if affinity_is_small(q, k, v):
+            y = direct(q, k, values, scale)
+        elif dtype == torch.float64 or (q.device.type == "cpu" and dtype == torch.float32):
+            y = chunked(q, k, values, scale)
+        else:
+            y = fused(q, k, values, scale)
+    return y.to(v.dtype)
+
+
+def affinity_is_small(q: Tensor, k: Tensor, v: Tensor) -> bool:
+    """Whether the N x M affinity is no larger than the tokens: keeping it is linear too then."""
+    n, m = q.shape[1], k.shape[1]
+    if q.device.type == "cpu" and q.dtype in (torch.float32, torch.float64):
+        return n * m <= (n + m) * (q.shape[2] + v.shape[2])
+    return n * m <= 64 * 64  # elsewhere the fused kernels win from there on
+
+
+def direct(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    """The equation as it stands, with the affinity (B, N, M) in memory; float32 at least."""
+    wide = torch.promote_types(q.dtype, torch.float32)
+    logits = (q.to(wide) * scale) @ k.to(wide).mT
+    return (torch.softmax(logits, dim=-1) @ v.to(wide)).to(v.dtype)
+
+
+def fused(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    """torch's scaled_dot_product_attention, held to its kernels of linear memory.
+
+    Those want dense last dimensions of one size, a multiple of 8: zeros are appended, which change
+    neither the logits nor the output. Where no such kernel takes the call torch raises; it can not
+    turn to the form with the affinity in memory.
+    """
+    size = -(-max(q.shape[2], v.shape[2]) // 8) * 8
+    with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]):
+        y = F.scaled_dot_product_attention(
+            widened(q, size), widened(k, size), widened(v, size), scale=scale
+        )
+    return y.squeeze(1)[..., : v.shape[2]]
+
+
+def widened(tokens: Tensor, size: int) -> Tensor:  # (B, N, d) -> (B, 1, N, size), one head
+    return F.pad(tokens, (0, size - tokens.shape[2])).contiguous().unsqueeze(1)
+
+
+def chunked(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    """A block of rows of the affinity at a time, recomputed in the backward pass.
+
+    Holds CHUNK affinities at once, whatever N and M, and N numbers for the backward pass: the
+    logarithm of each row's sum. Any device and dtype.
+    """
+    return chunked_forward(q * scale, k, v)[0]
+
+
+@torch.library.custom_op("nlnet::chunked_softmax", mutates_args=())
+def chunked_forward(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """y (B, N, e) and the log-sum-exp of each row of logits (B, N)."""
+    y = q.new_empty(*q.shape[:2], v.shape[2])
+    log_sums = q.new_empty(q.shape[:2])
+    rows = chunk_rows(q, k)
+    buffer = q.new_empty(rows, k.shape[1])
+    for b in range(q.shape[0]):
+        for start in range(0, q.shape[1], rows):
+            chunk = slice(start, min(start + rows, q.shape[1]))
+            logits = buffer[: chunk.stop - start]
+            torch.mm(q[b, chunk], k[b].mT, out=logits)
+            peak = logits.amax(dim=1, keepdim=True)
+            logits.sub_(peak).exp_()
+            sums = logits.sum(dim=1, keepdim=True)
+            torch.mm(logits, v[b], out=y[b, chunk])
+            y[b, chunk].div_(sums)
+            log_sums[b, chunk] = (sums.log_() + peak).squeeze(1)
+    return y, log_sums
+
+
+@torch.library.custom_op("nlnet::chunked_softmax_backward", mutates_args=())
+def chunked_backward(
+    dy: Tensor, q: Tensor, k: Tensor, v: Tensor, y: Tensor, log_sums: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of q, k and v.
+
+    With P the softmax, D = dy v^T and S the logits: dv = P^T dy, dS = P (D - rowsum(dy y)),
+    dq = dS k, dk = dS^T q.
+    """
+    dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+    inner = (dy * y).sum(dim=2)  # (B, N)
+    rows = chunk_rows(q, k)
+    buffers = q.new_empty(2, rows, k.shape[1])
+    for b in range(q.shape[0]):
+        for start in range(0, q.shape[1], rows):
+            chunk = slice(start, min(start + rows, q.shape[1]))
+            weights, dlogits = buffers[:, : chunk.stop - start]
+            torch.addmm(log_sums[b, chunk, None], q[b, chunk], k[b].mT, beta=-1, out=weights)
+            weights.exp_()
+            dv[b].addmm_(weights.mT, dy[b, chunk])
+            torch.addmm(inner[b, chunk, None], dy[b, chunk], v[b].mT, beta=-1, out=dlogits)
+            dlogits.mul_(weights)
+            torch.mm(dlogits, k[b], out=dq[b, chunk])
+            dk[b].addmm_(dlogits.mT, q[b, chunk])
+    return dq, dk, dv
+
+
+def chunk_rows(q: Tensor, k: Tensor) -> int:
+    return max(1, min(q.shape[1], CHUNK // k.shape[1]))
+
+
+@chunked_forward.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    return q.new_empty(*q.shape[:2], v.shape[2]), q.new_empty(q.shape[:2])
+
+
+@chunked_backward.register_fake
+def _(
+    dy: Tensor, q: Tensor, k: Tensor, v: Tensor, y: Tensor, log_sums: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+
+
+def _save(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.save_for_backward(*inputs, *output)
+
+
+def _backward(ctx: Any, dy: Tensor, _: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    with torch.autocast(dy.device.type, enabled=False):
+        return chunked_backward(dy, *ctx.saved_tensors)
+
+
+chunked_forward.register_autograd(_backward, setup_context=_save)

@@ -1,0 +1,130 @@
+import pytest
+import torch
+from torch import nn
+
+from nlnet.config import (
+    AdamWConfig,
+    CosineConfig,
+    DataConfig,
+    OptimConfig,
+    RunConfig,
+    ScheduleConfig,
+    SGDConfig,
+    StepConfig,
+    TrainerConfig,
+)
+from nlnet.errors import UsageError
+from nlnet.trainer.build import (
+    PRECISIONS,
+    build_network,
+    build_optimizer,
+    build_recipe,
+    build_scaler,
+    build_schedule,
+)
+
+CPU = torch.device("cpu")
+
+
+def run_config(**trainer) -> RunConfig:
+    return RunConfig(
+        name="x",
+        seed=5,
+        data=DataConfig(root="."),
+        optim=SGDConfig(lr=0.02),
+        schedule=CosineConfig(),
+        trainer=TrainerConfig(**trainer),
+    )
+
+
+def test_sgd_is_built_as_asked():
+    model = nn.Sequential(nn.Conv3d(1, 1, 1), nn.BatchNorm3d(1))
+    optimizer = build_optimizer(SGDConfig(lr=0.3, momentum=0.8, weight_decay=0.01), model)
+    assert type(optimizer) is torch.optim.SGD
+    decays = [(len(group["params"]), group["weight_decay"]) for group in optimizer.param_groups]
+    assert decays == [(2, 0.01), (2, 0.0)]
+    for group in optimizer.param_groups:
+        assert (group["lr"], group["momentum"], group["nesterov"]) == (0.3, 0.8, True)
+
+
+def test_adamw_is_built_as_asked():
+    optimizer = build_optimizer(AdamWConfig(betas=[0.8, 0.95]), nn.Linear(2, 2))
+    assert type(optimizer) is torch.optim.AdamW
+    weight, bias = optimizer.param_groups
+    assert (weight["weight_decay"], bias["weight_decay"]) == (0.05, 0.0)
+    assert weight["betas"] == (0.8, 0.95)
+
+
+def test_schedules_are_built_as_asked():
+    steps = build_schedule(StepConfig(milestones=[0.5], gamma=0.2), 100, 10)
+    assert (steps(49), steps(50)) == (1.0, 0.2)
+    cosine = build_schedule(CosineConfig(floor=0.1, warmup=2.5, warmup_start=0.0), 100, 10)
+    assert cosine(0) == 0.0
+    assert cosine(12.5) == pytest.approx(cosine(25) / 2)
+    assert cosine(100) == pytest.approx(0.1)
+
+
+def test_milestones_in_epochs_are_refused():
+    with pytest.raises(UsageError, match=r"schedule\.milestones.*between 0 and 1"):
+        build_schedule(StepConfig(milestones=[40, 80]), 100, 10)
+
+
+def test_bases_are_no_choices():
+    with pytest.raises(TypeError):
+        build_optimizer(OptimConfig(), nn.Linear(1, 1))
+    with pytest.raises(TypeError):
+        build_schedule(ScheduleConfig(), 1, 1)
+
+
+def test_the_length_of_a_run_is_in_epochs_or_steps():
+    assert build_recipe(run_config(epochs=3), 7, CPU).total_steps == 21
+    recipe = build_recipe(run_config(epochs=3, max_steps=10), 7, CPU)
+    assert (recipe.total_steps, recipe.num_epochs) == (10, 2)
+    assert (recipe.steps_in(0), recipe.steps_in(1)) == (7, 3)
+
+
+def test_the_recipe_is_the_config():
+    trainer = {
+        "accumulate": 2,
+        "clip_grad_norm": 40.0,
+        "label_smoothing": 0.1,
+        "precision": "bf16",
+        "precise_bn": 200,
+        "eval_every": 4,
+        "save_every_steps": 50,
+        "channels_last": False,
+    }
+    recipe = build_recipe(run_config(**trainer), 7, CPU)
+    expected = trainer | {"precision": torch.bfloat16}
+    assert {name: vars(recipe)[name] for name in trainer} == expected
+    assert (recipe.seed, recipe.lr, recipe.max_bad_share) == (5, 0.02, 0.01)
+
+
+@pytest.mark.parametrize(
+    "name", ["epochs", "max_steps", "accumulate", "eval_every", "save_every_steps"]
+)
+def test_counts_below_one_are_refused(name: str):
+    with pytest.raises(UsageError, match=rf"trainer\.{name}: is 0"):
+        build_recipe(run_config(**{name: 0}), 7, CPU)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_no_scaler_is_needed_on_the_cpu(precision: str):
+    assert not build_scaler(TrainerConfig(precision=precision), CPU).is_enabled()
+
+
+def test_an_unknown_precision_is_refused_with_the_known_ones():
+    with pytest.raises(
+        UsageError, match=r"trainer\.precision: 'fp8' is not one of fp32, bf16, fp16"
+    ):
+        build_recipe(run_config(precision="fp8"), 7, CPU)
+
+
+def test_the_network_shares_the_weights_of_the_bare_model():
+    model = nn.Conv3d(2, 2, 3)
+    network = build_network(TrainerConfig(channels_last=True), model, CPU)
+    assert {id(p) for p in network.parameters()} == {id(p) for p in model.parameters()}
+    assert model.weight.is_contiguous(memory_format=torch.channels_last_3d)
+    compiled = build_network(TrainerConfig(channels_last=False, compile=True), model, CPU)
+    assert {id(p) for p in compiled.parameters()} == {id(p) for p in model.parameters()}
+    assert list(model.state_dict()) == ["weight", "bias"]

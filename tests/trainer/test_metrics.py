@@ -1,0 +1,138 @@
+import numpy as np
+import pytest
+import torch
+
+from nlnet.clip import Failure
+from nlnet.trainer.metrics import VideoScores, average_precision, best_classes, is_right
+
+
+def views(num_videos: int, num_classes: int, num_views: int, seed: int = 0) -> np.ndarray:
+    """Coarse scores, so that many are equal."""
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 4, (num_videos, num_views, num_classes)) / 4
+
+
+def scored(
+    probabilities: np.ndarray, labels: np.ndarray, skip: tuple[int, ...] = ()
+) -> VideoScores:
+    scores = VideoScores(torch.from_numpy(labels), probabilities.shape[2])
+    for video, rows in enumerate(probabilities):
+        if video not in skip:
+            scores.add(torch.from_numpy(rows).float(), torch.full((len(rows),), video))
+    scores.gather()
+    return scores
+
+
+def ranking(score: np.ndarray) -> list[int]:
+    return sorted(range(len(score)), key=lambda k: (-score[k], k))
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 5, 12])
+@pytest.mark.parametrize("skip", [(), (0, 7)])
+def test_accuracies_against_a_plain_count(num_classes: int, skip: tuple[int, ...]):
+    probabilities = views(40, num_classes, 4)
+    labels = np.random.default_rng(1).integers(0, num_classes, 40)
+    summary = scored(probabilities, labels, skip).summary()
+
+    top1, top5, by_class = 0, 0, {}
+    for video in range(40):
+        order = ranking(probabilities[video].mean(0))
+        right = video not in skip and order[0] == labels[video]
+        top1 += right
+        top5 += video not in skip and labels[video] in order[:5]
+        by_class.setdefault(int(labels[video]), []).append(right)
+    assert summary["top1"] == top1 / 40
+    assert summary["top5"] == top5 / 40
+    expected = np.mean([np.mean(by_class[k]) for k in sorted(by_class)])
+    assert summary["mean_class"] == pytest.approx(expected, rel=1e-14)
+    assert next(iter(summary)) == "top1"
+
+
+def test_equal_scores_rank_by_index():
+    scores = torch.tensor([[0.2, 0.3, 0.3, 0.2], [0.25, 0.25, 0.25, 0.25]])
+    assert best_classes(scores, 5).tolist() == [[1, 2, 0, 3], [0, 1, 2, 3]]
+
+
+def test_a_hit_among_several_labels():
+    classes = torch.tensor([[0, 2], [1, 2]])
+    assert is_right(classes, torch.tensor([2, 0])).tolist() == [[False, True], [False, False]]
+    several = torch.tensor([[1.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
+    assert is_right(classes, several).tolist() == [[True, True], [False, False]]
+
+
+def test_predictions_tell_what_was_said():
+    probabilities = views(6, 7, 3)
+    labels = np.arange(6)
+    scores = scored(probabilities, labels, skip=(2,))
+    rows = scores.predictions()
+    for video, row in enumerate(rows):
+        assert (row.video_id, row.label) == (video, [video])
+        if video == 2:
+            assert row[2:] == (-1, 0.0, [], 0)
+            continue
+        mean = probabilities[video].mean(0)
+        order = ranking(mean)
+        assert (row.top1, row.top5, row.num_views) == (order[0], order[:5], 3)
+        assert row.score == pytest.approx(mean[order[0]], rel=1e-14)
+
+
+def test_views_may_come_in_any_chunks():
+    probabilities = torch.rand(30, 9)
+    rows = torch.arange(30) // 6
+    whole, parts = (VideoScores(torch.arange(5), 9) for _ in range(2))
+    whole.add(probabilities, rows)
+    for chunk, ids in zip(probabilities.split(4), rows.split(4), strict=True):
+        parts.add(chunk, ids)
+    assert torch.equal(whole.sums, parts.sums)
+
+
+def test_failures_are_kept():
+    scores = VideoScores(torch.tensor([0, 1]), 2)
+    scores.fail([Failure("a.mp4", "no frames")])
+    scores.gather()
+    assert scores.failures == [Failure("a.mp4", "no frames")]
+    assert scores.summary() == {"top1": 0.0, "top5": 0.0, "mean_class": 0.0}
+
+
+def slow_average_precision(score: np.ndarray, positive: np.ndarray) -> float:
+    """Every threshold that occurs, from the highest on: precision times the recall gained."""
+    area, recall = 0.0, 0.0
+    for threshold in sorted(set(score.tolist()), reverse=True):
+        asked = score >= threshold
+        new_recall = (asked & positive).sum() / positive.sum()
+        area += (asked & positive).sum() / asked.sum() * (new_recall - recall)
+        recall = new_recall
+    return area
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_average_precision_against_all_thresholds(seed: int):
+    rng = np.random.default_rng(seed)
+    score = rng.integers(0, 6, 25) / 5
+    positive = rng.random(25) < 0.3
+    positive[0] = True
+    found = average_precision(torch.from_numpy(score), torch.from_numpy(positive))
+    assert found == pytest.approx(slow_average_precision(score, positive), rel=1e-12)
+
+
+def test_average_precision_of_a_perfect_and_a_reversed_ranking():
+    positive = torch.tensor([True, True, False, False])
+    assert average_precision(torch.tensor([4.0, 3.0, 2.0, 1.0]), positive) == 1.0
+    reversed_ranking = average_precision(torch.tensor([1.0, 2.0, 3.0, 4.0]), positive)
+    assert reversed_ranking == pytest.approx((1 / 3 + 2 / 4) / 2)
+
+
+def test_mean_ap_is_over_classes_that_have_videos():
+    probabilities = views(20, 5, 2)
+    labels = (np.random.default_rng(3).random((20, 5)) < 0.4).astype(np.float32)
+    labels[:, 3] = 0
+    summary = scored(probabilities, labels).summary()
+    mean = probabilities.mean(1)
+    expected = [slow_average_precision(mean[:, k], labels[:, k] > 0) for k in (0, 1, 2, 4)]
+    assert summary == {"mean_ap": pytest.approx(np.mean(expected), rel=1e-12)}
+
+
+def test_a_video_with_several_labels_names_them():
+    scores = VideoScores(torch.tensor([[0, 1, 1]]), 3)
+    scores.add(torch.tensor([[0.1, 0.2, 0.7]]), torch.tensor([0]))
+    assert scores.predictions()[0].label == [1, 2]

@@ -1,0 +1,331 @@
+import hashlib
+import os
+import pickle
+import random
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+import nlnet
+from nlnet.errors import UserError
+from nlnet.trainer.state import (
+    LAST,
+    PREVIOUS,
+    DamagedCheckpoint,
+    TrainState,
+    provenance,
+    read_checkpoint,
+    resume,
+)
+
+LIMIT = 4096  # bytes, less than the miniature's checkpoint
+
+
+def trained(tiny: ModuleType, optimizer: str = "sgd", seed: int = 0, global_step: int = 5):
+    """A state that has something to lose: momentum, progress, history."""
+    state = tiny.make_state(optimizer, seed=seed)
+    state.model(tiny.clips(seed, [0, 1, 2]).video).sum().backward()
+    state.optimizer.step()
+    state.progress.epoch, state.progress.step = 1, 1
+    state.progress.global_step, state.progress.best = global_step, 0.25
+    state.progress.totals = {"loss": 1.5, "clips": 12.0}
+    state.progress.history = [{"epoch": 0, "val": {"top1": 0.25}}]
+    return state
+
+
+def assert_same(one: TrainState, other: TrainState) -> None:
+    for (name, a), b in zip(
+        one.model.state_dict().items(), other.model.state_dict().values(), strict=True
+    ):
+        assert torch.equal(a, b), name
+    assert one.progress == other.progress
+    a, b = one.optimizer.state_dict(), other.optimizer.state_dict()
+    assert a["param_groups"] == b["param_groups"]
+    torch.testing.assert_close(a["state"], b["state"], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_what_is_saved_is_what_is_loaded(tiny: ModuleType, tmp_path: Path, optimizer: str):
+    state = trained(tiny, optimizer)
+    state.save(tmp_path / LAST)
+    loaded = tiny.make_state(optimizer, seed=1)
+    loaded.load(tmp_path / LAST)
+    assert_same(loaded, state)
+
+
+def test_a_checkpoint_is_plain_and_its_names_are_bare(tiny: ModuleType, tmp_path: Path):
+    state = trained(tiny)
+    state.save(tmp_path / LAST)
+    saved = torch.load(tmp_path / LAST, weights_only=True)
+    assert list(saved["model"]) == list(state.model.state_dict())
+    assert not any(name.startswith(("module.", "_orig_mod.")) for name in saved["model"])
+
+
+def test_the_digest_beside_it_is_what_sha256sum_checks(tiny: ModuleType, tmp_path: Path):
+    for step in (1, 2, 3):
+        trained(tiny, global_step=step).save(tmp_path / LAST, tmp_path / PREVIOUS)
+    for name in (LAST, PREVIOUS):
+        digest = hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
+        assert (tmp_path / f"{name}.sha256").read_text() == f"{digest}  {name}\n"
+
+
+def test_a_reader_gets_weights_and_where_they_come_from(tiny: ModuleType, tmp_path: Path):
+    state = trained(tiny)
+    state.save(tmp_path / LAST)
+    checkpoint = read_checkpoint(tmp_path / LAST)
+    assert checkpoint.provenance == state.provenance
+    for name, value in state.model.state_dict().items():
+        assert torch.equal(checkpoint.model[name], value)
+
+
+def test_provenance_names_versions_and_the_commit_of_the_working_tree():
+    root = Path(nlnet.__file__).parents[1]
+    command = ["git", "-C", str(root), "rev-parse", "--verify", "-q", "HEAD"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    found = provenance("name: x\n", ["a", "b"])
+    assert (found.config, found.class_names) == ("name: x\n", ["a", "b"])
+    assert (found.nlnet, found.torch) == (nlnet.__version__, torch.__version__)
+    assert found.commit == (done.stdout.strip() or None)
+
+
+def flip(path: Path, bit: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(data)
+
+
+def test_a_flipped_bit_is_refused_wherever_it_is(tiny: ModuleType, tmp_path: Path):
+    path = tmp_path / LAST
+    trained(tiny).save(path)
+    rng = random.Random(0)
+    fresh = tiny.make_state(seed=1)
+    untouched = {name: value.clone() for name, value in fresh.model.state_dict().items()}
+    for _ in range(100):
+        bit = rng.randrange(8 * path.stat().st_size)
+        flip(path, bit)
+        with pytest.raises(DamagedCheckpoint, match=r"last\.pt: is damaged.*remove it"):
+            fresh.load(path)
+        flip(path, bit)
+    for name, value in fresh.model.state_dict().items():
+        assert torch.equal(value, untouched[name])
+    fresh.load(path)
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(tiny: ModuleType, tmp_path: Path):
+    before, after = trained(tiny, global_step=5), trained(tiny, seed=2, global_step=6)
+    before.save(tmp_path / LAST, tmp_path / PREVIOUS)
+    after.save(tmp_path / LAST, tmp_path / PREVIOUS)
+    flip(tmp_path / LAST, 5000)
+    fresh = tiny.make_state(seed=1)
+    refused, resumed = resume(fresh, tmp_path)
+    assert "last.pt: is damaged" in refused
+    assert resumed == "last.prev.pt: goes on at epoch 2, step 1"
+    assert_same(fresh, before)
+
+
+def test_when_all_are_damaged_nothing_starts_anew(tiny: ModuleType, tmp_path: Path):
+    for _ in range(2):
+        trained(tiny).save(tmp_path / LAST, tmp_path / PREVIOUS)
+    flip(tmp_path / LAST, 100)
+    flip(tmp_path / PREVIOUS, 100)
+    with pytest.raises(UserError, match=r"last\.pt: is damaged"):
+        resume(tiny.make_state(), tmp_path)
+
+
+def test_an_empty_folder_is_a_fresh_start(tiny: ModuleType, tmp_path: Path):
+    state = tiny.make_state()
+    assert resume(state, tmp_path) == []
+    assert state.progress.global_step == 0
+
+
+class Hostile:
+    def __reduce__(self):
+        return os.mkdir, ("hostile",)
+
+
+@pytest.mark.parametrize("content", ["pickle", "archive", "text", "empty", "list"])
+def test_a_file_that_is_no_checkpoint(tiny: ModuleType, tmp_path: Path, monkeypatch, content: str):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / LAST
+    files = {"pickle": pickle.dumps(Hostile(), protocol=2), "text": b"hello\n", "empty": b""}
+    objects = {"archive": {"model": Hostile()}, "list": [1, 2]}
+    if content in files:
+        path.write_bytes(files[content])
+    else:
+        torch.save(objects[content], path)
+    with pytest.raises(UserError, match=r"last\.pt: is (no|not a) checkpoint") as caught:
+        tiny.make_state().load(path)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "hostile").exists()
+    with pytest.raises(UserError):
+        read_checkpoint(path)
+
+
+def test_a_missing_file_is_named(tiny: ModuleType, tmp_path: Path):
+    with pytest.raises(UserError, match=r"none\.pt: cannot be read \(No such file"):
+        tiny.make_state().load(tmp_path / "none.pt")
+
+
+def test_another_network_is_refused_by_its_first_names(tiny: ModuleType, tmp_path: Path):
+    trained(tiny).save(tmp_path / LAST)
+    other = tiny.make_state(norm=False, seed=1)
+    before = {name: value.clone() for name, value in other.model.state_dict().items()}
+    missing, unknown = r"backbone\.conv1\.bias .* missing", r"backbone\.norm1\.weight .* unknown"
+    with pytest.raises(UserError, match=f"another network: {missing}.*{unknown}"):
+        other.load(tmp_path / LAST)
+    for name, value in other.model.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_a_head_of_another_size_is_refused(tiny: ModuleType, tmp_path: Path):
+    trained(tiny).save(tmp_path / LAST)
+    other = tiny.make_state()
+    other.model.head = torch.nn.Linear(6, 3)
+    with pytest.raises(UserError, match=r"head\.weight \(of 2\) has another shape"):
+        other.load(tmp_path / LAST)
+
+
+def test_another_optimiser_is_refused(tiny: ModuleType, tmp_path: Path):
+    trained(tiny).save(tmp_path / LAST)
+    with pytest.raises(UserError, match=r"written with SGD, this run has AdamW"):
+        tiny.make_state("adamw").load(tmp_path / LAST)
+
+
+def test_other_groups_are_refused_and_nothing_is_taken_over(tiny: ModuleType, tmp_path: Path):
+    trained(tiny).save(tmp_path / LAST)
+    other = tiny.make_state(seed=1)
+    first, *rest = other.model.parameters()
+    other.optimizer = torch.optim.SGD([{"params": [first]}, {"params": rest}], lr=0.1)
+    before = first.clone()
+    with pytest.raises(UserError, match="other parameter groups"):
+        other.load(tmp_path / LAST)
+    assert torch.equal(first, before)
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("num_saves", [1, 2, 3])
+def test_a_save_that_ends_at_any_step_leaves_a_checkpoint(
+    tiny: ModuleType, tmp_path: Path, monkeypatch, num_saves: int
+):
+    """End the save at each change of the file system in turn: the old state or the new one."""
+    allowed = 0
+    while True:
+        folder = tmp_path / str(allowed)
+        folder.mkdir()
+        states = [trained(tiny, seed=i, global_step=i) for i in range(num_saves + 1)]
+        for state in states[:-1]:
+            state.save(folder / LAST, folder / PREVIOUS)
+        survived = save_with(states[-1], folder, allowed, monkeypatch)
+        fresh = tiny.make_state(seed=9)
+        resume(fresh, folder)
+        assert fresh.progress.global_step in (num_saves - 1, num_saves)
+        assert_same(fresh, states[fresh.progress.global_step])
+        # The next save, after the restart, goes well and cleans up.
+        states[-1].save(folder / LAST, folder / PREVIOUS)
+        fresh.load(folder / LAST)
+        assert_same(fresh, states[-1])
+        assert not [*folder.glob("*.partial")]
+        if survived:
+            break
+        allowed += 1
+    assert allowed >= 8
+
+
+def save_with(state: TrainState, folder: Path, allowed: int, monkeypatch) -> bool:
+    """Save, but die in place of the change of the file system after the allowed ones."""
+    changes = 0
+
+    def counted(change):
+        def wrapper(*args, **kwargs):
+            nonlocal changes
+            changes += 1
+            if changes > allowed:
+                raise Killed
+            return change(*args, **kwargs)
+
+        return wrapper
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", counted(Path.replace))
+        patch.setattr(os, "fsync", counted(lambda descriptor: None))
+        try:
+            state.save(folder / LAST, folder / PREVIOUS)
+        except Killed:
+            return False
+    return True
+
+
+def test_a_full_disk_leaves_the_old_file_and_no_torso(tiny: ModuleType, tmp_path: Path):
+    state = trained(tiny)
+    state.save(tmp_path / LAST, tmp_path / PREVIOUS)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, hard))
+    try:
+        with pytest.raises(UserError, match=r"cannot write last\.pt .*make room") as caught:
+            state.save(tmp_path / LAST, tmp_path / PREVIOUS)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert str(tmp_path) in str(caught.value)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_vanished_folder_is_named(tiny: ModuleType, tmp_path: Path):
+    with pytest.raises(UserError, match=r"gone: cannot write last\.pt \(No such file"):
+        trained(tiny).save(tmp_path / "gone" / LAST)
+
+
+SAVE_FOR_EVER = """
+import itertools, os, signal, sys, time
+import torch
+from pathlib import Path
+from nlnet.trainer.state import LAST, PREVIOUS, TrainState, provenance, resume
+
+folder, trials = Path(sys.argv[1]), int(sys.argv[2])
+torch.set_num_threads(1)
+
+def state_of(step):
+    model = torch.nn.Linear(300, 300)
+    torch.nn.init.constant_(model.weight, step)
+    state = TrainState(model, torch.optim.SGD(model.parameters(), lr=0.1), provenance("", []))
+    state.progress.global_step = step
+    return state
+
+step = 0
+for trial in range(trials):
+    child = os.fork()
+    if child == 0:
+        for step in itertools.count(step + 1):
+            state_of(step).save(folder / LAST, folder / PREVIOUS)
+    time.sleep(0.005 + 0.0007 * (trial % 60))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    found = state_of(0)
+    lines = resume(found, folder)
+    assert not any("damaged" in line for line in lines), lines
+    assert (found.model.weight == found.progress.global_step).all()
+    assert found.progress.global_step >= step
+    step = found.progress.global_step
+assert step > trials // 4, step
+"""
+
+
+@pytest.mark.slow
+def test_sigkill_during_saves(tmp_path: Path):
+    subprocess.run([sys.executable, "-c", SAVE_FOR_EVER, str(tmp_path), "200"], check=True)
+
+
+def test_no_code_loads_pickles_unchecked():
+    """Every torch.load says weights_only=True."""
+    for path in Path(nlnet.__file__).parent.rglob("*.py"):
+        text = path.read_text()
+        for call in text.split("torch.load(")[1:]:
+            assert "weights_only=True" in call[:200], path

@@ -1,0 +1,217 @@
+"""A whole run in miniature: a program for the ranks that the tests start, and its parts.
+
+    python tiny_run.py OUT_DIR '{"recipe": {"epochs": 2}, "at": {"3": "SIGKILL"}}'
+
+Writes OUT_DIR/final.pt (weights) beside the files of any run.
+"""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nlnet.clip import ClipBatch, Failure
+from nlnet.config import TrainerConfig
+from nlnet.distributed import is_main, pick_device, process_group, rank, world_size
+from nlnet.errors import UserError
+from nlnet.trainer.build import build_network
+from nlnet.trainer.logger import RunLogger
+from nlnet.trainer.loop import evaluate, fit
+from nlnet.trainer.metrics import VideoScores
+from nlnet.trainer.precise_bn import precise_bn
+from nlnet.trainer.recipe import Recipe
+from nlnet.trainer.schedule import cosine_schedule
+from nlnet.trainer.state import Provenance, TrainState, resume
+
+CPU = torch.device("cpu")
+PROVENANCE = Provenance("name: tiny\n", ["a", "b"], "0", str(torch.__version__), None)
+NUM_CLASSES = 7
+GLOBAL_BATCH = 12
+STEPS_PER_EPOCH = 4
+NUM_VIDEOS = 7  # of the validation split
+
+
+class TinyNet(nn.Module):
+    """The interface of a video classifier: uint8 views in, logits or probabilities out."""
+
+    def __init__(self, norm: bool = True, dropout: float = 0.5) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential()
+        self.backbone.add_module("conv1", nn.Conv3d(3, 4, 3, padding=1, bias=not norm))
+        self.backbone.add_module("norm1", nn.BatchNorm3d(4) if norm else nn.Identity())
+        self.backbone.add_module("relu1", nn.ReLU())
+        self.backbone.add_module("conv2", nn.Conv3d(4, 6, 3, padding=1, bias=not norm))
+        self.backbone.add_module("norm2", nn.BatchNorm3d(6) if norm else nn.Identity())
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(6, NUM_CLASSES)
+
+    def forward(self, video: Tensor) -> Tensor:
+        x = self.backbone(video.float() / 127.5 - 1)
+        return self.head(self.dropout(x.mean((2, 3, 4))))
+
+    def scores(self, video: Tensor) -> Tensor:
+        return self(video).softmax(1)
+
+
+def clips(seed: int, rows: list[int]) -> ClipBatch:
+    """Video of which the pixels and the label follow from (seed, row) alone."""
+    videos, labels = [], []
+    for row in rows:
+        generator = torch.Generator().manual_seed(seed * 1000 + row)
+        size = (3, 2, 6, 6)
+        videos.append(torch.randint(0, 256, size, generator=generator, dtype=torch.uint8))
+        labels.append(int(torch.randint(NUM_CLASSES, (), generator=generator)))
+    return ClipBatch(torch.stack(videos), torch.tensor(labels), torch.tensor(rows), ())
+
+
+def loader_at(
+    accumulate: int = 1, at_step: Callable[[int], None] = lambda step: None
+) -> Callable[[int, int], Iterator[ClipBatch]]:
+    """The global batch of each step, dealt out to ranks and micro-batches."""
+
+    def batches(epoch: int, first: int) -> Iterator[ClipBatch]:
+        for step in range(first, STEPS_PER_EPOCH):
+            at_step(epoch * STEPS_PER_EPOCH + step)
+            rows = [step * GLOBAL_BATCH + i for i in range(GLOBAL_BATCH)][rank() :: world_size()]
+            size = len(rows) // accumulate
+            for i in range(accumulate):
+                yield clips(epoch + 1, rows[i * size : (i + 1) * size])
+
+    return batches
+
+
+def validation(num_views: int = 3) -> Iterator[ClipBatch]:
+    """This rank's videos, all views of one in a batch."""
+    for row in range(rank(), NUM_VIDEOS, world_size()):
+        views = clips(99, [row * 100 + view for view in range(num_views)])
+        yield views._replace(video_id=torch.full((num_views,), row))
+
+
+def validation_labels() -> Tensor:
+    return torch.arange(NUM_VIDEOS) % 3
+
+
+def make_state(
+    optimizer: str = "sgd", norm: bool = True, dropout: float = 0.5, seed: int = 0
+) -> TrainState:
+    torch.manual_seed(seed)
+    model = TinyNet(norm, dropout)
+    if optimizer == "adamw":
+        update: torch.optim.Optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.05)
+    else:
+        update = torch.optim.SGD(
+            model.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-3
+        )
+    return TrainState(model, update, PROVENANCE)
+
+
+def make_recipe(epochs: int = 2, **changes: Any) -> Recipe:
+    total = epochs * STEPS_PER_EPOCH
+    return Recipe(
+        **{
+            "device": CPU,
+            "seed": 3,
+            "total_steps": total,
+            "steps_per_epoch": STEPS_PER_EPOCH,
+            "lr": 0.05,
+            "schedule": cosine_schedule(total, 0.0),
+            **changes,
+        }
+    )
+
+
+def train(out_dir: Path, options: dict[str, Any]) -> TrainState:
+    """Resume or start, train to the end; the options are those of the functions above."""
+
+    def misbehave(step: int) -> None:
+        """Once, when the data of a global step are asked for: send a signal, or spoil weights."""
+        mark = out_dir / f"done{rank()}"
+        action = options.get("at", {}).get(str(step))
+        if action is None or mark.exists() or rank() != options.get("on_rank", rank()):
+            return
+        mark.touch()
+        if action == "nan":
+            state.model.head.weight.data.fill_(float("nan"))
+            return
+        os.kill(os.getpid(), signal.Signals[action])
+
+    state = make_state(**options.get("state", {}))
+    recipe = make_recipe(**options.get("recipe", {}))
+    for line in resume(state, out_dir):
+        print(line, flush=True)
+    network = build_network(TrainerConfig(channels_last=False), state.model, CPU)
+    loader = loader_at(recipe.accumulate, misbehave)
+    if "poison" in options:
+        loader = poisoned(loader, options["poison"])
+
+    def validate() -> dict[str, float]:
+        scores = VideoScores(validation_labels(), NUM_CLASSES)
+        return evaluate(state.model, validation(), scores, device=CPU, chunk=2)
+
+    sizes = {"total_steps": recipe.total_steps, "steps_per_epoch": recipe.steps_per_epoch}
+    with RunLogger(out_dir, **sizes, start_step=state.progress.global_step) as logger:
+        fit(
+            state,
+            network,
+            recipe,
+            loader_at=loader,
+            validate=validate,
+            logger=logger,
+            out_dir=out_dir,
+        )
+    return state
+
+
+def poisoned(
+    loader: Callable[[int, int], Iterator[ClipBatch]], poison: dict[str, Any]
+) -> Callable[[int, int], Iterator[ClipBatch]]:
+    """Let each batch of one rank report bad files."""
+
+    def batches(epoch: int, first: int) -> Iterator[ClipBatch]:
+        for batch in loader(epoch, first):
+            failures = tuple(Failure(f"{i}.mp4", "broken") for i in range(poison["bad"]))
+            yield batch._replace(failures=failures if rank() == poison["rank"] else ())
+
+    return batches
+
+
+def evaluate_only(out_dir: Path) -> None:
+    """Write what is said about each validation video, floats to the last bit."""
+    scores = VideoScores(validation_labels(), NUM_CLASSES)
+    summary = evaluate(make_state().model, validation(), scores, device=CPU, chunk=2)
+    rows = [[*row[:3], row.score.hex(), *row[4:]] for row in scores.predictions()]
+    said = {"summary": {name: value.hex() for name, value in summary.items()}, "rows": rows}
+    (out_dir / f"said{rank()}.json").write_text(json.dumps(said))
+
+
+def precise_bn_only(out_dir: Path) -> None:
+    """Write the buffers of a model whose batch norms were re-estimated on one epoch."""
+    model = make_state().model
+    precise_bn(model, loader_at()(0, 0))
+    torch.save(dict(model.named_buffers()), out_dir / f"buffers{rank()}.pt")
+
+
+def main(out_dir: Path, options: dict[str, Any]) -> None:
+    torch.set_num_threads(1)
+    with process_group(pick_device("cpu")):
+        if options.get("only") == "evaluate":
+            return evaluate_only(out_dir)
+        if options.get("only") == "precise_bn":
+            return precise_bn_only(out_dir)
+        try:
+            state = train(out_dir, options)
+        except UserError as error:
+            print(f"rank {rank()}: {error}", file=sys.stderr, flush=True)
+            sys.exit(3)
+        if is_main():
+            torch.save(state.model.state_dict(), out_dir / "final.pt")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), json.loads(sys.argv[2]))

@@ -1,0 +1,279 @@
+"""Make the videos of "same or different": two objects, far apart in time.
+
+A coloured shape appears in the first frames at a random place and vanishes; a second one appears
+in the last frames, elsewhere, after frames that show neither. The class is whether both are the
+same object. Different ones differ in colour, in shape or in both, each in a third of the cases.
+
+No single event tells the class: in both classes the first object is uniform over all objects, so
+is the second, and places and times have the same distributions. Noise, a smooth random background
+and grey drifting distractors carry no label.
+
+Every clip is a function of (seed, split, number) alone. Videos are H.264 in mp4 files, in folders
+split/class/number.mp4, as many of one class as of the other. A folder that is complete is left as
+it is; one that is not is filled up.
+
+Examples:
+  python scripts/make_same_different.py
+  python scripts/make_same_different.py --out data/same_different_hard --distractors 6 --noise 20
+  python scripts/make_same_different.py --out data/same_different_long --frames 32 --train 8192
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+import numpy as np
+from tqdm import tqdm
+
+from nlnet.errors import UserError
+
+CLASSES = ("different", "same")
+COLOURS = {
+    "red": (220, 40, 40),
+    "green": (40, 190, 60),
+    "blue": (50, 80, 230),
+    "yellow": (235, 215, 40),
+    "magenta": (220, 50, 210),
+    "cyan": (40, 210, 215),
+}
+# Whether a place (x, y), in units of the half side, lies inside the shape.
+SHAPES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "square": lambda x, y: np.maximum(abs(x), abs(y)) < 0.9,
+    "disc": lambda x, y: x**2 + y**2 < 1,
+    "triangle": lambda x, y: (abs(x) < (1 + y) / 2) & (abs(y) < 1),
+    "cross": lambda x, y: (np.minimum(abs(x), abs(y)) < 0.34) & (np.maximum(abs(x), abs(y)) < 1),
+}
+FPS = 8
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What the clips look like; lengths in pixels and frames."""
+
+    size: int = 64  # side of the square frame
+    frames: int = 8
+    object_size: int = 22
+    shapes: int = 4  # the first of SHAPES
+    colours: int = 4  # the first of COLOURS
+    distractors: int = 3
+    noise: float = 10.0  # standard deviation of each pixel, of 255
+
+
+class Thing(NamedTuple):
+    """A shape and a colour, by number."""
+
+    shape: int
+    colour: int
+
+
+def choose_things(rng: np.random.Generator, same: bool, scene: Scene) -> tuple[Thing, Thing]:
+    """The two objects; each alone is uniform over all objects, whatever the class."""
+    first = Thing(int(rng.integers(scene.shapes)), int(rng.integers(scene.colours)))
+    if same:
+        return first, first
+    differs = rng.integers(3)  # in 0 the colour, 1 the shape, 2 both
+    # a step of 1 to n - 1 around the circle of n reaches each other value equally often
+    shape_step = rng.integers(1, scene.shapes) if differs != 0 else 0
+    colour_step = rng.integers(1, scene.colours) if differs != 1 else 0
+    second = Thing(
+        int(first.shape + shape_step) % scene.shapes,
+        int(first.colour + colour_step) % scene.colours,
+    )
+    return first, second
+
+
+def choose_places(rng: np.random.Generator, scene: Scene) -> np.ndarray:
+    """Centres (2, 2) as (x, y) of the two objects: within the frame, not overlapping."""
+    half = scene.object_size / 2
+    while True:
+        places = rng.uniform(half, scene.size - half, size=(2, 2))
+        if np.abs(places[0] - places[1]).max() > scene.object_size:
+            return places
+
+
+def choose_times(rng: np.random.Generator, num_frames: int) -> tuple[range, range]:
+    """The frames of either object: a quarter to three eighths of the clip at each of its ends."""
+    shortest, longest = max(num_frames // 4, 1), max(num_frames * 3 // 8, 1)
+    first, second = rng.integers(shortest, longest + 1, size=2)
+    return range(first), range(num_frames - second, num_frames)
+
+
+def draw_background(rng: np.random.Generator, scene: Scene) -> np.ndarray:
+    """Soft grey clouds, the same in all frames, and grey squares that drift: (T, H, W, 3)."""
+    coarse = rng.uniform(70, 150, size=(5, 5))
+    at = np.linspace(0, 4, scene.size)
+    low = np.minimum(at.astype(int), 3)
+    share = at - low
+    rows = coarse[low] * (1 - share[:, None]) + coarse[low + 1] * share[:, None]  # (H, 5)
+    clouds = rows[:, low] * (1 - share) + rows[:, low + 1] * share  # (H, W)
+    video = np.broadcast_to(clouds[..., None], (scene.frames, scene.size, scene.size, 3)).copy()
+    side = max(scene.size // 8, 1)
+    for _ in range(scene.distractors):
+        start = rng.uniform(0, scene.size, size=2)
+        velocity = rng.uniform(-0.5, 0.5, size=2) * scene.size / scene.frames
+        level = rng.uniform(20, 235)
+        for t in range(scene.frames):
+            x, y = ((start + t * velocity) % scene.size).astype(int)
+            video[t, y : y + side, x : x + side] = level
+    return video
+
+
+def draw_clip(rng: np.random.Generator, same: bool, scene: Scene) -> np.ndarray:
+    """One clip of a class: uint8 RGB (T, H, W, 3)."""
+    things = choose_things(rng, same, scene)
+    places = choose_places(rng, scene)
+    times = choose_times(rng, scene.frames)
+    video = draw_background(rng, scene)
+    y, x = np.mgrid[: scene.size, : scene.size] + 0.5
+    for thing, place, frames in zip(things, places, times, strict=True):
+        half = scene.object_size / 2
+        inside = list(SHAPES.values())[thing.shape]((x - place[0]) / half, (y - place[1]) / half)
+        video[frames.start : frames.stop, inside] = list(COLOURS.values())[thing.colour]
+    video += rng.normal(0, scene.noise, size=video.shape)
+    return video.round().clip(0, 255).astype(np.uint8)
+
+
+def write_video(path: Path, frames: np.ndarray, crf: int) -> None:
+    """Write beside the target, then rename: a file that is there is whole."""
+    partial_path = path.with_suffix(f".{os.getpid()}.partial")
+    with av.open(str(partial_path), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=FPS)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.thread_count = 1
+        stream.options = {"crf": str(crf), "preset": "veryfast"}
+        for i, pixels in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts, frame.time_base = i, Fraction(1, FPS)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    partial_path.replace(path)
+
+
+class Job(NamedTuple):
+    """One clip to be made."""
+
+    path: Path
+    same: bool
+    entropy: tuple[int, int, int]  # seed, split, number
+
+
+def make_clip(job: Job, *, scene: Scene, crf: int) -> None:
+    """Draw and write one clip."""
+    rng = np.random.default_rng(job.entropy)
+    write_video(job.path, draw_clip(rng, job.same, scene), crf)
+
+
+def missing_jobs(out: Path, counts: dict[str, int], seed: int) -> Iterator[Job]:
+    """The clips whose files are not there; classes take turns."""
+    for split_number, (split, count) in enumerate(counts.items()):
+        for number in range(count):
+            label = number % 2
+            path = out / split / CLASSES[label] / f"{number:06d}.mp4"
+            if not path.exists():
+                yield Job(path, label == 1, (seed, split_number, number))
+
+
+def claim(out: Path, settings: dict) -> None:
+    """Mark the folder as made with these settings; UserError if it is something else already."""
+    path = out / "settings.json"
+    if path.is_file():
+        if json.loads(path.read_text()) != settings:
+            raise UserError(f"{out} was made with other settings ({path}); give another --out")
+        return
+    if out.is_dir() and any(out.iterdir()):
+        raise UserError(f"{out} is not empty and was not made by this program; give another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(settings, indent=2) + "\n")
+
+
+def check(scene: Scene, counts: dict[str, int]) -> None:
+    """Raise UserError for what cannot be drawn."""
+    if scene.size % 2 or scene.size < 2 * scene.object_size + 2:
+        raise UserError(
+            f"--size {scene.size} must be even and at least twice --object-size "
+            f"{scene.object_size} plus 2, so that two objects find room"
+        )
+    if scene.frames < 4:
+        raise UserError(
+            f"--frames {scene.frames} leaves no gap between the objects; give 4 or more"
+        )
+    for flag, number, most in (
+        ("--shapes", scene.shapes, len(SHAPES)),
+        ("--colours", scene.colours, len(COLOURS)),
+    ):
+        if not 2 <= number <= most:
+            raise UserError(f"{flag} {number} is not within 2 and {most}")
+    for split, count in counts.items():
+        if count < 2 or count % 2:
+            raise UserError(f"--{split} {count} is not a positive even number")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    default = Scene()
+    add = partial(parser.add_argument, type=int, metavar="N")
+    parser.add_argument("--out", type=Path, default=Path("data/same_different"), help="folder")
+    add("--train", default=4096, help="training videos (default %(default)s)")
+    add("--val", default=512, help="validation videos (default %(default)s)")
+    add("--test", default=512, help="test videos (default %(default)s)")
+    add("--size", default=default.size, help="side of a frame, pixels (default %(default)s)")
+    add("--frames", default=default.frames, help="frames of a video (default %(default)s)")
+    add("--object-size", default=default.object_size, help="pixels (default %(default)s)")
+    add("--shapes", default=default.shapes, help="how many shapes (default %(default)s)")
+    add("--colours", default=default.colours, help="how many colours (default %(default)s)")
+    add("--distractors", default=default.distractors, help="(default %(default)s)")
+    parser.add_argument(
+        "--noise",
+        type=float,
+        default=default.noise,
+        help="standard deviation (default %(default)s)",
+    )
+    add("--crf", default=20, help="H.264 quality, lower is better (default %(default)s)")
+    add("--seed", default=0, help="(default %(default)s)")
+    add("--workers", default=len(os.sched_getaffinity(0)), help="processes (default: all CPUs)")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse()
+    counts = {"train": args.train, "val": args.val, "test": args.test}
+    scene = Scene(
+        size=args.size,
+        frames=args.frames,
+        object_size=args.object_size,
+        shapes=args.shapes,
+        colours=args.colours,
+        distractors=args.distractors,
+        noise=args.noise,
+    )
+    check(scene, counts)
+    claim(args.out, {**counts, **asdict(scene), "crf": args.crf, "seed": args.seed})
+    jobs = list(missing_jobs(args.out, counts, args.seed))
+    for folder in {job.path.parent for job in jobs}:
+        folder.mkdir(parents=True, exist_ok=True)
+    if jobs:
+        make = partial(make_clip, scene=scene, crf=args.crf)
+        with ProcessPoolExecutor(args.workers) as pool:
+            done = pool.map(make, jobs, chunksize=16)
+            for _ in tqdm(done, total=len(jobs), unit="clip", disable=not sys.stderr.isatty()):
+                pass
+    print(f"{args.out}: {sum(counts.values())} videos, {len(jobs)} of them new")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        sys.exit(str(error))

@@ -1,0 +1,159 @@
+import importlib.util
+import subprocess
+import sys
+from collections import Counter
+from hashlib import sha256
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from nlnet.data.decoding import VideoReader
+from nlnet.data.index import read_index
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "make_same_different.py"
+FEW = ("--train", "12", "--val", "4", "--test", "2", "--workers", "2")
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("make_same_different", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(out: Path, *options: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(SCRIPT), "--out", str(out), *FEW, *options]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*.mp4"))
+    }
+
+
+def test_no_single_event_tells_the_class(script: ModuleType):
+    """First and second objects are uniform in both classes; 0.01 is more than 4 sigma."""
+    scene = script.Scene()
+    n = 12_000
+    for same in (False, True):
+        rng = np.random.default_rng(int(same))
+        pairs = [script.choose_things(rng, same, scene) for _ in range(n)]
+        for which in (0, 1):
+            counts = Counter(pair[which] for pair in pairs)
+            assert len(counts) == 16
+            shares = np.array(list(counts.values())) / n
+            assert np.abs(shares - 1 / 16).max() < 0.01
+
+
+def test_different_objects_differ_in_colour_shape_or_both(script: ModuleType):
+    rng = np.random.default_rng(0)
+    n = 6000
+    kinds: Counter = Counter()
+    for _ in range(n):
+        first, second = script.choose_things(rng, False, script.Scene())
+        kinds[first.shape != second.shape, first.colour != second.colour] += 1
+    assert set(kinds) == {(False, True), (True, False), (True, True)}
+    assert max(kinds.values()) / n < 0.37
+    assert min(kinds.values()) / n > 0.30
+
+
+@pytest.mark.parametrize("size", [48, 64])
+@pytest.mark.parametrize("num_frames", [4, 8, 16, 33])
+def test_objects_come_one_after_the_other_at_two_places(
+    size: int, num_frames: int, script: ModuleType
+):
+    scene = script.Scene(size=size, frames=num_frames)
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        first, second = script.choose_times(rng, num_frames)
+        assert first.start == 0
+        assert second.stop == num_frames
+        assert len(first) >= 1
+        assert len(second) >= 1
+        assert second.start - first.stop >= num_frames // 4
+        places = script.choose_places(rng, scene)
+        assert places.min() >= scene.object_size / 2
+        assert places.max() <= size - scene.object_size / 2
+        assert np.abs(places[0] - places[1]).max() > scene.object_size
+
+
+def is_colourful(frames: np.ndarray) -> np.ndarray:
+    """How many pixels of each frame are no shade of grey."""
+    saturation = frames.max(-1).astype(int) - frames.min(-1)
+    return (saturation > 90).sum((1, 2))
+
+
+def test_a_clip_shows_two_objects_and_between_them_none(script: ModuleType):
+    scene = script.Scene(noise=4)
+    for seed in range(20):
+        clip = script.draw_clip(np.random.default_rng(seed), bool(seed % 2), scene)
+        assert clip.shape == (8, 64, 64, 3)
+        assert clip.dtype == np.uint8
+        pixels = is_colourful(clip)
+        assert pixels[[0, 1, 6, 7]].min() > 0.3 * scene.object_size**2
+        assert pixels[3:5].max() == 0
+
+
+def test_compression_keeps_the_objects(script: ModuleType, tmp_path: Path):
+    scene = script.Scene()
+    for seed in range(4):
+        clip = script.draw_clip(np.random.default_rng(seed), bool(seed % 2), scene)
+        path = tmp_path / "clip.mp4"
+        script.write_video(path, clip, crf=20)
+        with VideoReader(path) as video:
+            assert video.num_frames == 8
+            decoded = video.read(range(8))
+        for t in (0, 7):
+            mask = clip[t].max(-1).astype(int) - clip[t].min(-1) > 90
+            error = decoded[t][mask].mean(0) - clip[t][mask].mean(0)
+            assert np.abs(error).max() < 25
+
+
+def test_folders_are_balanced_deterministic_and_resumable(tmp_path: Path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    made = run(one)
+    assert made.returncode == 0, made.stderr
+    assert "18 videos, 18 of them new" in made.stdout
+    for split, count in (("train", 12), ("val", 4), ("test", 2)):
+        index = read_index(one, split)
+        assert index.class_names == ("different", "same")
+        assert np.bincount(index.labels).tolist() == [count // 2, count // 2]
+    assert len(set(digests(one).values())) == 18
+
+    run(two, "--workers", "1")
+    assert digests(two) == digests(one)
+    (two / "train" / "same" / "000003.mp4").unlink()
+    assert "18 videos, 1 of them new" in run(two).stdout
+    assert digests(two) == digests(one)
+    assert "0 of them new" in run(two).stdout
+
+    assert run(tmp_path / "three", "--seed", "1").returncode == 0
+    assert not set(digests(tmp_path / "three").values()) & set(digests(one).values())
+
+
+def test_other_folders_and_wrong_numbers_are_refused_in_one_line(tmp_path: Path):
+    out = tmp_path / "data"
+    assert run(out).returncode == 0
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").touch()
+    for folder, options, words in (
+        (out, ("--noise", "3"), "other settings"),
+        (tmp_path / "mine", (), "not made by this program"),
+        (tmp_path / "x", ("--size", "40"), "--size 40"),
+        (tmp_path / "x", ("--frames", "3"), "--frames 3"),
+        (tmp_path / "x", ("--shapes", "5"), "--shapes 5"),
+        (tmp_path / "x", ("--val", "7"), "--val 7"),
+    ):
+        result = run(folder, *options)
+        assert result.returncode == 1
+        assert words in result.stderr
+        assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "x").exists()

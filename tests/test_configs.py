@@ -1,0 +1,60 @@
+"""Every experiment composes, bears its file's name, and builds on the meta device."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+from nlnet.cli import CONFIG_DIR, to_run
+from nlnet.config import RunConfig, parse_run, register_schemas, run_text
+from nlnet.model.build import build_model
+
+EXPERIMENTS = sorted(
+    path.relative_to(CONFIG_DIR / "experiment").with_suffix("").as_posix()
+    for path in (CONFIG_DIR / "experiment").rglob("*.yaml")
+)
+SWEEPS = sorted(path.stem for path in (CONFIG_DIR / "sweep").glob("*.yaml"))
+
+
+def run_config(*overrides: str) -> RunConfig:
+    register_schemas()
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        cfg = compose("run", overrides=["data.root=videos", *overrides])
+    return to_run(cfg)
+
+
+def test_the_experiments_that_were_promised_exist():
+    sizes = [f"{net}{blocks}" for net in ("c2d", "i3d") for blocks in ("", "_nl5", "_nl10")]
+    promised = {f"{size}{form}" for size in sizes for form in ("", "_32x2", "_r101")}
+    promised |= {"c2d_nl1", "i3d_nl5_128x1", "folder", "gestures", "quickstart", "smoke"}
+    assert promised <= set(EXPERIMENTS)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_an_experiment_is_named_after_its_file_and_builds(experiment: str):
+    run = run_config(f"+experiment={experiment}")
+    assert run.name == experiment
+    with torch.device("meta"):
+        model = build_model(run.model, num_classes=400)
+    assert all(parameter.is_meta for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_an_experiment_survives_as_text(experiment: str):
+    run = run_config(f"+experiment={experiment}")
+    assert parse_run(run_text(run), "text") == run
+
+
+@pytest.mark.parametrize("sweep", SWEEPS)
+def test_a_sweep_names_its_command_and_composes(sweep: str):
+    path = Path(CONFIG_DIR / "sweep" / f"{sweep}.yaml")
+    command = next(line for line in path.read_text().splitlines() if "tools/train.py" in line)
+    assert f"+sweep={sweep}" in command
+    experiment = next(word for word in command.split() if word.startswith("+experiment="))
+    run_config(experiment, f"+sweep={sweep}")
+
+
+@pytest.mark.parametrize("size", ["i3d_tiny", "c2d_tiny"])
+def test_a_model_size_can_be_put_into_an_experiment(size: str):
+    assert run_config("+experiment=folder", f"model={size}").model.depth == 26

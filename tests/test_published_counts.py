@@ -1,0 +1,119 @@
+"""Parameters and multiply-adds of published networks: exact, and within half a percent."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+from nlnet.cli import CONFIG_DIR, to_run
+from nlnet.config import register_schemas
+from nlnet.model.build import build_model
+from nlnet.model.describe import Stage, describe
+
+ROOT = Path(__file__).parents[1]
+
+PARAMETERS = {  # overrides -> learnable numbers with 400 classes
+    "+experiment=c2d": 24_327_632,
+    "+experiment=c2d_r101": 43_319_760,
+    "+experiment=i3d": 28_043_472,
+    "+experiment=i3d_r101": 51_754_192,
+    "+experiment=i3d model=i3d_3x3x3_r50": 33_433_808,
+    "+experiment=i3d_r101 model=i3d_3x3x3_r101": 63_042_768,
+    "+experiment=c2d_nl1": 26_429_392,
+    "+experiment=c2d_nl1_r101": 45_421_520,
+    "+experiment=c2d_nl5": 31_686_096,
+    "+experiment=c2d_nl5_r101": 50_678_224,
+    "+experiment=c2d_nl10": 39_044_560,
+    "+experiment=c2d_nl10_r101": 58_036_688,
+    "+experiment=i3d_nl5": 35_401_936,
+    "+experiment=i3d_nl5_r101": 59_112_656,
+    "+experiment=i3d_nl10": 42_760_400,
+    "+experiment=i3d_nl5 model.non_local.norm=none": 35_393_744,
+    "+experiment=i3d_nl5 model.non_local.out_bias=false": 35_397_840,
+    "+experiment=i3d_nl5 block=gaussian model.non_local.out_bias=false": 31_723_728,
+    "+experiment=i3d_nl5 block=concatenation model.non_local.out_bias=false": 35_401_936,
+    "+experiment=i3d model=slow_r50": 32_454_096,
+    "+experiment=i3d_r101 model=slow_r101": 60_359_120,
+    "+experiment=i3d_nl5 model=slow_r50": 39_812_560,
+}
+
+MULTIPLY_ADDS = {  # overrides -> G at crops of 224 and 256
+    "+experiment=c2d": (19.49, 25.46),
+    "+experiment=i3d": (28.41, 37.10),
+    "+experiment=c2d_nl5": (27.62, 37.27),
+    "+experiment=i3d_nl5": (36.54, 48.91),
+    "+experiment=i3d_r101": (46.96, 61.33),
+    "+experiment=i3d_nl5_r101": (55.08, 73.14),
+    "+experiment=c2d stem=no_pool2": (32.70, 42.71),
+    "+experiment=c2d_32x2": (20.44, 26.69),
+    "+experiment=c2d_32x2 model=c2d_r101": (35.29, 46.09),
+    "+experiment=c2d_nl5_32x2": (28.57, None),
+    "+experiment=c2d_nl10_32x2": (36.69, None),
+    "+experiment=c2d_nl5_32x2 model=c2d_r101 non_local=nl5_r101": (43.41, None),
+    "+experiment=i3d_32x2 model=i3d_r101": (51.68, None),
+    "+experiment=i3d_32x2 model=i3d_3x3x3_r101": (62.26, None),
+    "+experiment=i3d model=slow_r50 stem=no_pool2": (41.74, 54.52),
+    "+experiment=i3d_nl5 model=slow_r50 stem=no_pool2": (63.98, 88.34),
+    "+experiment=i3d model=slow_r50 stem=no_pool2 data.clip.num_frames=4": (20.87, 27.26),
+}
+
+
+def stages(overrides: str, crop_size: int = 224) -> list[Stage]:
+    register_schemas()
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        cfg = compose("run", overrides=["data.root=videos", *overrides.split()])
+    run = to_run(cfg)
+    return describe(build_model(run.model, num_classes=400), run.data.clip.num_frames, crop_size)
+
+
+@pytest.mark.parametrize("overrides", PARAMETERS)
+def test_parameters_are_exact(overrides: str):
+    assert sum(stage.parameters for stage in stages(overrides)) == PARAMETERS[overrides]
+
+
+@pytest.mark.parametrize("crop", [0, 1], ids=["224", "256"])
+@pytest.mark.parametrize("overrides", MULTIPLY_ADDS)
+def test_multiply_adds(overrides: str, crop: int):
+    published = MULTIPLY_ADDS[overrides][crop]
+    if published is None:
+        return  # not in the table at this size
+    counted = sum(stage.multiply_adds for stage in stages(overrides, (224, 256)[crop])) / 1e9
+    assert counted == pytest.approx(published, rel=0.005)
+
+
+def test_the_memory_of_activations_is_what_autograd_keeps():
+    """Against the bytes that a real step keeps, counted on the CPU."""
+    register_schemas()
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        run = to_run(compose("run", overrides=["data.root=x", "+experiment=c2d", "model=c2d_tiny"]))
+    kept: dict[int, int] = {}
+    model = build_model(run.model, num_classes=10)
+    weights = {parameter.data_ptr() for parameter in model.parameters()}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        pointer = tensor.untyped_storage().data_ptr()
+        if pointer not in weights:
+            kept[pointer] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        logits = model(torch.randn(1, 3, 8, 64, 64))
+    described = sum(stage.activation_bytes for stage in describe(model, 8, 64))
+    assert logits.shape == (1, 10)
+    assert described == pytest.approx(sum(kept.values()), rel=0.02)
+
+
+def test_the_tool_writes_what_it_prints(tmp_path: Path):
+    path = tmp_path / "i3d_nl5.json"
+    command = [sys.executable, str(ROOT / "tools/describe.py"), "+experiment=i3d_nl5"]
+    done = subprocess.run([*command, f"json={path}"], capture_output=True, text=True, check=True)
+    written = json.loads(path.read_text())
+    assert written["parameters"] == 35_401_936
+    assert f"{written['parameters']:,}" in done.stdout
+    assert written["multiply_adds"] == pytest.approx(36.54e9, rel=0.005)
+    positions = {stage["name"]: stage["non_local"] for stage in written["stages"]}
+    assert positions["res3"] == ["nl1", "nl3"] and positions["res4"] == ["nl1", "nl3", "nl5"]

@@ -1,0 +1,158 @@
+"""Score trained weights on held-out videos: all views of each video, averaged.
+
+Examples:
+  python tools/eval.py +experiment=i3d_nl5 weights=outputs/i3d_nl5/train/best.pt
+  python tools/eval.py +experiment=i3d_nl5 weights=best.pt data.test=val.csv dist.num_procs=2
+  python tools/eval.py +experiment=folder model=i3d_tiny data.root=my_videos weights=best.pt \\
+      data.test_views.num_clips=4 data.test_views.num_crops=1
+
+Writes outputs/<name>/eval: metrics.json, and predictions.csv with a row for each video.
+"""
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import hydra
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from nlnet.cli import RESOLVED, is_rank, launch_ranks, run_tool, to_run
+from nlnet.config import RunConfig, parse_run, register_schemas, run_text
+from nlnet.data.build import build_eval_loader, data_class_names
+from nlnet.data.index import VideoIndex
+from nlnet.distributed import is_main, pick_device, process_group, rank, world_size
+from nlnet.errors import UsageError, UserError
+from nlnet.model.build import build_model
+from nlnet.model.weights import load_weights, read_weights
+from nlnet.trainer.build import build_precision
+from nlnet.trainer.logger import progress_bar
+from nlnet.trainer.loop import evaluate
+from nlnet.trainer.metrics import VideoScores
+from nlnet.trainer.state import write_atomic
+
+
+def evaluate_run(run: RunConfig, out_dir: Path) -> None:
+    """Score the test split as one of the ranks; rank 0 writes and tells."""
+    device = pick_device(run.dist.device)
+    with process_group(device):
+        weights = weights_of(run)
+        class_names = classes_of(weights, run)
+        model = build_model(run.model, len(class_names))
+        load_weights(model, weights)
+        model.to(device)
+        if run.trainer.channels_last:
+            model.to(memory_format=torch.channels_last_3d)
+        views = run.data.test_views
+        loader = build_eval_loader(
+            run.data,
+            run.data.test,
+            views,
+            rank=rank(),
+            world_size=world_size(),
+            class_names=class_names,
+            pin_memory=device.type == "cuda",
+        )
+        scores = VideoScores(torch.from_numpy(loader.index.labels), len(class_names))
+        metrics = evaluate(
+            model,
+            progress_bar(loader, run.data.test),
+            scores,
+            device=device,
+            chunk=views.batch_size,
+            precision=build_precision(run.trainer),
+            channels_last=run.trainer.channels_last,
+        )
+        if is_main():
+            write_results(run, out_dir, scores, loader.index, metrics)
+
+
+def weights_of(run: RunConfig) -> str:
+    if run.weights is None:
+        raise UsageError("weights is not set; give weights=PATH, for instance a run's best.pt")
+    return run.weights
+
+
+def classes_of(weights: str, run: RunConfig) -> tuple[str, ...]:
+    """The classes that the weights tell apart; the data set's where the file has no names."""
+    state, names = read_weights(weights)
+    if "head.fc.weight" not in state:
+        raise UserError(f"{weights}: has no classifier; train one first with weights={weights}")
+    if names is None:
+        names = list(data_class_names(run.data))
+    count = len(state["head.fc.weight"])
+    if count != len(names):
+        raise UserError(
+            f"{weights}: tells {count} classes apart, {run.data.root} has {len(names)}; "
+            "give the classes of the weights in a file, data.classes=FILE"
+        )
+    return tuple(names)
+
+
+def write_results(
+    run: RunConfig,
+    out_dir: Path,
+    scores: VideoScores,
+    index: VideoIndex,
+    metrics: dict[str, float],
+) -> None:
+    """metrics.json, predictions.csv, and a summary on the screen."""
+    views = run.data.test_views
+    facts = {
+        "videos": len(index),
+        "unreadable": len(scores.failures),
+        "missing": len(index.missing),
+        "views": views.num_clips * views.num_crops,
+        "protocol": f"{run.data.clip.sampler}: {views.num_clips} clips x {views.num_crops} crops "
+        f"of {views.crop_size}",
+        "split": run.data.test,
+        "weights": run.weights,
+    }
+    out_dir.mkdir(parents=True, exist_ok=True)
+    (out_dir / "config.yaml").write_text(run_text(run))
+    write_atomic(out_dir / "metrics.json", json.dumps({**metrics, **facts}, indent=2).encode())
+    names = index.class_names
+    with (out_dir / "predictions.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["video", "label", "prediction", "score", "top5", "views"])
+        for row in scores.predictions():
+            rows.writerow(
+                [
+                    index.path(row.video_id),
+                    "|".join(names[k] for k in row.label),
+                    names[row.top1] if row.num_views else "",
+                    f"{row.score:.6f}",
+                    "|".join(names[k] for k in row.top5),
+                    row.num_views,
+                ]
+            )
+    for failure in scores.failures:
+        print(f"unreadable, counted as wrong: {failure.path}: {failure.cause}")
+    numbers = "  ".join(f"{name} {value:.2f} %" for name, value in metrics.items())
+    print(f"{numbers}  ({len(index)} videos, {facts['protocol']}); {out_dir / 'metrics.json'}")
+
+
+@hydra.main(version_base="1.3", config_path="../configs", config_name="run")
+def main(cfg: DictConfig) -> float:
+    run: RunConfig = to_run(cfg)
+    out_dir = Path(HydraConfig.get().runtime.output_dir)
+    weights_of(run)
+    if run.dist.num_procs > 1 and not is_rank():
+        config = out_dir / "config.yaml"
+        config.write_text(run_text(run))
+        launch_ranks(Path(__file__), config, run.dist.num_procs)
+    else:
+        evaluate_run(run, out_dir)
+    metrics = json.loads((out_dir / "metrics.json").read_text())
+    return next(iter(metrics.values()))
+
+
+if __name__ == "__main__":
+    register_schemas()
+    if sys.argv[1:2] == [RESOLVED]:
+        path = Path(sys.argv[2])
+        run_tool(lambda: evaluate_run(parse_run(path.read_text(), str(path)), path.parent))
+    else:
+        run_tool(main, __doc__)

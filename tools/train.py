@@ -1,0 +1,144 @@
+"""Train a video network, or resume its training: the same command does both.
+
+Examples:
+  python tools/train.py +experiment=i3d_nl5 data.root=/data/kinetics400 dist.num_procs=8
+  python tools/train.py +experiment=folder model=i3d_tiny data.root=my_videos weights=best.pt
+  python tools/train.py -m +experiment=c2d_nl1 +sweep=pairwise
+
+A run lives in outputs/<name>/train: config.yaml, last.pt, best.pt, metrics.json, log.txt and the
+TensorBoard events. configs/README.md explains the grammar of the words above.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import hydra
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from nlnet.cli import RESOLVED, claim_folder, is_rank, launch_ranks, run_tool, to_run
+from nlnet.config import RunConfig, parse_run, register_schemas, run_text
+from nlnet.data.build import build_eval_loader, build_train_loader
+from nlnet.distributed import pick_device, process_group, rank, world_size
+from nlnet.model.build import build_model
+from nlnet.model.weights import load_weights
+from nlnet.trainer.build import (
+    build_network,
+    build_optimizer,
+    build_precision,
+    build_recipe,
+    build_scaler,
+)
+from nlnet.trainer.logger import RunLogger
+from nlnet.trainer.loop import evaluate, fit
+from nlnet.trainer.metrics import VideoScores
+from nlnet.trainer.optim import freeze
+from nlnet.trainer.state import TrainState, provenance, resume
+
+
+def train(run: RunConfig, out_dir: Path) -> dict[str, float]:
+    """Make a run, or the rest of it, as one of its ranks; returns its last metrics."""
+    device = pick_device(run.dist.device)
+    with process_group(device):
+        where = {"rank": rank(), "world_size": world_size(), "pin_memory": device.type == "cuda"}
+        loader = build_train_loader(
+            run.data, seed=run.seed, accumulate=run.trainer.accumulate, **where
+        )
+        class_names = loader.index.class_names
+        val_loader = build_eval_loader(
+            run.data, run.data.val, run.data.val_views, class_names=class_names, **where
+        )
+        torch.manual_seed(run.seed)
+        model = build_model(run.model, len(class_names))
+        lines = [
+            f"{len(loader.index)} videos of {len(class_names)} classes to train on, "
+            f"{len(val_loader.index)} to validate on"
+        ]
+        for index in (loader.index, val_loader.index):
+            if index.missing:
+                lines.append(f"{len(index.missing)} listed videos have no file and are left out")
+        if run.weights is not None:
+            report = load_weights(
+                model, run.weights, inflation=run.inflation, class_names=class_names
+            )
+            lines.append(report.summary())
+        freeze(model, run.trainer.freeze)
+        model.to(device)
+        recipe = build_recipe(run, loader.steps_per_epoch, device)
+        optimizer = build_optimizer(run.optim, model)
+        made_by = provenance(run_text(run), list(class_names))
+        state = TrainState(model, optimizer, made_by, build_scaler(run.trainer, device))
+        lines += resume(state, out_dir)
+        network = build_network(run.trainer, model, device)
+
+        def validate() -> dict[str, float]:
+            scores = VideoScores(torch.from_numpy(val_loader.index.labels), len(class_names))
+            return evaluate(
+                model,
+                val_loader,
+                scores,
+                device=device,
+                chunk=run.data.val_views.batch_size,
+                precision=build_precision(run.trainer),
+                channels_last=run.trainer.channels_last,
+            )
+
+        with RunLogger(
+            out_dir,
+            total_steps=recipe.total_steps,
+            steps_per_epoch=recipe.steps_per_epoch,
+            start_step=state.progress.global_step,
+        ) as logger:
+            logger.config(run_text(run))
+            for line in lines:
+                logger.say(line)
+            metrics = fit(
+                state,
+                network,
+                recipe,
+                loader_at=loader.at,
+                validate=validate,
+                logger=logger,
+                out_dir=out_dir,
+            )
+            logger.say(f"done: best top1 {state.progress.best}; {out_dir / 'best.pt'}")
+        return metrics
+
+
+def check(run: RunConfig) -> None:
+    """Find what is wrong with a run before its ranks start: a UserError each."""
+    with torch.device("meta"):
+        model = build_model(run.model, num_classes=2)
+    freeze(model, run.trainer.freeze)
+    build_recipe(run, steps_per_epoch=1, device=torch.device("cpu"))
+
+
+@hydra.main(version_base="1.3", config_path="../configs", config_name="run")
+def main(cfg: DictConfig) -> float:
+    run: RunConfig = to_run(cfg)
+    out_dir = Path(HydraConfig.get().runtime.output_dir)
+    check(run)
+    if is_rank():  # torchrun or SLURM made the ranks; each has composed the same configuration
+        if os.environ["RANK"] == "0":
+            claim_folder(run, out_dir)
+        train(run, out_dir)
+    else:
+        config = claim_folder(run, out_dir)
+        if run.dist.num_procs > 1:
+            launch_ranks(Path(__file__), config, run.dist.num_procs)
+        else:
+            train(run, out_dir)
+    metrics = json.loads((out_dir / "metrics.json").read_text())
+    return next(value for key, value in metrics.items() if key.startswith("best_"))
+
+
+if __name__ == "__main__":
+    register_schemas()
+    if sys.argv[1:2] == [RESOLVED]:
+        path = Path(sys.argv[2])
+        run_tool(lambda: train(parse_run(path.read_text(), str(path)), path.parent))
+    else:
+        run_tool(main, __doc__)

@@ -2,7 +2,8 @@
 
 A coloured shape appears in the first frames at a random place and vanishes; a second one appears
 in the last frames, elsewhere, after frames that show neither. The class is whether both are the
-same object. Different ones differ in colour, in shape or in both, each in a third of the cases.
+same object. Different ones differ in colour, half of them in shape as well; with --subtle a third
+of them differ in colour, a third in shape and a third in both.
 
 No single event tells the class: in both classes the first object is uniform over all objects, so
 is the second, and places and times have the same distributions. Noise, a smooth random background
@@ -14,7 +15,7 @@ it is; one that is not is filled up.
 
 Examples:
   python scripts/make_same_different.py
-  python scripts/make_same_different.py --out data/same_different_hard --distractors 6 --noise 20
+  python scripts/make_same_different.py --out data/same_different_hard --subtle --noise 20
   python scripts/make_same_different.py --out data/same_different_long --frames 32 --train 8192
 """
 
@@ -66,6 +67,7 @@ class Scene:
     colours: int = 4  # the first of COLOURS
     distractors: int = 3
     noise: float = 10.0  # standard deviation of each pixel, of 255
+    subtle: bool = False  # different objects may differ in shape alone
 
 
 class Thing(NamedTuple):
@@ -80,10 +82,10 @@ def choose_things(rng: np.random.Generator, same: bool, scene: Scene) -> tuple[T
     first = Thing(int(rng.integers(scene.shapes)), int(rng.integers(scene.colours)))
     if same:
         return first, first
-    differs = rng.integers(3)  # in 0 the colour, 1 the shape, 2 both
+    differs = rng.integers(0, 3 if scene.subtle else 2)  # in 0 colour, 1 both, 2 shape
     # a step of 1 to n - 1 around the circle of n reaches each other value equally often
     shape_step = rng.integers(1, scene.shapes) if differs != 0 else 0
-    colour_step = rng.integers(1, scene.colours) if differs != 1 else 0
+    colour_step = rng.integers(1, scene.colours) if differs != 2 else 0
     second = Thing(
         int(first.shape + shape_step) % scene.shapes,
         int(first.colour + colour_step) % scene.colours,
@@ -240,6 +242,9 @@ def parse() -> argparse.Namespace:
         default=default.noise,
         help="standard deviation (default %(default)s)",
     )
+    parser.add_argument(
+        "--subtle", action="store_true", help="different objects may differ in shape alone"
+    )
     add("--crf", default=20, help="H.264 quality, lower is better (default %(default)s)")
     add("--seed", default=0, help="(default %(default)s)")
     add("--workers", default=len(os.sched_getaffinity(0)), help="processes (default: all CPUs)")
@@ -257,6 +262,7 @@ def main() -> None:
         colours=args.colours,
         distractors=args.distractors,
         noise=args.noise,
+        subtle=args.subtle,
     )
     check(scene, counts)
     claim(args.out, {**counts, **asdict(scene), "crf": args.crf, "seed": args.seed})

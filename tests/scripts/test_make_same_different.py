@@ -39,9 +39,10 @@ def digests(folder: Path) -> dict[str, str]:
     }
 
 
-def test_no_single_event_tells_the_class(script: ModuleType):
+@pytest.mark.parametrize("subtle", [False, True])
+def test_no_single_event_tells_the_class(script: ModuleType, subtle: bool):
     """First and second objects are uniform in both classes; 0.01 is more than 4 sigma."""
-    scene = script.Scene()
+    scene = script.Scene(subtle=subtle)
     n = 12_000
     for same in (False, True):
         rng = np.random.default_rng(int(same))
@@ -53,16 +54,27 @@ def test_no_single_event_tells_the_class(script: ModuleType):
             assert np.abs(shares - 1 / 16).max() < 0.01
 
 
-def test_different_objects_differ_in_colour_shape_or_both(script: ModuleType):
+@pytest.mark.parametrize(
+    ("subtle", "kinds"),
+    [
+        (False, {"colour", "both"}),
+        (True, {"colour", "both", "shape"}),
+    ],
+)
+def test_different_objects_differ_in_each_way_equally_often(
+    script: ModuleType, subtle: bool, kinds: set[str]
+):
+    """0.03 is more than 4 sigma."""
     rng = np.random.default_rng(0)
     n = 6000
-    kinds: Counter = Counter()
+    scene = script.Scene(subtle=subtle)
+    names = {(False, True): "colour", (True, False): "shape", (True, True): "both"}
+    counts: Counter = Counter()
     for _ in range(n):
-        first, second = script.choose_things(rng, False, script.Scene())
-        kinds[first.shape != second.shape, first.colour != second.colour] += 1
-    assert set(kinds) == {(False, True), (True, False), (True, True)}
-    assert max(kinds.values()) / n < 0.37
-    assert min(kinds.values()) / n > 0.30
+        first, second = script.choose_things(rng, False, scene)
+        counts[names[first.shape != second.shape, first.colour != second.colour]] += 1
+    assert set(counts) == kinds
+    assert all(abs(count / n - 1 / len(kinds)) < 0.03 for count in counts.values())
 
 
 @pytest.mark.parametrize("size", [48, 64])

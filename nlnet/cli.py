@@ -3,11 +3,13 @@
 import csv
 import json
 import os
+import signal
 import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from nlnet.config import RunConfig, run_text
-from nlnet.distributed import launch
+from nlnet.distributed import STOPPED, launch
 from nlnet.errors import UsageError, UserError
 
 CONFIG_DIR = Path(__file__).parents[1] / "configs"
@@ -26,6 +28,7 @@ RESOLVED = "--resolved"  # what a rank is started with: the path of the run's co
 ERROR_FILE = "NLNET_ERROR_FILE"  # environment variable: where ranks leave their error, once
 # Keys that say where and how fast a run is made, not what it computes.
 FREE_KEYS = ("dist.", "data.num_workers", "data.root")
+MISTAKES = (UserError, HydraException, OmegaConfBaseException)  # the user's, told in one line
 
 
 def run_tool(main: Callable[[], Any], doc: str | None = None) -> None:
@@ -39,12 +42,17 @@ def run_tool(main: Callable[[], Any], doc: str | None = None) -> None:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # let errors through to this place
     try:
         main()
-    except UserError as error:
-        fail(str(error), 2 if isinstance(error, UsageError) else 1)
-    except (HydraException, OmegaConfBaseException) as error:
-        fail(explain(error), 2)
+    except MISTAKES as error:
+        fail_with(error)
     except KeyboardInterrupt:
         fail("interrupted; the same command resumes", 130)
+
+
+def fail_with(error: Exception) -> None:
+    """Exit with the one line of a mistake: code 2 for wrong words, 1 for what they lead to."""
+    if isinstance(error, UserError):
+        fail(str(error), 2 if isinstance(error, UsageError) else 1)
+    fail(explain(error), 2)
 
 
 def fail(message: str, code: int) -> None:
@@ -76,9 +84,21 @@ def launch_ranks(tool: Path, config: Path, num_procs: int) -> None:
         finally:
             del os.environ[ERROR_FILE]
         if code != 0:
-            known = error.exists()
-            message = error.read_text() if known else f"a rank ended with code {code}, see above"
-            raise (UsageError if code == 2 else UserError)(message)
+            raise_for(code, error.read_text() if error.exists() else None)
+
+
+def raise_for(code: int, message: str | None) -> None:
+    """Make the end of ranks one's own: their message if they left one, else what the code says."""
+    if message is not None:
+        raise (UsageError if code == 2 else UserError)(message)
+    if code in STOPPED:
+        sys.exit(code)
+    if code > 128:
+        raise UserError(
+            f"a rank was ended by {signal.Signals(code - 128).name}, perhaps for want of memory; "
+            "the same command resumes from the last checkpoint"
+        )
+    raise UserError(f"a rank ended with code {code}; its error stands above")
 
 
 def explain(error: Exception) -> str:
@@ -95,7 +115,10 @@ def explain(error: Exception) -> str:
     if keys and keys[0].split()[-1] not in text:
         text += f" at {keys[0].split()[-1]}"
     if options:
-        text += "; available: " + ", ".join(sorted(lines[options[0] + 1 :]))
+        names = takewhile(
+            lambda line: not line.startswith("Config search path"), lines[options[0] + 1 :]
+        )
+        text += "; available: " + ", ".join(sorted(names))
     return f"{text}; see --help, or --cfg job for every key"
 
 
@@ -115,19 +138,27 @@ def group_choices() -> str:
 
 
 def to_run(cfg: DictConfig) -> Any:
-    """The composed configuration as its dataclasses, RunConfig or a kind of it."""
-    return OmegaConf.to_object(cfg)
+    """The composed configuration as its dataclasses, RunConfig or a kind of it.
+
+    Raises UsageError for a key that was added with + but that nothing would read.
+    """
+    run = OmegaConf.to_object(cfg)
+    known = flatten(OmegaConf.to_container(OmegaConf.structured(run)))
+    for key in flatten(OmegaConf.to_container(cfg)):
+        if key not in known:
+            raise UsageError(f"{key} is no key of a run; see --cfg job for every key")
+    return run
 
 
 def claim_folder(run: RunConfig, folder: Path) -> Path:
     """Take a run's folder, or find it taken by the same run; write its config.yaml.
 
-    Returns the path of that file.
+    A folder without a log is free: nothing was begun in it. Returns the path of config.yaml.
 
     Raises UserError listing every difference if the folder belongs to another run.
     """
     path = folder / "config.yaml"
-    if path.exists():
+    if path.exists() and (folder / "log.txt").exists():
         found = flatten(OmegaConf.to_container(OmegaConf.load(path)))
         wanted = flatten(OmegaConf.to_container(OmegaConf.structured(run)))
         keys = sorted(
@@ -154,6 +185,15 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
     for key, value in tree.items():
         flat.update(flatten(value, f"{prefix}{key}."))
     return flat
+
+
+class OneLine(Callback):
+    """Hydra's callback that ends a single run at a mistake, before Hydra adds lines of its own."""
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        error = job_return._return_value
+        if config.hydra.mode.name == "RUN" and isinstance(error, MISTAKES):
+            fail_with(error)
 
 
 class SweepTable(Callback):

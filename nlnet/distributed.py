@@ -22,6 +22,7 @@ T = TypeVar("T")
 
 LAUNCHER = "NLNET_LAUNCHER"  # the environment variable that holds the process id of `launch`
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+STOPPED = {128 + signum for signum in FORWARDED}  # exit codes of ranks that agreed to stop
 GRACE = 5.0  # seconds between SIGTERM and SIGKILL for ranks that outlive a dead one
 PR_SET_PDEATHSIG = 1  # prctl(2)
 
@@ -170,8 +171,9 @@ def _wait(ranks: list[subprocess.Popen[bytes]]) -> int:
     while None in (codes := [process.poll() for process in ranks]):
         if not first_bad and any(codes):
             first_bad, deadline = next(code for code in codes if code), time.monotonic() + GRACE
-            for process in ranks:
-                process.terminate()
+            if first_bad not in STOPPED:  # else the others are about to end, too
+                for process in ranks:
+                    process.terminate()
         if time.monotonic() > deadline:
             for process in ranks:
                 _kill(process)

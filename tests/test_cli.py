@@ -34,7 +34,11 @@ def tool(name: str, *words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         (["+experiment=i3d", "model.depth=34"], 2, ["model.depth=34", "50"]),
         (["+experiment=i3d", "model.non_local.res4=[6]"], 2, ["res4", "6"]),
         (["+experiment=i3d", "+model.non_local.res6=[1]"], 2, ["res6"]),
-        (["+experiment=i3d", "model.non_local.pairwise=cosine"], 2, ["pairwise", "dot_product"]),
+        (
+            ["+experiment=i3d_nl5", "model.non_local.pairwise=cosine"],
+            2,
+            ["pairwise", "dot_product"],
+        ),
         (["model"], 2, ["model"]),
     ],
 )
@@ -54,7 +58,9 @@ def test_help_shows_three_examples(tmp_path: Path, name: str):
 
 
 def test_a_folder_belongs_to_one_configuration(tmp_path: Path):
+    claim_folder(run_config("optim.lr=0.25"), tmp_path)  # never begun
     claim_folder(run_config(), tmp_path)
+    (tmp_path / "log.txt").touch()
     claim_folder(run_config(), tmp_path)
     claim_folder(run_config("dist.num_procs=2", "data.num_workers=1"), tmp_path)
     with pytest.raises(UserError, match=r"optim\.lr .* -> 0\.5") as caught:

@@ -28,14 +28,15 @@ from nlnet.errors import UsageError, UserError
 CPU = torch.device("cpu")
 PRELUDE = """
 import json, os, signal, sys, time
-rank = int(os.environ["RANK"])
+me = int(os.environ["RANK"])
 def note(text):
-    with open(f"{sys.argv[1]}/{rank}", "w") as file:
+    with open(f"{sys.argv[1]}/{me}", "w") as file:
         file.write(text)
 """
 TORCH_PRELUDE = """
 import torch
-from nlnet.distributed import *
+from nlnet.distributed import all_sum, barrier, from_main, gather_objects
+from nlnet.distributed import is_main, process_group, rank, world_size
 with process_group(torch.device("cpu")):
 """
 
@@ -91,8 +92,8 @@ def test_ranks_are_told_who_they_are(ranks, tmp_path: Path):
         ("sys.exit(0)", 0),
         ("sys.exit(2)", 2),
         ("os.kill(os.getpid(), signal.SIGKILL)", 137),
-        ("time.sleep(0 if rank else 60); sys.exit(5)", 5),  # the other one is ended
-        ("time.sleep(0.5 * rank); sys.exit(3 + rank)", 3),  # the first one in time
+        ("time.sleep(0 if me else 60); sys.exit(5)", 5),  # the other one is ended
+        ("time.sleep(0.5 * me); sys.exit(3 + me)", 3),  # the first one in time
     ],
 )
 def test_the_first_failure_is_the_answer(ranks, code: str, expected: int):
@@ -107,7 +108,7 @@ def test_a_rank_that_clings_to_life_is_killed(ranks, tmp_path: Path):
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 note(str(os.getpid()))
 time.sleep(1)
-time.sleep(0 if rank else 60)
+time.sleep(0 if me else 60)
 sys.exit(4)
 """
     start = time.monotonic()
@@ -171,19 +172,7 @@ def test_what_ranks_share(ranks, tmp_path: Path):
     said = [rank(), world_size(), is_main(), all_sum(x).tolist(), x.tolist()]
     note(json.dumps([*said, from_main(y).tolist(), gather_objects({"rank": rank()})]))
 """
-    assert (
-        ranks(
-            TORCH_PRELUDE.replace(
-                "*",
-                "all_sum, barrier, from_main, gather_objects, is_main, "
-                "process_group, world_size, rank",
-                1,
-            )
-            + code,
-            3,
-        )
-        == 0
-    )
+    assert ranks(TORCH_PRELUDE + code, 3) == 0
     for i in range(3):
         everyone = [{"rank": j} for j in range(3)]
         expected = [i, 3, i == 0, [6.0, 30.0], [6.0, 30.0], [5], everyone]
@@ -231,11 +220,7 @@ def test_devices(monkeypatch):
 @pytest.mark.slow
 def test_torchrun_finds_the_same_ranks(tmp_path: Path):
     program = tmp_path / "program.py"
-    program.write_text(
-        PRELUDE
-        + TORCH_PRELUDE.replace("import *", "import all_sum, process_group")
-        + "    note(str(all_sum(torch.ones(1)).item()))\n"
-    )
+    program.write_text(PRELUDE + TORCH_PRELUDE + "    note(str(all_sum(torch.ones(1)).item()))\n")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run(

@@ -11,6 +11,7 @@ Writes outputs/<name>/eval: metrics.json, and predictions.csv with a row for eac
 
 import csv
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -26,22 +27,32 @@ from nlnet.data.index import VideoIndex
 from nlnet.distributed import is_main, pick_device, process_group, rank, world_size
 from nlnet.errors import UsageError, UserError
 from nlnet.model.build import build_model
+from nlnet.model.folding import fold_norms
 from nlnet.model.weights import load_weights, read_weights
+from nlnet.trainer.allocator import keep_freed_memory
 from nlnet.trainer.build import build_precision
-from nlnet.trainer.logger import progress_bar
+from nlnet.trainer.logger import METRICS, progress_bar
 from nlnet.trainer.loop import evaluate
 from nlnet.trainer.metrics import VideoScores
 from nlnet.trainer.state import write_atomic
 
 
-def evaluate_run(run: RunConfig, out_dir: Path) -> None:
-    """Score the test split as one of the ranks; rank 0 writes and tells."""
+def evaluate_run(run: RunConfig, out_dir: Path) -> float:
+    """Score the test split as one of the ranks; rank 0 writes and tells. Returns the main score."""
+    if run.trainer.keep_memory:
+        keep_freed_memory()
     device = pick_device(run.dist.device)
     with process_group(device):
         weights = weights_of(run)
         class_names = classes_of(weights, run)
         model = build_model(run.model, len(class_names))
-        load_weights(model, weights)
+        report = load_weights(model, weights)
+        if report.new or report.inflated:
+            raise UserError(
+                f"{report.summary()}: another network; give the experiment it came from"
+            )
+        if run.trainer.fold_norms:
+            model = fold_norms(model)
         model.to(device)
         if run.trainer.channels_last:
             model.to(memory_format=torch.channels_last_3d)
@@ -67,6 +78,7 @@ def evaluate_run(run: RunConfig, out_dir: Path) -> None:
         )
         if is_main():
             write_results(run, out_dir, scores, loader.index, metrics)
+        return next(iter(metrics.values()))
 
 
 def weights_of(run: RunConfig) -> str:
@@ -112,7 +124,7 @@ def write_results(
     }
     out_dir.mkdir(parents=True, exist_ok=True)
     (out_dir / "config.yaml").write_text(run_text(run))
-    write_atomic(out_dir / "metrics.json", json.dumps({**metrics, **facts}, indent=2).encode())
+    write_atomic(out_dir / METRICS, json.dumps({**metrics, **facts}, indent=2).encode())
     names = index.class_names
     with (out_dir / "predictions.csv").open("w", newline="") as file:
         rows = csv.writer(file)
@@ -130,8 +142,9 @@ def write_results(
             )
     for failure in scores.failures:
         print(f"unreadable, counted as wrong: {failure.path}: {failure.cause}")
-    numbers = "  ".join(f"{name} {value:.2f} %" for name, value in metrics.items())
-    print(f"{numbers}  ({len(index)} videos, {facts['protocol']}); {out_dir / 'metrics.json'}")
+    path = os.path.relpath(out_dir / METRICS)
+    numbers = "  ".join(f"{name} {value:.2f}%" for name, value in metrics.items())
+    print(f"{numbers}  ({len(index)} videos, {facts['protocol']}); {path}")
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="run")
@@ -139,13 +152,12 @@ def main(cfg: DictConfig) -> float:
     run: RunConfig = to_run(cfg)
     out_dir = Path(HydraConfig.get().runtime.output_dir)
     weights_of(run)
-    if run.dist.num_procs > 1 and not is_rank():
-        config = out_dir / "config.yaml"
-        config.write_text(run_text(run))
-        launch_ranks(Path(__file__), config, run.dist.num_procs)
-    else:
-        evaluate_run(run, out_dir)
-    metrics = json.loads((out_dir / "metrics.json").read_text())
+    if is_rank() or run.dist.num_procs == 1:
+        return evaluate_run(run, out_dir)
+    config = out_dir / "config.yaml"
+    config.write_text(run_text(run))
+    launch_ranks(Path(__file__), config, run.dist.num_procs)
+    metrics = json.loads((out_dir / METRICS).read_text())
     return next(iter(metrics.values()))
 
 

@@ -12,19 +12,27 @@ TensorBoard events. configs/README.md explains the grammar of the words above.
 import json
 import os
 import sys
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
+from torch import nn
 
 from nlnet.cli import RESOLVED, claim_folder, is_rank, launch_ranks, run_tool, to_run
 from nlnet.config import RunConfig, parse_run, register_schemas, run_text
 from nlnet.data.build import build_eval_loader, build_train_loader
+from nlnet.data.loader import EvalLoader, TrainLoader
 from nlnet.distributed import pick_device, process_group, rank, world_size
+from nlnet.errors import UsageError
 from nlnet.model.build import build_model
+from nlnet.model.classifier import VideoClassifier
+from nlnet.model.memory import save_memory
 from nlnet.model.weights import load_weights
+from nlnet.trainer.allocator import keep_freed_memory
 from nlnet.trainer.build import (
     build_network,
     build_optimizer,
@@ -32,60 +40,31 @@ from nlnet.trainer.build import (
     build_recipe,
     build_scaler,
 )
-from nlnet.trainer.logger import RunLogger
+from nlnet.trainer.logger import METRICS, RunLogger, progress_bar
 from nlnet.trainer.loop import evaluate, fit
 from nlnet.trainer.metrics import VideoScores
 from nlnet.trainer.optim import freeze
 from nlnet.trainer.state import TrainState, provenance, resume
 
 
-def train(run: RunConfig, out_dir: Path) -> dict[str, float]:
-    """Make a run, or the rest of it, as one of its ranks; returns its last metrics."""
+def train(run: RunConfig, out_dir: Path) -> float:
+    """Make a run, or the rest of it, as one of its ranks; returns its best score, in percent."""
+    if run.trainer.keep_memory:
+        keep_freed_memory()
     device = pick_device(run.dist.device)
     with process_group(device):
-        where = {"rank": rank(), "world_size": world_size(), "pin_memory": device.type == "cuda"}
-        loader = build_train_loader(
-            run.data, seed=run.seed, accumulate=run.trainer.accumulate, **where
+        loader, val_loader = build_loaders(run, device)
+        state, lines = build_state(run, loader.index.class_names, device)
+        recipe = build_recipe(run, loader.steps_per_epoch, device)
+        lines.append(
+            f"{world_size()} x {device.type}, {run.trainer.precision}; {len(loader.index)} videos "
+            f"of {len(loader.index.class_names)} classes to train on, {len(val_loader.index)} to "
+            f"validate on; {recipe.total_steps} steps of {run.data.batch_size} clips"
         )
-        class_names = loader.index.class_names
-        val_loader = build_eval_loader(
-            run.data, run.data.val, run.data.val_views, class_names=class_names, **where
-        )
-        torch.manual_seed(run.seed)
-        model = build_model(run.model, len(class_names))
-        lines = [
-            f"{len(loader.index)} videos of {len(class_names)} classes to train on, "
-            f"{len(val_loader.index)} to validate on"
-        ]
         for index in (loader.index, val_loader.index):
             if index.missing:
                 lines.append(f"{len(index.missing)} listed videos have no file and are left out")
-        if run.weights is not None:
-            report = load_weights(
-                model, run.weights, inflation=run.inflation, class_names=class_names
-            )
-            lines.append(report.summary())
-        freeze(model, run.trainer.freeze)
-        model.to(device)
-        recipe = build_recipe(run, loader.steps_per_epoch, device)
-        optimizer = build_optimizer(run.optim, model)
-        made_by = provenance(run_text(run), list(class_names))
-        state = TrainState(model, optimizer, made_by, build_scaler(run.trainer, device))
         lines += resume(state, out_dir)
-        network = build_network(run.trainer, model, device)
-
-        def validate() -> dict[str, float]:
-            scores = VideoScores(torch.from_numpy(val_loader.index.labels), len(class_names))
-            return evaluate(
-                model,
-                val_loader,
-                scores,
-                device=device,
-                chunk=run.data.val_views.batch_size,
-                precision=build_precision(run.trainer),
-                channels_last=run.trainer.channels_last,
-            )
-
         with RunLogger(
             out_dir,
             total_steps=recipe.total_steps,
@@ -95,17 +74,78 @@ def train(run: RunConfig, out_dir: Path) -> dict[str, float]:
             logger.config(run_text(run))
             for line in lines:
                 logger.say(line)
-            metrics = fit(
+            fit(
                 state,
-                network,
+                build_network(run.trainer, state.model, device),
                 recipe,
                 loader_at=loader.at,
-                validate=validate,
+                validate=partial(validate, run, state.model, val_loader, device),
                 logger=logger,
                 out_dir=out_dir,
             )
-            logger.say(f"done: best top1 {state.progress.best}; {out_dir / 'best.pt'}")
-        return metrics
+            logger.done(state.progress)
+        return state.progress.best or 0.0
+
+
+def build_loaders(run: RunConfig, device: torch.device) -> tuple[TrainLoader, EvalLoader]:
+    """This rank's share of the training and the validation split."""
+    pin_memory = device.type == "cuda"
+    loader = build_train_loader(
+        run.data,
+        seed=run.seed,
+        accumulate=run.trainer.accumulate,
+        rank=rank(),
+        world_size=world_size(),
+        pin_memory=pin_memory,
+    )
+    val_loader = build_eval_loader(
+        run.data,
+        run.data.val,
+        run.data.val_views,
+        rank=rank(),
+        world_size=world_size(),
+        class_names=loader.index.class_names,
+        pin_memory=pin_memory,
+    )
+    return loader, val_loader
+
+
+def build_state(
+    run: RunConfig, class_names: Sequence[str], device: torch.device
+) -> tuple[TrainState, list[str]]:
+    """The network and its optimiser as a run begins, and lines that tell what they are."""
+    torch.manual_seed(run.seed)
+    model = build_model(run.model, len(class_names))
+    lines = [f"{run.name}: {sum(p.numel() for p in model.parameters()):,} parameters"]
+    if run.weights is not None:
+        report = load_weights(model, run.weights, inflation=run.inflation, class_names=class_names)
+        lines.append(report.summary())
+    freeze(model, run.trainer.freeze)
+    if run.trainer.freeze:
+        learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        lines.append(f"frozen: {', '.join(run.trainer.freeze)}; {learning:,} parameters learn")
+    save_memory(model, lean=run.trainer.lean, checkpoint_stages=run.trainer.checkpoint_stages)
+    model.to(device)
+    optimizer = build_optimizer(run.optim, model)
+    made_by = provenance(run_text(run), list(class_names))
+    return TrainState(model, optimizer, made_by, build_scaler(run.trainer, device)), lines
+
+
+def validate(
+    run: RunConfig, model: nn.Module, loader: EvalLoader, device: torch.device
+) -> dict[str, float]:
+    """The metrics of the validation split."""
+    assert isinstance(model, VideoClassifier)
+    scores = VideoScores(torch.from_numpy(loader.index.labels), len(loader.index.class_names))
+    return evaluate(
+        model,
+        progress_bar(loader, "validation"),
+        scores,
+        device=device,
+        chunk=run.data.val_views.batch_size,
+        precision=build_precision(run.trainer),
+        channels_last=run.trainer.channels_last,
+    )
 
 
 def check(run: RunConfig) -> None:
@@ -113,6 +153,12 @@ def check(run: RunConfig) -> None:
     with torch.device("meta"):
         model = build_model(run.model, num_classes=2)
     freeze(model, run.trainer.freeze)
+    if run.trainer.compile and run.trainer.checkpoint_stages:
+        raise UsageError(
+            "trainer.checkpoint_stages: a compiled network chooses by itself what it computes "
+            "twice; leave one of trainer.compile and trainer.checkpoint_stages out"
+        )
+    save_memory(model, lean=run.trainer.lean, checkpoint_stages=run.trainer.checkpoint_stages)
     build_recipe(run, steps_per_epoch=1, device=torch.device("cpu"))
 
 
@@ -124,14 +170,12 @@ def main(cfg: DictConfig) -> float:
     if is_rank():  # torchrun or SLURM made the ranks; each has composed the same configuration
         if os.environ["RANK"] == "0":
             claim_folder(run, out_dir)
-        train(run, out_dir)
-    else:
-        config = claim_folder(run, out_dir)
-        if run.dist.num_procs > 1:
-            launch_ranks(Path(__file__), config, run.dist.num_procs)
-        else:
-            train(run, out_dir)
-    metrics = json.loads((out_dir / "metrics.json").read_text())
+        return train(run, out_dir)
+    config = claim_folder(run, out_dir)
+    if run.dist.num_procs == 1:
+        return train(run, out_dir)
+    launch_ranks(Path(__file__), config, run.dist.num_procs)
+    metrics = json.loads((out_dir / METRICS).read_text())
     return next(value for key, value in metrics.items() if key.startswith("best_"))
 
 

@@ -1,8 +1,11 @@
 """The norms behind a convolution, and the dict of their names."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
+import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -49,11 +52,71 @@ class Affine3d(nn.Module):
         return x * self.weight.to(x.dtype).view(shape) + self.bias.to(x.dtype).view(shape)
 
 
+class SyncBatchNorm3d(nn.BatchNorm3d):
+    """Batch norm whose statistics are those of the batch over all ranks, on any device.
+
+    Equal to `nn.BatchNorm3d` on the whole batch in one process, its gradients included, and of
+    the same names; without other ranks, and in eval mode, it is `nn.BatchNorm3d`.
+    Input and output (B, C, T, H, W); ranks may hold batches of unequal size.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not (self.training and dist.is_initialized() and dist.get_world_size() > 1):
+            return super().forward(x)
+        assert self.momentum is not None
+        with torch.no_grad():
+            count, mean, var = moments = global_moments(x)
+            self.get_buffer("num_batches_tracked").add_(1)
+            self.get_buffer("running_mean").lerp_(mean, self.momentum)
+            self.get_buffer("running_var").lerp_(var * count / (count - 1), self.momentum)
+        return _Normalize.apply(x, self.weight, self.bias, moments, self.eps)
+
+
+Moments = tuple[Tensor, Tensor, Tensor]  # number of inputs (1,), mean (C,), biased variance (C,)
+
+
+def global_moments(x: Tensor) -> Moments:
+    """The moments of each channel of (B, C, T, H, W) over all ranks."""
+    variance, mean = torch.var_mean(x.float(), (0, 2, 3, 4), correction=0)
+    mean, variance = mean.double(), variance.double()
+    count = mean.new_full((1,), x.numel() // x.shape[1])
+    sums = torch.cat([count, count * mean, count * (variance + mean.square())])
+    dist.all_reduce(sums)
+    count, totals = sums[:1], (sums[1:] / sums[0]).view(2, -1)
+    variance = (totals[1] - totals[0].square()).clamp(min=0)
+    return count.float(), totals[0].float(), variance.float()
+
+
+class _Normalize(torch.autograd.Function):
+    """y = (x - mean) (var + eps)^-0.5 weight + bias; mean and var follow from all ranks' inputs."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, moments: Moments, eps: float
+    ) -> Tensor:
+        count, mean, var = moments
+        ctx.save_for_backward(x, weight, count, mean, (var + eps).rsqrt())
+        return F.batch_norm(x, mean, var, weight, bias, eps=eps)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, count, mean, rstd = ctx.saved_tensors
+        shape, grad = (1, -1, 1, 1, 1), grads[0].float()
+        normal = (x.float() - mean.view(shape)) * rstd.view(shape)
+        grad_weight = (grad * normal).sum((0, 2, 3, 4))
+        grad_bias = grad.sum((0, 2, 3, 4))
+        means = torch.stack([grad_weight, grad_bias])  # this rank's; the parameters' own gradients
+        dist.all_reduce(means)
+        along, level = (means / count).view(2, *shape)
+        grad_x = (weight * rstd).view(shape) * (grad - level - along * normal)
+        return grad_x.to(x.dtype), grad_weight, grad_bias, None, None
+
+
 Norm = Callable[[int], nn.Module]
 
 NORMS: dict[str, Norm] = {
     "batch": nn.BatchNorm3d,
-    "sync": nn.SyncBatchNorm,  # statistics over all ranks; CUDA only
+    "sync": SyncBatchNorm3d,
     "frozen": FrozenBatchNorm3d,
     "affine": Affine3d,
 }

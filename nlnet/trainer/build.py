@@ -1,5 +1,6 @@
 """The config of a run -> its optimiser, schedule, recipe and network."""
 
+import warnings
 from typing import cast
 
 import torch
@@ -122,5 +123,7 @@ def build_network(cfg: TrainerConfig, model: nn.Module, device: torch.device) ->
     network = cast(nn.Module, torch.compile(model)) if cfg.compile else model
     if world_size() > 1:
         devices = [device] if device.type == "cuda" else None
+        # A 1x1x1 kernel is laid out alike in both memory formats; DDP would call its strides odd.
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         network = DistributedDataParallel(network, device_ids=devices, gradient_as_bucket_view=True)
     return network

@@ -1,6 +1,7 @@
 """What a run tells people: a progress bar or lines, log.txt, TensorBoard and metrics.json."""
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterable
@@ -16,10 +17,11 @@ from tqdm import tqdm
 from nlnet.clip import Failure
 from nlnet.distributed import is_main
 from nlnet.errors import UserError
-from nlnet.trainer.state import Progress, write_atomic
+from nlnet.trainer.state import BEST, Progress, write_atomic
 
 T = TypeVar("T")
 
+METRICS = "metrics.json"
 NUM_PICTURES = 4  # clips of the first batch that TensorBoard shows
 POINTS = 100  # of each training curve in TensorBoard, per epoch
 QUIET = 2.0, 30.0  # fewest and most seconds between two lines, where there is no progress bar
@@ -42,11 +44,13 @@ class StepRecord(NamedTuple):
 
 
 def rates(totals: dict[str, float]) -> dict[str, float]:
-    """Sums over steps as means: loss, top1, top5, clips_per_second, data_wait (a share)."""
-    means = {name: totals[name] / totals["clips"] for name in ("loss", "top1", "top5")}
-    return means | {
+    """Sums over steps as means: loss, clips_per_second, and in percent top1, top5, data_wait."""
+    return {
+        "loss": totals["loss"] / totals["clips"],
+        "top1": 100 * totals["top1"] / totals["clips"],
+        "top5": 100 * totals["top5"] / totals["clips"],
         "clips_per_second": totals["clips"] / totals["seconds"],
-        "data_wait": totals["waited"] / totals["seconds"],
+        "data_wait": 100 * totals["waited"] / totals["seconds"],
     }
 
 
@@ -83,7 +87,8 @@ class RunLogger:
         self.total_steps = total_steps
         self.steps_per_epoch = steps_per_epoch
         self.window: dict[str, float] = {}  # sums since the last point in TensorBoard
-        self.last_line = time.monotonic()
+        self.start_step = start_step
+        self.start = self.last_line = time.monotonic()
         self.sinks: _Sinks | None = None
         if is_main():
             try:
@@ -96,8 +101,10 @@ class RunLogger:
             bar = tqdm(
                 total=total_steps,
                 initial=start_step,
-                unit="step",
+                smoothing=0.0,  # what is left follows from the whole run, evaluations included
+                bar_format="{desc} {percentage:3.0f}%|{bar}| {remaining} left{postfix}",
                 dynamic_ncols=True,
+                leave=False,
                 disable=not sys.stderr.isatty(),
             )
             board = SummaryWriter(str(out_dir / "tensorboard"), purge_step=start_step + 1)
@@ -160,10 +167,8 @@ class RunLogger:
         bar.set_postfix_str(state, refresh=False)
         bar.update()
         if self._line_is_due(progress.step):
-            left = self.total_steps - progress.global_step
-            left_time = _duration(left * progress.totals["seconds"] / progress.step)
             where = f"{epoch}  step {progress.step}/{self.steps_per_epoch}"
-            line = f"{where}  {state}  lr {lr:.3g}  {left_time} left"
+            line = f"{where}  {state}  lr {lr:.3g}  {self._left(progress)} left"
             if bar.disable:
                 self.say(line)
             else:
@@ -177,17 +182,47 @@ class RunLogger:
         for name, value in record["val"].items():
             self.sinks.board.add_scalar(f"val/{name}", value, record["global_step"])
         self.sinks.board.flush()
-        head = f"{self._name(record['epoch'])}  done in {_duration(record['seconds'])}"
-        train = [f"train {name} {value:.4f}" for name, value in record["train"].items()]
-        val = [f"val {name} {value:.4f}" for name, value in record["val"].items()]
-        self.say("  ".join([head, *train, *val]))
-        names = [name for past in progress.history for name in past["val"]]
-        best = {f"best_{name}": progress.best for name in names[:1]}
-        metrics = best | {"epochs": progress.history}
-        write_atomic(self.out_dir / "metrics.json", json.dumps(metrics, indent=1).encode())
+        speed = f"{record['clips_per_second']:.1f} clips/s  data wait {record['data_wait']:.0f}%"
+        parts = [f"{self._name(record['epoch'])}  {_duration(record['seconds'])}  {speed}"]
+        parts += [f"{name}: {_shown(record[name])}" for name in ("train", "val") if record[name]]
+        if progress.global_step < self.total_steps:
+            parts.append(f"{self._left(progress)} left")
+        self.say("  |  ".join(parts))
+        self.metrics(progress)
+
+    def metrics(self, progress: Progress) -> None:
+        """Write metrics.json: the scores of the best epoch, every epoch, the unreadable files."""
+        if self.sinks is None:
+            return
+        best = best_record(progress)
+        scores = {f"best_{name}": value for name, value in best["val"].items()} if best else {}
+        if best:
+            scores["best_epoch"] = best["epoch"] + 1
+        bad = {"clips": progress.bad, "of": progress.asked, "files": progress.bad_files}
+        metrics = scores | {"unreadable": bad, "epochs": progress.history}
+        write_atomic(self.out_dir / METRICS, json.dumps(metrics, indent=1).encode())
+
+    def done(self, progress: Progress) -> None:
+        """Say what a finished run has come to."""
+        seconds = sum(record["seconds"] for record in progress.history)
+        where = os.path.relpath(self.out_dir / BEST)
+        if progress.bad:
+            self.say(
+                f"{progress.bad} of {progress.asked} clips could not be read, from"
+                f" {len(progress.bad_files)} files that {METRICS} lists"
+            )
+        if best := best_record(progress):
+            scores = f"best epoch {best['epoch'] + 1}: {_shown(best['val'])}"
+            self.say(f"done, {_duration(seconds)} of training  |  {scores}  |  {where}")
 
     def _name(self, epoch: int) -> str:
         return f"epoch {epoch + 1}/{-(-self.total_steps // self.steps_per_epoch)}"
+
+    def _left(self, progress: Progress) -> str:
+        """Time to the end of the run, evaluations included, at the pace of this process so far."""
+        done = progress.global_step - self.start_step
+        pace = (time.monotonic() - self.start) / max(done, 1)
+        return _duration(pace * (self.total_steps - progress.global_step))
 
     def _line_is_due(self, step: int) -> bool:
         shortest, longest = QUIET
@@ -199,9 +234,25 @@ class RunLogger:
 def _running(totals: dict[str, float]) -> str:
     means = rates(totals)
     return (
-        f"loss {means['loss']:.4f}  top1 {means['top1']:.4f}"
-        f"  {means['clips_per_second']:.1f} clips/s  data wait {means['data_wait']:.0%}"
+        f"loss {means['loss']:.4f}  top1 {means['top1']:.2f}%"
+        f"  {means['clips_per_second']:.1f} clips/s  data wait {means['data_wait']:.0f}%"
     )
+
+
+def _shown(scores: dict[str, float]) -> str:
+    """A loss and percentages as people read them."""
+    return "  ".join(
+        f"{name} {value:.4f}" if name == "loss" else f"{name} {value:.2f}%"
+        for name, value in scores.items()
+    )
+
+
+def best_record(progress: Progress) -> dict[str, Any] | None:
+    """The record of the epoch that best.pt comes from: the first with the highest score."""
+    for record in progress.history:
+        if progress.best is not None and progress.best == next(iter(record["val"].values()), None):
+            return record
+    return None
 
 
 def _duration(seconds: float) -> str:

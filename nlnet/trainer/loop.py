@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from nlnet.clip import ClipBatch
 from nlnet.distributed import from_main, gather_objects
 from nlnet.errors import UserError
-from nlnet.trainer.logger import RunLogger, StepRecord
+from nlnet.trainer.logger import RunLogger, StepRecord, rates
 from nlnet.trainer.metrics import VideoScores
 from nlnet.trainer.precise_bn import precise_bn
 from nlnet.trainer.preemption import Preempted, StopRequest
@@ -55,6 +55,8 @@ def fit(
         Preempted: the run was asked to stop.
     """
     progress = state.progress
+    if progress.history:  # the last attempt may have ended between its checkpoint and this
+        logger.metrics(progress)
     with StopRequest() as stop:
         while progress.epoch < recipe.num_epochs:
             epoch = progress.epoch
@@ -87,10 +89,11 @@ def _settle_buffers(model: nn.Module, recipe: Recipe, loader_at: LoaderAt, epoch
 def _finish_epoch(
     state: TrainState, metrics: dict[str, float], out_dir: Path, logger: RunLogger
 ) -> None:
-    progress, totals = state.progress, state.progress.totals
-    train = {name: totals[name] / totals["clips"] for name in ("loss", "top1", "top5")}
-    record = {"epoch": progress.epoch, "global_step": progress.global_step}
-    progress.history.append(record | {"train": train, "val": metrics, "seconds": totals["seconds"]})
+    progress, seconds = state.progress, state.progress.totals["seconds"]
+    means = rates(progress.totals)
+    train = {name: means.pop(name) for name in ("loss", "top1", "top5")}
+    record = {"epoch": progress.epoch, "global_step": progress.global_step, "seconds": seconds}
+    progress.history.append(record | means | {"train": train, "val": metrics})
     progress.epoch, progress.step, progress.totals = progress.epoch + 1, 0, {}
     score = next(iter(metrics.values()), None)
     is_best = score is not None and (progress.best is None or score > progress.best)
@@ -141,8 +144,9 @@ def train_one_epoch(
         if sums.stop or (every is not None and progress.global_step % every == 0):
             save_on_main(state, out_dir / LAST, out_dir / PREVIOUS)
         if sums.stop:
-            logger.say(f"asked to stop: saved {LAST} after step {progress.global_step}")
-            raise Preempted
+            step = progress.global_step
+            logger.say(f"asked to stop: saved {LAST} after step {step}; the same command resumes")
+            raise Preempted(max(gather_objects(stop.signum)))
 
 
 def _count_failures(
@@ -163,7 +167,8 @@ def _count_failures(
         return
     failures = [failure for batch in micro_batches for failure in batch.failures]
     for part in gather_objects(failures):
-        logger.failures(part)
+        logger.failures(failure for failure in part if failure.path not in progress.bad_files)
+        progress.bad_files |= dict(part)
     if progress.bad > math.ceil(round(progress.asked * recipe.max_bad_share, 6)):
         raise UserError(
             f"{progress.bad} of {progress.asked} clips could not be read, more than"

@@ -93,7 +93,7 @@ class VideoScores:
         return self.sums / self.num_views.clamp(min=1)[:, None]
 
     def summary(self) -> dict[str, float]:
-        """The metrics, shares of 1; the first one is the one to choose a model by.
+        """The metrics in percent; the first one is the one to choose a model by.
 
         One label a video: top1, top5, mean_class (accuracy averaged over the classes that have
         videos). Several: mean_ap, average precision averaged over the classes that have videos.
@@ -103,15 +103,15 @@ class VideoScores:
             present = positive.any(0).nonzero().flatten().tolist()
             means = self.means
             precisions = [average_precision(means[:, k], positive[:, k]) for k in present]
-            return {"mean_ap": sum(precisions) / max(len(precisions), 1)}
+            return {"mean_ap": 100 * sum(precisions) / max(len(precisions), 1)}
         right = is_right(best_classes(self.sums, 5), self.labels)
         right &= (self.num_views > 0)[:, None]
         hits = torch.bincount(self.labels[right[:, 0]], minlength=self.sums.shape[1])
         videos = torch.bincount(self.labels, minlength=self.sums.shape[1])
         return {
-            "top1": float(right[:, 0].double().mean()),
-            "top5": float(right.any(1).double().mean()),
-            "mean_class": float((hits[videos > 0].double() / videos[videos > 0]).mean()),
+            "top1": 100 * float(right[:, 0].double().mean()),
+            "top5": 100 * float(right.any(1).double().mean()),
+            "mean_class": 100 * float((hits[videos > 0].double() / videos[videos > 0]).mean()),
         }
 
     def predictions(self) -> list[Prediction]:

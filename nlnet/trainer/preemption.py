@@ -3,25 +3,27 @@
 import signal
 from types import FrameType, TracebackType
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
 
 class Preempted(SystemExit):
-    """The run was asked to stop (SIGTERM, SIGUSR1) and has saved itself: exit code 143."""
+    """The run was asked to stop and has saved itself: exit code 130 (Ctrl-C), 138 or 143."""
 
-    def __init__(self) -> None:
-        super().__init__(128 + signal.SIGTERM)
+    def __init__(self, signum: int) -> None:
+        super().__init__(128 + signum)
 
 
 class StopRequest:
-    """Remembers a SIGTERM or SIGUSR1 until the ranks can agree on it, at the end of a step."""
+    """Remembers a signal until the ranks can agree on it, at the end of a step.
+
+    A second Ctrl-C does not wait: it raises KeyboardInterrupt.
+    """
 
     def __init__(self) -> None:
-        self.received = False
+        self.signum = 0  # none yet
 
     def __enter__(self) -> "StopRequest":
-        self.handlers = {
-            signum: signal.signal(signum, self._remember)
-            for signum in (signal.SIGTERM, signal.SIGUSR1)
-        }
+        self.handlers = {signum: signal.signal(signum, self._remember) for signum in SIGNALS}
         return self
 
     def __exit__(
@@ -34,4 +36,6 @@ class StopRequest:
             signal.signal(signum, handler)
 
     def _remember(self, signum: int, frame: FrameType | None) -> None:
-        self.received = True
+        if signum == self.signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signum = signum

@@ -10,6 +10,7 @@ import io
 import os
 import pickle
 import subprocess
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -84,6 +85,7 @@ class Progress:
     best: float | None = None  # the highest validation metric: top1, or mean_ap
     asked: int = 0  # clips asked for in the run
     bad: int = 0  # of those, clips that could not be read
+    bad_files: dict[str, str] = field(default_factory=dict)  # which files, and why
     totals: dict[str, float] = field(default_factory=dict)  # sums over the steps of this epoch
     history: list[dict[str, Any]] = field(default_factory=list)  # a record for each finished epoch
 
@@ -131,7 +133,8 @@ class TrainState:
                 " is intact: make room or set another output folder, then resume"
             ) from error
         finally:
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):  # what went wrong above is the news
+                partial.unlink()
 
     def load(self, path: Path) -> None:
         """Take a checkpoint over, all of it or (where it raises) nothing.
@@ -179,7 +182,7 @@ def resume(state: TrainState, out_dir: Path) -> list[str]:
             refused.append(str(error))
             continue
         done = state.progress
-        lines = [*refused, f"{path.name}: goes on at epoch {done.epoch + 1}, step {done.step}"]
+        lines = [*refused, f"resumes from {path.name}, after {done.global_step} steps"]
         break
     else:
         if refused:

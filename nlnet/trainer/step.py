@@ -59,7 +59,7 @@ def train_step(
         clip_grads_with_norm_(learning, recipe.clip_grad_norm, grad_norm)
 
     bad = sum(len(batch.failures) for batch in micro_batches)
-    row = torch.tensor([*local.tolist(), bad, stop.received], dtype=torch.float64)
+    row = torch.tensor([*local.tolist(), bad, stop.signum > 0], dtype=torch.float64)
     sums = StepSums(*all_sum(row).tolist())
     # A loss scaler expects overflows: it leaves such a step out and lowers its scale.
     if not math.isfinite(sums.loss + (0.0 if scaler.is_enabled() else grad_norm.item())):

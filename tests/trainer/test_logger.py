@@ -1,10 +1,13 @@
+import fcntl
 import json
 import os
 import pty
 import re
 import socket
+import struct
 import subprocess
 import sys
+import termios
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -33,7 +36,9 @@ def take_steps(logger: RunLogger, progress: Progress, count: int) -> None:
 
 def end_epoch(logger: RunLogger, progress: Progress, top1: float) -> None:
     record = {"epoch": progress.epoch, "global_step": progress.global_step, "seconds": 3725.0}
-    progress.history.append(record | {"train": {"loss": 2.0}, "val": {"top1": top1}})
+    record |= {"clips_per_second": 24.0, "data_wait": 25.0}
+    record |= {"train": {"loss": 2.0}, "val": {"top1": top1, "top5": top1 + 10}}
+    progress.history.append(record)
     progress.best = max(progress.best or 0.0, top1)
     progress.epoch, progress.step, progress.totals = progress.epoch + 1, 0, {}
     logger.epoch(progress)
@@ -42,16 +47,26 @@ def end_epoch(logger: RunLogger, progress: Progress, top1: float) -> None:
 def test_each_epoch_has_its_line_and_its_record(tmp_path: Path, capsys):
     progress = Progress()
     with RunLogger(tmp_path / "new", total_steps=8, steps_per_epoch=4) as logger:
-        for top1 in (0.5, 0.25):
+        for top1 in (50.0, 25.0):
             take_steps(logger, progress, 4)
             end_epoch(logger, progress, top1)
+        progress.bad, progress.bad_files = 1, {"a.mp4": "empty"}
+        logger.metrics(progress)
+        logger.done(progress)
     log = (tmp_path / "new" / "log.txt").read_text().splitlines()
-    expected = "epoch 1/2  done in 1:02:05  train loss 2.0000  val top1 0.5000"
+    expected = (
+        "epoch 1/2  1:02:05  24.0 clips/s  data wait 25%  |  train: loss 2.0000"
+        "  |  val: top1 50.00%  top5 60.00%  |  0:00:00 left"
+    )
     assert log[0].endswith(expected)
+    assert "left" not in log[1]
+    assert "best epoch 1: top1 50.00%  top5 60.00%" in log[3]
+    assert "1 of 0 clips could not be read, from 1 files" in log[2]
     assert expected in capsys.readouterr().out
     metrics = json.loads((tmp_path / "new" / "metrics.json").read_text())
-    assert metrics["best_top1"] == 0.5
-    assert [record["val"]["top1"] for record in metrics["epochs"]] == [0.5, 0.25]
+    assert (metrics["best_top1"], metrics["best_top5"], metrics["best_epoch"]) == (50.0, 60.0, 1)
+    assert metrics["unreadable"]["files"] == {"a.mp4": "empty"}
+    assert [record["val"]["top1"] for record in metrics["epochs"]] == [50.0, 25.0]
 
 
 def test_lines_come_each_tenth_of_an_epoch(tmp_path: Path, capsys, monkeypatch):
@@ -65,8 +80,8 @@ def test_lines_come_each_tenth_of_an_epoch(tmp_path: Path, capsys, monkeypatch):
         str(i) for i in range(4, 41, 4)
     ]
     assert lines[0] == (
-        "epoch 1/2  step 4/40  loss 2.0000  top1 0.5000  24.0 clips/s  data wait 25%  lr 0.1"
-        "  0:00:38 left"
+        "epoch 1/2  step 4/40  loss 2.0000  top1 50.00%  24.0 clips/s  data wait 25%  lr 0.1"
+        "  0:04:45 left"  # 15 seconds for 4 steps, 76 to go
     )
 
 
@@ -108,6 +123,7 @@ def test_a_progress_bar_passes_everything_on():
 @pytest.mark.slow
 def test_a_terminal_has_a_bar_of_the_whole_run(tmp_path: Path):
     ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
     program = Path(__file__).with_name("tiny_run.py")
     command = [sys.executable, str(program), str(tmp_path), "{}"]
     with subprocess.Popen(command, stdout=theirs, stderr=theirs):
@@ -117,8 +133,11 @@ def test_a_terminal_has_a_bar_of_the_whole_run(tmp_path: Path):
             shown += chunk
     os.close(ours)
     text = shown.decode()
-    assert re.search(r"epoch 2/2: +\d+%.* 8/8 .*loss \d\.\d+.*clips/s.*data wait \d+%", text)
-    assert "epoch 2/2  done in" in text
+    state = (
+        r"epoch 1/2 +\d+%\|.*\| [\d:?]+ left, loss \d\.\d+  top1 [\d.]+%  [\d.]+ clips/s  data wait"
+    )
+    assert re.search(state, text)
+    assert "epoch 2/2  0:00:0" in text
 
 
 def read(descriptor: int) -> bytes:
@@ -146,7 +165,7 @@ def board(tiny: ModuleType, tmp_path: Path) -> Iterator[str]:
             state.model,
             tiny.make_recipe(),
             loader_at=tiny.loader_at(),
-            validate=lambda: {"top1": 0.5, "top5": 0.75, "mean_class": 0.25},
+            validate=lambda: {"top1": 50.0, "top5": 75.0, "mean_class": 25.0},
             logger=logger,
             out_dir=tmp_path / "whole",
         )

@@ -41,9 +41,9 @@ def test_accuracies_against_a_plain_count(num_classes: int, skip: tuple[int, ...
         top1 += right
         top5 += video not in skip and labels[video] in order[:5]
         by_class.setdefault(int(labels[video]), []).append(right)
-    assert summary["top1"] == top1 / 40
-    assert summary["top5"] == top5 / 40
-    expected = np.mean([np.mean(by_class[k]) for k in sorted(by_class)])
+    assert summary["top1"] == 100 * (top1 / 40)
+    assert summary["top5"] == 100 * (top5 / 40)
+    expected = 100 * np.mean([np.mean(by_class[k]) for k in sorted(by_class)])
     assert summary["mean_class"] == pytest.approx(expected, rel=1e-14)
     assert next(iter(summary)) == "top1"
 
@@ -129,7 +129,7 @@ def test_mean_ap_is_over_classes_that_have_videos():
     summary = scored(probabilities, labels).summary()
     mean = probabilities.mean(1)
     expected = [slow_average_precision(mean[:, k], labels[:, k] > 0) for k in (0, 1, 2, 4)]
-    assert summary == {"mean_ap": pytest.approx(np.mean(expected), rel=1e-12)}
+    assert summary == {"mean_ap": pytest.approx(100 * np.mean(expected), rel=1e-12)}
 
 
 def test_a_video_with_several_labels_names_them():

@@ -5,13 +5,15 @@ import pytest
 import torch
 from torch.amp import GradScaler
 
-from nlnet.errors import UsageError
+from nlnet.errors import UsageError, UserError
+from nlnet.trainer.preemption import StopRequest
 from nlnet.trainer.step import (
     accumulate_gradients,
     autocast,
     classification_loss,
     place,
     step_seed,
+    train_step,
 )
 
 
@@ -85,3 +87,55 @@ def test_channels_last_changes_the_layout_alone(tiny: ModuleType):
     placed = place(batch, tiny.CPU, channels_last=True)
     assert placed.video.is_contiguous(memory_format=torch.channels_last_3d)
     assert torch.equal(placed.video, batch.video)
+
+
+def one_step(
+    tiny: ModuleType, scaler: GradScaler | None = None, overflow: bool = False, **recipe
+) -> tuple[list[torch.Tensor], list[torch.Tensor], float]:
+    """A step of plain descent at a rate of 1: weights before and after, the gradient's norm."""
+    state = tiny.make_state(dropout=0.0)
+    state.optimizer = torch.optim.SGD(state.model.parameters(), lr=1.0)
+    state.scaler = scaler or GradScaler("cpu", enabled=False)
+    if overflow:
+        state.model.head.bias.register_hook(lambda grad: grad + float("inf"))
+    before = [p.detach().clone() for p in state.model.parameters()]
+    batches = [tiny.clips(0, [0, 1, 2]), tiny.clips(0, [3, 4, 5])]
+    recipe = tiny.make_recipe(accumulate=2, **recipe)
+    _, norm = train_step(state, state.model, recipe, batches, lr=1.0, stop=StopRequest())
+    return before, [p.detach() for p in state.model.parameters()], norm
+
+
+def length(moves: list[torch.Tensor]) -> float:
+    return torch.stack([move.double().square().sum() for move in moves]).sum().sqrt().item()
+
+
+@pytest.mark.parametrize("limit", [0.01, 100.0])
+def test_gradients_are_clipped_to_a_length_and_keep_their_direction(tiny: ModuleType, limit: float):
+    before, free, norm = one_step(tiny)
+    before_clipped, clipped, norm_said = one_step(tiny, clip_grad_norm=limit)
+    free_moves = [b - a for a, b in zip(before, free, strict=True)]
+    moves = [b - a for a, b in zip(before_clipped, clipped, strict=True)]
+    assert norm_said == norm == pytest.approx(length(free_moves), rel=1e-5)
+    assert length(moves) == pytest.approx(min(norm, limit), rel=1e-4)
+    for move, free_move in zip(moves, free_moves, strict=True):
+        torch.testing.assert_close(move, free_move * min(1, limit / norm), rtol=1e-3, atol=1e-6)
+
+
+def test_a_loss_scaler_changes_no_step(tiny: ModuleType):
+    """A scale that is a power of two is exact; clipping sees the true gradients."""
+    _, plain, norm = one_step(tiny, clip_grad_norm=0.05)
+    scaler = GradScaler("cpu", init_scale=2.0**10)
+    _, scaled, scaled_norm = one_step(tiny, scaler, clip_grad_norm=0.05)
+    assert scaled_norm == norm
+    for a, b in zip(plain, scaled, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_an_overflow_of_the_scaled_loss_leaves_the_step_out(tiny: ModuleType):
+    scaler = GradScaler("cpu", init_scale=2.0**10)
+    before, after, norm = one_step(tiny, scaler, overflow=True, clip_grad_norm=1.0)
+    assert norm == float("inf")
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert scaler.get_scale() == 2.0**9
+    with pytest.raises(UserError, match=r"gradient \(inf\) is not finite"):
+        one_step(tiny, overflow=True)

@@ -1,0 +1,79 @@
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SMALL = (
+    "+experiment=smoke",
+    "data.num_workers=0",
+    "data.batch_size=8",
+    "trainer.max_steps=6",
+    "dist.device=cpu",
+)
+
+Tool = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="session")
+def few_videos(tmp_path_factory) -> Path:
+    """24 videos to train on, an odd number to test on; two classes."""
+    root = tmp_path_factory.mktemp("videos") / "few"
+    command = [sys.executable, str(ROOT / "scripts" / "make_same_different.py"), "--out", str(root)]
+    command += ["--train", "24", "--val", "8", "--test", "8", "--workers", "1"]
+    subprocess.run(command, check=True, capture_output=True)
+    (root / "test" / "same" / "000001.mp4").unlink()
+    return root
+
+
+@pytest.fixture
+def copy_of_videos(few_videos: Path, tmp_path: Path) -> Path:
+    """The same, to spoil."""
+    return Path(shutil.copytree(few_videos, tmp_path / "videos"))
+
+
+@pytest.fixture(scope="session")
+def command(few_videos: Path) -> Callable[..., list[str]]:
+    """The command line of a small run: (tool, *overrides) -> words."""
+
+    def words(name: str, *overrides: str) -> list[str]:
+        tool = str(ROOT / "tools" / f"{name}.py")
+        return [sys.executable, tool, *SMALL, f"data.root={few_videos}", *overrides]
+
+    return words
+
+
+@pytest.fixture(scope="session")
+def tool(command: Callable[..., list[str]]) -> Tool:
+    """Make a small run: (tool, *overrides, cwd=folder) -> the process that ended."""
+
+    def run(name: str, *overrides: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command(name, *overrides),
+            cwd=cwd,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def trained(tool: Tool, tmp_path_factory) -> Path:
+    """The folder of a run of two epochs of three steps that nothing disturbed."""
+    cwd = tmp_path_factory.mktemp("trained")
+    done = tool("train", "trainer.save_every_steps=1", cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    (cwd / "said.txt").write_text(done.stdout)
+    return cwd / "outputs" / "smoke" / "train"

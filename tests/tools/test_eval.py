@@ -1,0 +1,111 @@
+"""The evaluation tool from outside: one file of numbers, one row for each video."""
+
+import csv
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Tool = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def results(cwd: Path) -> tuple[dict, list[dict[str, str]]]:
+    folder = cwd / "outputs" / "smoke" / "eval"
+    with (folder / "predictions.csv").open(newline="") as file:
+        return json.loads((folder / "metrics.json").read_text()), list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def alone(tool: Tool, trained: Path, tmp_path_factory) -> Path:
+    """Where one process has scored the test split."""
+    cwd = tmp_path_factory.mktemp("eval")
+    done = tool("eval", f"weights={trained / 'best.pt'}", "data.test=test", cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    top1 = results(cwd)[0]["top1"]
+    assert done.stdout.startswith(f"top1 {top1:.2f}%  top5 100.00%")
+    assert done.stdout.endswith("; outputs/smoke/eval/metrics.json\n")
+    return cwd
+
+
+def test_the_metrics_follow_from_the_rows(alone: Path):
+    metrics, rows = results(alone)
+    assert (metrics["videos"], metrics["views"], metrics["unreadable"]) == (7, 3, 0)
+    right = [row["label"] == row["prediction"] for row in rows]
+    assert metrics["top1"] == 100 * (sum(right) / 7)
+    assert len({row["video"] for row in rows}) == 7
+    assert {row["label"] for row in rows} == {"different", "same"}
+    assert all(row["views"] == "3" and 0.5 <= float(row["score"]) <= 1 for row in rows)
+
+
+def test_two_ranks_write_the_same_files(tool: Tool, trained: Path, alone: Path, tmp_path: Path):
+    """To the last byte, on an odd number of videos."""
+    words = (f"weights={trained / 'best.pt'}", "data.test=test", "dist.num_procs=2")
+    done = tool("eval", *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for name in ("metrics.json", "predictions.csv"):
+        one, two = (cwd / "outputs" / "smoke" / "eval" / name for cwd in (alone, tmp_path))
+        assert one.read_bytes() == two.read_bytes()
+
+
+def spoil(root: Path) -> Path:
+    path = root / "test" / "same" / "000003.mp4"
+    path.write_bytes(b"no video")
+    return path
+
+
+def test_an_unreadable_video_is_an_error(
+    tool: Tool, trained: Path, copy_of_videos: Path, tmp_path: Path
+):
+    path = spoil(copy_of_videos)
+    words = (f"weights={trained / 'best.pt'}", "data.test=test", f"data.root={copy_of_videos}")
+    done = tool("eval", *words, cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert str(path) in done.stderr and "data.allow_bad=true" in done.stderr
+
+
+def test_where_it_is_allowed_it_counts_as_wrong(
+    tool: Tool, trained: Path, copy_of_videos: Path, alone: Path, tmp_path: Path
+):
+    path = spoil(copy_of_videos)
+    words = (f"weights={trained / 'best.pt'}", "data.test=test", f"data.root={copy_of_videos}")
+    # one video in a batch, so that one batch is left without views
+    more = ("data.allow_bad=true", "data.test_views.batch_size=1")
+    done = tool("eval", *words, *more, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"unreadable, counted as wrong: {path}" in done.stdout
+    metrics, rows = results(tmp_path)
+    assert (metrics["videos"], metrics["unreadable"]) == (7, 1)
+    truth = {Path(row["video"]).parts[-2:]: row for row in results(alone)[1]}
+    right = 0
+    for row in rows:
+        name = Path(row["video"]).parts[-2:]
+        if name == path.parts[-2:]:
+            assert (row["prediction"], row["views"], row["top5"]) == ("", "0", "")
+        else:
+            assert row["prediction"] == truth[name]["prediction"]
+            right += row["prediction"] == row["label"]
+    assert metrics["top1"] == 100 * (right / 7)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "code", "named"),
+    [
+        ([], 2, "weights is not set"),
+        (["weights=gone.pt"], 1, "gone.pt"),
+        (["weights={best}", "model.conv1_kernel=[5,7,7]"], 1, "another network"),
+        (["weights={best}", "model.non_local.res2=[0]"], 1, "another network"),
+        (["weights={best}", "model.width=16"], 1, "another network"),
+        (["weights={best}", "data.test=gone"], 1, "gone"),
+    ],
+)
+def test_a_mistake_costs_one_line(
+    tool: Tool, trained: Path, tmp_path: Path, words: list[str], code: int, named: str
+):
+    given = [word.format(best=trained / "best.pt") for word in words]
+    done = tool("eval", *given, cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (code, 1), done.stderr
+    assert named in done.stderr

@@ -12,7 +12,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils.hooks import RemovableHandle
 
 from nlnet.model.classifier import VideoClassifier
-from nlnet.model.non_local.pairwise import Pairwise
+from nlnet.model.non_local.tokens import Operation, Pointwise
 
 PARTS = ("conv1", "pool1", "res2", "pool2", "res3", "res4", "res5", "head")
 
@@ -86,13 +86,14 @@ def observed(model: nn.Module, stages: dict[str, Stage]) -> Iterator[None]:
 
 def multiply_adds(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> int:
     """Multiply-adds of one call of one module, without its children."""
+    if isinstance(module, Pointwise):
+        return inputs[0].shape[:-1].numel() * module.in_channels * module.out_channels
     if isinstance(module, nn.Conv3d):
         return output.numel() * module.in_channels // module.groups * prod(module.kernel_size)
     if isinstance(module, nn.Linear):
         return output.numel() * module.in_features
-    if isinstance(module, Pairwise):
-        theta, phi, g, _ = inputs[0]  # (B, N, d), (B, M, d), (B, M, e)
-        return theta.shape[:2].numel() * phi.shape[1] * (phi.shape[2] + g.shape[2])
+    if isinstance(module, Operation):
+        return module.multiply_adds(*inputs)
     return 0
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from nlnet.errors import UsageError, choose
 from nlnet.model.non_local.axes import AXES, Pass
 from nlnet.model.non_local.pairwise import PAIRWISE, Maps
-from nlnet.model.non_local.tokens import pointwise, to_map, to_tokens
+from nlnet.model.non_local.tokens import Pointwise, to_map, to_tokens
 from nlnet.model.norm import NORMS, Norm
 
 
@@ -98,21 +98,21 @@ class NonLocalBlock(nn.Module):
         inner = inner_channels(channels, embedding.ratio)
         make = choose("model.non_local.pairwise", pairwise, PAIRWISE)
         self.pairwise = make(inner, scale=logits.scale, temperature=logits.temperature)
-        self.theta: nn.Conv3d | None = None
-        self.phi: nn.Conv3d | None = None  # theta too where they are shared
+        self.theta: Pointwise | None = None
+        self.phi: Pointwise | None = None  # theta too where they are shared
         if self.pairwise.embedded:
-            self.theta = nn.Conv3d(channels, inner, 1, bias=embedding.bias)
+            self.theta = Pointwise(channels, inner, bias=embedding.bias)
         if self.pairwise.embedded and not embedding.shared:
-            self.phi = nn.Conv3d(channels, inner, 1, bias=embedding.bias)
-        self.g = nn.Conv3d(channels, inner, 1, bias=embedding.bias)
-        self.mask = nn.Conv3d(channels, 1, 1) if self.pairwise.unary else None
-        self.out = nn.Conv3d(inner, channels, 1, bias=output.bias)
+            self.phi = Pointwise(channels, inner, bias=embedding.bias)
+        self.g = Pointwise(channels, inner, bias=embedding.bias)
+        self.mask = Pointwise(channels, 1) if self.pairwise.unary else None
+        self.out = Pointwise(inner, channels, bias=output.bias)
         initialize(self, embedding.init)
         self.norm, self.gamma = output_layers(self.out, output)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.attend(to_tokens(x))
-        z = self.norm(to_map(pointwise(self.out, y)))
+        z = self.norm(to_map(self.out(y)))
         return x + z if self.gamma is None else x + self.gamma * z
 
     def attend(self, tokens: Tensor) -> Tensor:
@@ -167,19 +167,16 @@ def identity(tokens: Tensor) -> Tensor:
 
 
 def embed(
-    conv: nn.Conv3d,
+    conv: Pointwise,
     tokens: Tensor,
     *,
     pool: Callable[[Tensor], Tensor] = identity,
     behind: Tensor | None = None,
 ) -> Tensor:
     """A 1x1x1 convolution, a pool, a linear map (d', d); one product where no pool is between."""
-    if behind is None:
-        return pool(pointwise(conv, tokens))
-    if pool is not identity:
-        return F.linear(pool(pointwise(conv, tokens)), behind)
-    bias = None if conv.bias is None else behind @ conv.bias
-    return F.linear(tokens, behind @ conv.weight.flatten(1), bias)
+    if behind is None or pool is identity:
+        return pool(conv(tokens, behind))
+    return F.linear(pool(conv(tokens)), behind)
 
 
 def inner_channels(channels: int, ratio: float) -> int:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from nlnet.errors import UsageError
 from nlnet.model.non_local.axes import single_pass
 from nlnet.model.non_local.block import initialize, inner_channels
-from nlnet.model.non_local.tokens import pointwise, to_map, to_tokens
+from nlnet.model.non_local.tokens import Operation, Pointwise, to_map, to_tokens
 
 
 def compact_generalized(theta: Tensor, phi: Tensor, g: Tensor, groups: int) -> Tensor:
@@ -23,6 +23,20 @@ def compact_generalized(theta: Tensor, phi: Tensor, g: Tensor, groups: int) -> T
         n, d = product.shape[1], product.shape[3]
         weight = product.sum(dim=(1, 3)) * (n * d) ** -0.5  # (B, groups)
         return theta * weight.repeat_interleave(d, dim=1).unsqueeze(1).to(theta.dtype)
+
+
+class CompactGeneralized(Operation):
+    """The function above for a number of channel groups, three times (B, N, C') -> (B, N, C')."""
+
+    def __init__(self, groups: int) -> None:
+        super().__init__()
+        self.groups = groups
+
+    def forward(self, theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
+        return compact_generalized(theta, phi, g, self.groups)
+
+    def multiply_adds(self, theta: Tensor, phi: Tensor, g: Tensor) -> int:
+        return phi.numel() + theta.numel()
 
 
 class CompactGeneralizedBlock(nn.Module):
@@ -47,18 +61,18 @@ class CompactGeneralizedBlock(nn.Module):
         super().__init__()
         self.axes = single_pass(axes)
         self.group_frames = group_frames
-        self.groups = groups
         inner = inner_channels(channels, ratio)
         if inner % groups != 0 or channels % groups != 0:
             raise UsageError(
                 f"model.non_local.ratio={ratio} makes {inner} of {channels} channels; "
                 f"block=compact_generalized needs multiples of its {groups} groups"
             )
-        self.theta = nn.Conv3d(channels, inner, 1, bias=False)
-        self.phi = nn.Conv3d(channels, inner, 1, bias=False)
-        self.g = nn.Conv3d(channels, inner, 1, bias=False)
+        self.theta = Pointwise(channels, inner, bias=False)
+        self.phi = Pointwise(channels, inner, bias=False)
+        self.g = Pointwise(channels, inner, bias=False)
         self.out = nn.Conv3d(inner, channels, 1, groups=groups, bias=False)
         self.norm = nn.GroupNorm(groups, channels)
+        self.attention = CompactGeneralized(groups)
         initialize(self, init)
         if zero_init:
             nn.init.zeros_(self.norm.weight)
@@ -67,8 +81,7 @@ class CompactGeneralizedBlock(nn.Module):
         tokens = to_tokens(x)
         frames = self.axes.groups(tokens.shape[1], self.group_frames)
         theta, phi, g = (
-            self.axes.fold(pointwise(conv, tokens), frames)
-            for conv in (self.theta, self.phi, self.g)
+            self.axes.fold(conv(tokens), frames) for conv in (self.theta, self.phi, self.g)
         )
-        y = compact_generalized(theta, phi, g, self.groups)
+        y = self.attention(theta, phi, g)
         return x + self.norm(self.out(to_map(self.axes.unfold(y, tokens, frames))))

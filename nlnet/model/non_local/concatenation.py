@@ -30,8 +30,7 @@ def concatenation(a: Tensor, b: Tensor, g: Tensor) -> Tensor:
     """
     wide = torch.promote_types(g.dtype, torch.float32)
     with torch.autocast(g.device.type, enabled=False):
-        # The sum is homogeneous in a and b: they bear the 1/M.
-        a, b, values = a.to(wide) / b.shape[1], b.to(wide) / b.shape[1], g.to(wide)
+        a, b, values = a.to(wide), b.to(wide), g.to(wide) / b.shape[1]
         if a.shape[1] * values[0].numel() <= SMALL:
             y = F.relu(a.unsqueeze(2) + b.unsqueeze(1)) @ values
         else:
@@ -155,7 +154,9 @@ def _save(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> N
     ctx.save_for_backward(inputs[0], *output[1:])
 
 
-def _backward(ctx: Any, dy: Tensor, *_: None) -> tuple[Tensor, Tensor, Tensor]:
+def _backward(ctx: Any, dy: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+    if dy is None:
+        return None, None, None
     with torch.autocast(dy.device.type, enabled=False):
         return sorted_sum_backward(dy, *ctx.saved_tensors)
 

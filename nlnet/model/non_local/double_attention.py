@@ -11,7 +11,7 @@ from nlnet.model.non_local.block import (
     inner_channels,
     output_layers,
 )
-from nlnet.model.non_local.tokens import pointwise, to_map, to_tokens
+from nlnet.model.non_local.tokens import Operation, Pointwise, to_map, to_tokens
 
 
 def double_attention(features: Tensor, gather: Tensor, distribute: Tensor) -> Tensor:
@@ -27,6 +27,16 @@ def double_attention(features: Tensor, gather: Tensor, distribute: Tensor) -> Te
         gathered = torch.softmax(gather.to(wide), dim=1).mT @ features.to(wide)  # (B, n, m)
         shares = torch.softmax(distribute.to(wide), dim=2).to(features.dtype)
         return shares @ gathered.to(features.dtype)
+
+
+class DoubleAttention(Operation):
+    """The function above, (B, M, m), (B, M, n), (B, N, n) -> (B, N, m)."""
+
+    def forward(self, features: Tensor, gather: Tensor, distribute: Tensor) -> Tensor:
+        return double_attention(features, gather, distribute)
+
+    def multiply_adds(self, features: Tensor, gather: Tensor, distribute: Tensor) -> int:
+        return (gather.numel() + distribute.numel()) * features.shape[2]
 
 
 class DoubleAttentionBlock(nn.Module):
@@ -49,10 +59,11 @@ class DoubleAttentionBlock(nn.Module):
         self.axes = single_pass(axes)
         self.group_frames = group_frames
         inner = inner_channels(channels, embedding.ratio)
-        self.theta = nn.Conv3d(channels, inner, 1, bias=embedding.bias)
-        self.phi = nn.Conv3d(channels, inner, 1, bias=embedding.bias)
-        self.rho = nn.Conv3d(channels, inner, 1, bias=embedding.bias)
-        self.out = nn.Conv3d(inner, channels, 1, bias=output.bias)
+        self.theta = Pointwise(channels, inner, bias=embedding.bias)
+        self.phi = Pointwise(channels, inner, bias=embedding.bias)
+        self.rho = Pointwise(channels, inner, bias=embedding.bias)
+        self.out = Pointwise(inner, channels, bias=output.bias)
+        self.attention = DoubleAttention()
         initialize(self, embedding.init)
         self.norm, self.gamma = output_layers(self.out, output)
 
@@ -60,9 +71,8 @@ class DoubleAttentionBlock(nn.Module):
         tokens = to_tokens(x)
         groups = self.axes.groups(tokens.shape[1], self.group_frames)
         features, gather, distribute = (
-            self.axes.fold(pointwise(conv, tokens), groups)
-            for conv in (self.phi, self.theta, self.rho)
+            self.axes.fold(conv(tokens), groups) for conv in (self.phi, self.theta, self.rho)
         )
-        y = self.axes.unfold(double_attention(features, gather, distribute), tokens, groups)
-        z = self.norm(to_map(pointwise(self.out, y)))
+        y = self.axes.unfold(self.attention(features, gather, distribute), tokens, groups)
+        z = self.norm(to_map(self.out(y)))
         return x + z if self.gamma is None else x + self.gamma * z

@@ -10,7 +10,17 @@ from torch import Tensor, nn
 from nlnet.model.non_local.axes import single_pass
 from nlnet.model.non_local.block import initialize, inner_channels
 from nlnet.model.non_local.disentangled import unary_context
-from nlnet.model.non_local.tokens import pointwise, to_map, to_tokens
+from nlnet.model.non_local.tokens import Operation, Pointwise, to_map, to_tokens
+
+
+class Context(Operation):
+    """sum_j softmax_j(m_j) x_j: logits (B, N, 1), tokens (B, N, C) -> (B, 1, C)."""
+
+    def forward(self, mask: Tensor, tokens: Tensor) -> Tensor:
+        return unary_context(mask.squeeze(2), tokens)
+
+    def multiply_adds(self, mask: Tensor, tokens: Tensor) -> int:
+        return tokens.numel()
 
 
 class SimplifiedNonLocalBlock(nn.Module):
@@ -32,8 +42,9 @@ class SimplifiedNonLocalBlock(nn.Module):
         super().__init__()
         self.axes = single_pass(axes)
         self.group_frames = group_frames
-        self.mask = nn.Conv3d(channels, 1, 1)
-        self.out = nn.Conv3d(channels, channels, 1, bias=False)
+        self.mask = Pointwise(channels, 1)
+        self.context = Context()
+        self.out = Pointwise(channels, channels, bias=False)
         initialize(self, init)
         if zero_init:
             nn.init.zeros_(self.out.weight)
@@ -42,7 +53,7 @@ class SimplifiedNonLocalBlock(nn.Module):
         tokens = to_tokens(x)
         groups = self.axes.groups(tokens.shape[1], self.group_frames)
         folded = self.axes.fold(tokens, groups)
-        shift = pointwise(self.out, context(self.mask, folded))
+        shift = self.out(self.context(self.mask(folded), folded))
         return x + to_map(self.axes.unfold(shift.expand_as(folded), tokens, groups))
 
 
@@ -71,10 +82,11 @@ class GlobalContextBlock(nn.Module):
         self.axes = single_pass(axes)
         self.group_frames = group_frames
         inner = inner_channels(channels, ratio)
-        self.mask = nn.Conv3d(channels, 1, 1)
-        self.reduce = nn.Conv3d(channels, inner, 1)
+        self.mask = Pointwise(channels, 1)
+        self.context = Context()
+        self.reduce = Pointwise(channels, inner)
         self.norm = nn.LayerNorm([inner, 1, 1, 1])
-        self.expand = nn.Conv3d(inner, channels, 1)
+        self.expand = Pointwise(inner, channels)
         initialize(self, init)
         if zero_init:
             nn.init.zeros_(self.expand.weight)
@@ -83,15 +95,10 @@ class GlobalContextBlock(nn.Module):
         tokens = to_tokens(x)
         groups = self.axes.groups(tokens.shape[1], self.group_frames)
         folded = self.axes.fold(tokens, groups)
-        delta = self.transform(context(self.mask, folded)).expand_as(folded)
+        delta = self.transform(self.context(self.mask(folded), folded)).expand_as(folded)
         change = to_map(self.axes.unfold(delta, tokens, groups))
         return x * torch.sigmoid(change) if self.multiply else x + change
 
     def transform(self, context: Tensor) -> Tensor:  # (B, 1, C) -> the same
-        hidden = pointwise(self.reduce, context)
-        hidden = self.norm(to_map(hidden[:, None, None]))  # (B, ratio C, 1, 1, 1)
-        return pointwise(self.expand, F.relu(hidden).flatten(2).mT)
-
-
-def context(mask: nn.Conv3d, tokens: Tensor) -> Tensor:  # (B, N, C) -> (B, 1, C)
-    return unary_context(pointwise(mask, tokens).squeeze(2), tokens)
+        hidden = self.norm(to_map(self.reduce(context)[:, None, None]))  # (B, ratio C, 1, 1, 1)
+        return self.expand(F.relu(hidden).flatten(2).mT)

@@ -1,6 +1,6 @@
 """The pairwise functions f(x_i, x_j) of a non-local block, and the dict of their names."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -10,6 +10,7 @@ from nlnet.model.non_local.concatenation import concatenation
 from nlnet.model.non_local.disentangled import disentangled, unary_context, whitened_pairwise
 from nlnet.model.non_local.dot_product import dot_product
 from nlnet.model.non_local.softmax import softmax_attention
+from nlnet.model.non_local.tokens import Operation
 
 
 class Maps(NamedTuple):
@@ -21,7 +22,7 @@ class Maps(NamedTuple):
     mask: Tensor | None  # logits of a unary term (B, M), where the function asks for them
 
 
-class Pairwise(nn.Module, ABC):
+class Pairwise(Operation):
     """y_i = 1/C(x) sum_j f(x_i, x_j) g_j: Maps -> (B, N, e)."""
 
     embedded: ClassVar[bool] = True  # theta and phi are learnt; otherwise they are x itself
@@ -36,6 +37,10 @@ class Pairwise(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, maps: Maps) -> Tensor: ...
+
+    def multiply_adds(self, maps: Maps) -> int:
+        """N M (d + e): a product of d channels for each pair, and a sum of e."""
+        return pairs(maps) * (maps.phi.shape[2] + maps.g.shape[2])
 
     def behind_theta(self) -> Tensor | None:
         """A linear map (d', d) behind theta; the block folds the two into one, C -> d' channels."""
@@ -85,6 +90,9 @@ class Concatenation(Pairwise):
     def forward(self, maps: Maps) -> Tensor:
         return concatenation(maps.theta.squeeze(2), maps.phi.squeeze(2), maps.g)
 
+    def multiply_adds(self, maps: Maps) -> int:
+        return pairs(maps) * (self.weight.numel() + maps.g.shape[2])
+
 
 class Whitened(Pairwise):
     """The pairwise half of `Disentangled`, alone."""
@@ -103,6 +111,9 @@ class Unary(Pairwise):
         assert maps.mask is not None
         return unary_context(maps.mask, maps.g).expand(-1, maps.theta.shape[1], -1)
 
+    def multiply_adds(self, maps: Maps) -> int:
+        return maps.g.numel()
+
 
 class Disentangled(Pairwise):
     """A whitened pairwise and a unary softmax, added. Yin et al. 2020, equation 9."""
@@ -113,6 +124,14 @@ class Disentangled(Pairwise):
         assert maps.mask is not None
         scale = self.scale / self.temperature
         return disentangled(maps.theta, maps.phi, maps.g, maps.mask, scale)
+
+    def multiply_adds(self, maps: Maps) -> int:
+        return super().multiply_adds(maps) + maps.g.numel()
+
+
+def pairs(maps: Maps) -> int:
+    """How many pairs of a query and a key there are, over the whole batch."""
+    return maps.theta.shape[:2].numel() * maps.phi.shape[1]
 
 
 PAIRWISE: dict[str, type[Pairwise]] = {

@@ -1,0 +1,175 @@
+"""Whole blocks as their equations stand, from a block's own weights: loops and no trick."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tests.model.non_local import reference
+
+Region = tuple[slice, slice, slice]  # of frames, rows, columns
+ALL = slice(None)
+
+
+def regions(shape: torch.Size, axes: str, group_frames: int | None) -> Iterator[Region]:
+    """The parts of a map (B, C, T, H, W) whose positions see each other."""
+    _, _, frames, height, width = shape
+    size = 1 if axes == "space" else group_frames or frames
+    for start in range(0, frames, size):
+        if axes == "time":
+            for i in range(height):
+                for j in range(width):
+                    yield slice(start, start + size), slice(i, i + 1), slice(j, j + 1)
+        else:
+            yield slice(start, start + size), ALL, ALL
+
+
+def part(x: Tensor, region: Region) -> Tensor:  # a map (B, C, T, H, W) -> tokens (B, N, C)
+    return x[:, :, region[0], region[1], region[2]].flatten(2).mT
+
+
+def place(y: Tensor, region: Region, tokens: Tensor) -> None:
+    target = y[:, :, region[0], region[1], region[2]]
+    target.copy_(tokens.mT.reshape(target.shape))
+
+
+def conv(block: nn.Module, name: str, x: Tensor) -> Tensor:
+    parameters = dict(block.get_submodule(name).named_parameters())
+    weight = parameters["weight"]
+    return F.conv3d(x, weight, parameters.get("bias"), groups=x.shape[1] // weight.shape[1])
+
+
+def pairwise_sum(
+    name: str, theta: Tensor, phi: Tensor, g: Tensor, mask: Tensor | None, options: dict
+) -> Tensor:
+    scale = theta.shape[2] ** -0.5 if options["scale"] else 1.0
+    whitened = scale / options["temperature"]
+    if name == "gaussian":
+        return reference.softmax_attention(theta, phi, g, 1.0)
+    if name == "embedded_gaussian":
+        return reference.softmax_attention(theta, phi, g, scale)
+    if name == "dot_product":
+        return reference.dot_product(theta, phi, g)
+    if name == "concatenation":
+        return reference.concatenated_embeddings(theta, phi, g, options["weight"])
+    if name == "whitened":
+        return reference.whitened_pairwise(theta, phi, g, whitened)
+    assert mask is not None
+    if name == "unary":
+        return reference.unary_context(mask, g).expand(-1, theta.shape[1], -1)
+    assert name == "disentangled"
+    return reference.disentangled(theta, phi, g, mask, whitened)
+
+
+def non_local(
+    block: nn.Module,
+    x: Tensor,
+    *,
+    pairwise: str,
+    axes: str = "spacetime",
+    group_frames: int | None = None,
+    where: str = "input",
+    kernel: tuple[int, int, int] = (1, 2, 2),
+    scale: bool = True,
+    temperature: float = 1.0,
+    shared: bool = False,
+) -> Tensor:
+    """z of a NonLocalBlock in training mode; its norm module is applied as it is."""
+    options = {"scale": scale, "temperature": temperature}
+    if pairwise == "concatenation":
+        options["weight"] = block.get_parameter("pairwise.weight")
+    values = None
+    for axis in ("time", "space") if axes == "criss_cross" else (axes,):
+        pooled = axis != "time"
+        cut = [min(k, size) for k, size in zip(kernel, x.shape[2:], strict=True)]
+
+        def pool(maps: Tensor, when: str, cut: list[int] = cut, pooled: bool = pooled) -> Tensor:
+            return F.max_pool3d(maps, cut) if pooled and where == when else maps
+
+        def embedding(name: str, pool: Callable[..., Tensor] = pool) -> Tensor:
+            return pool(conv(block, name, pool(x, "input")), "embedded")
+
+        embedded = pairwise not in ("gaussian", "unary")
+        theta = conv(block, "theta", x) if embedded else x
+        phi = pool(pool(x, "input"), "embedded")
+        if embedded:
+            phi = embedding("theta" if shared else "phi")
+        g = embedding("g") if values is None else pool(pool(values, "input"), "embedded")
+        mask = embedding("mask") if pairwise in ("disentangled", "unary") else None
+        y = x.new_zeros(x.shape[0], g.shape[1], *x.shape[2:])
+        for region in regions(x.shape, axis, group_frames):
+            logits = None if mask is None else part(mask, region).squeeze(2)
+            maps = (part(theta, region), part(phi, region), part(g, region))
+            place(y, region, pairwise_sum(pairwise, *maps, logits, options))
+        values = y
+    z = block.get_submodule("norm")(conv(block, "out", values))
+    gamma = dict(block.named_parameters()).get("gamma")
+    return x + z if gamma is None else x + gamma * z
+
+
+def by_region(
+    x: Tensor, axes: str, group_frames: int | None, change: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """A map of changes, one region's tokens (B, N, C) after the other."""
+    y = torch.zeros_like(x)
+    for region in regions(x.shape, axes, group_frames):
+        place(y, region, change(part(x, region)).expand(part(x, region).shape))
+    return y
+
+
+def linear(block: nn.Module, name: str, tokens: Tensor) -> Tensor:
+    parameters = dict(block.get_submodule(name).named_parameters())
+    return F.linear(tokens, parameters["weight"].flatten(1), parameters.get("bias"))
+
+
+def context(block: nn.Module, tokens: Tensor) -> Tensor:
+    return reference.unary_context(linear(block, "mask", tokens).squeeze(2), tokens)
+
+
+def simplified(block: nn.Module, x: Tensor, axes: str, group_frames: int | None) -> Tensor:
+    change = by_region(x, axes, group_frames, lambda t: linear(block, "out", context(block, t)))
+    return x + change
+
+
+def global_context(block: nn.Module, x: Tensor, axes: str, group_frames: int | None) -> Tensor:
+    return x + by_region(x, axes, group_frames, lambda t: bottleneck(block, context(block, t)))
+
+
+def global_context_mul(block: nn.Module, x: Tensor, axes: str, group_frames: int | None) -> Tensor:
+    change = by_region(x, axes, group_frames, lambda t: bottleneck(block, context(block, t)))
+    return x / (1 + torch.exp(-change))
+
+
+def bottleneck(block: nn.Module, vector: Tensor) -> Tensor:
+    hidden = linear(block, "reduce", vector)
+    spread = hidden.var(dim=2, keepdim=True, unbiased=False) + 1e-5
+    hidden = (hidden - hidden.mean(dim=2, keepdim=True)) / spread.sqrt()
+    weight, bias = (block.get_parameter(f"norm.{name}").flatten() for name in ("weight", "bias"))
+    return linear(block, "expand", torch.relu(hidden * weight + bias))
+
+
+def double_attention(block: nn.Module, x: Tensor, axes: str, group_frames: int | None) -> Tensor:
+    def attend(tokens: Tensor) -> Tensor:
+        maps = (linear(block, name, tokens) for name in ("phi", "theta", "rho"))
+        return linear(block, "out", reference.double_attention(*maps))
+
+    return x + block.get_submodule("norm")(by_region(x, axes, group_frames, attend))
+
+
+def compact_generalized(block: nn.Module, x: Tensor, axes: str, group_frames: int | None) -> Tensor:
+    theta, phi, g = (conv(block, name, x) for name in ("theta", "phi", "g"))
+    y = torch.zeros_like(theta)
+    for region in regions(x.shape, axes, group_frames):
+        maps = (part(theta, region), part(phi, region), part(g, region))
+        place(y, region, reference.compact_generalized(*maps, groups=8))
+    return x + block.get_submodule("norm")(conv(block, "out", y))
+
+
+BLOCKS = {
+    "simplified": simplified,
+    "global_context": global_context,
+    "global_context_mul": global_context_mul,
+    "double_attention": double_attention,
+    "compact_generalized": compact_generalized,
+}

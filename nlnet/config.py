@@ -63,8 +63,13 @@ class NonLocalConfig:
 
 @dataclass
 class ModelConfig:
-    """A C2D or I3D ResNet: C2D and I3D are tables of temporal kernels."""
+    """A C2D or I3D ResNet: C2D and I3D are tables of temporal kernels.
 
+    Or, by its name, a network of pytorchvideo: its sizes are its own, and of the keys here it reads
+    dropout, the head's, activation, normalization and non_local.
+    """
+
+    network: str = "resnet"  # or slow_r50, r2plus1d_r50, csn_r101, x3d_m: of pytorchvideo
     depth: int = 50  # 14, 26, 50 or 101: a name in nlnet.model.resnet3d.DEPTHS
     width: int = 64  # channels of conv1; res2 to res5 have 4, 8, 16 and 32 times as many
     conv1_kernel: list[int] = field(default_factory=lambda: [1, 7, 7])
@@ -79,7 +84,7 @@ class ModelConfig:
     temporal_kernels: StageKernels = field(default_factory=StageKernels)
     inflate_conv: str = "a"  # which convolution bears them: a (3x1x1) or b (3x3x3)
     stride_conv: str = "b"  # which convolution bears the spatial stride of res3 to res5: a or b
-    norm: str = "batch"  # batch, sync (over ranks, CUDA only), frozen (a fixed affine map)
+    norm: str = "batch"  # batch, sync (statistics over all ranks), frozen (a fixed affine map)
     zero_init_residual: bool = True  # the last norm of each residual block starts at 0
     dropout: float = 0.5  # in front of the classifier
     # Spatial window (h, w) of the average pool at the end; null is all positions. A larger crop
@@ -122,6 +127,7 @@ class ViewsConfig:
     crop_size: int = 256
     short_side: int = 256
     batch_size: int = 8  # views in one forward pass of one rank
+    crops: str = "spread"  # where the crops stand: a name in nlnet.data.transforms.CROPS
 
 
 @dataclass
@@ -218,6 +224,10 @@ class TrainerConfig:
     save_every_steps: int | None = None  # write last.pt also between epochs
     channels_last: bool = True  # memory format of convolutions
     compile: bool = False  # torch.compile
+    lean: bool = True  # CPU, float32: residual blocks keep one map per convolution
+    checkpoint_stages: list[str] = field(default_factory=list)  # keep block inputs only: res2, ...
+    fold_norms: bool = True  # tools/eval.py: norms are folded into convolutions
+    keep_memory: bool = True  # CPU: freed memory stays with the process
 
 
 @dataclass
@@ -234,7 +244,9 @@ class RunConfig:
 
     name: str = MISSING  # names the output folder, outputs/<name>
     seed: int = 0
-    weights: str | None = None  # a checkpoint, an ImageNet ResNet file or torchvision/resnet50
+    # A file of nlnet or of a code base that tools/convert.py knows, a URL or a public name, such
+    # as caffe2/i3d_nonlocal_8x8 (all of them: nlnet/model/public_weights.py).
+    weights: str | None = None
     inflation: str = "mean"  # 2-D kernels to 3-D: mean (copies divided by T) or centre
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -251,11 +263,22 @@ class DescribeConfig(RunConfig):
     json: str | None = None  # a file for the table, beside the screen
 
 
+@dataclass
+class BenchmarkConfig(RunConfig):
+    """tools/benchmark.py: what to measure, and where to write it."""
+
+    bench: str = "ops"  # ops or step: a name in tools/benchmark.py's BENCHES
+    quick: bool = False  # a minute's version: fewer shapes, fewer repetitions
+    json: str | None = None  # a file for every number, beside the tables
+    out: str = "benchmarks"  # folder of tables and pictures
+
+
 def register_schemas() -> None:
     """Tell Hydra the types above; called by the tools, never by an import."""
     store = ConfigStore.instance()
     store.store(name="run_schema", node=RunConfig)
     store.store(name="describe_schema", node=DescribeConfig)
+    store.store(name="benchmark_schema", node=BenchmarkConfig)
     store.store(group="optim", name="sgd_schema", node=SGDConfig)
     store.store(group="optim", name="adamw_schema", node=AdamWConfig)
     store.store(group="schedule", name="step_schema", node=StepConfig)

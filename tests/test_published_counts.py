@@ -41,6 +41,31 @@ PARAMETERS = {  # overrides -> learnable numbers with 400 classes
     "+experiment=i3d_nl5 model=slow_r50": 39_812_560,
 }
 
+PARAMETERS |= {  # the same networks, and others, as their code bases have them
+    "+experiment=caffe2/c2d_32x2": 24_327_632,
+    "+experiment=caffe2/c2d_r101_8x8": 43_319_760,
+    "+experiment=caffe2/c2d_nl5_8x8": 31_686_096,
+    "+experiment=caffe2/c2d_nl5_r101_8x8": 50_678_224,
+    "+experiment=caffe2/i3d_nl5_8x8": 35_401_936,
+    "+experiment=caffe2/i3d_nl5_r101_32x2": 59_112_656,
+    "+experiment=caffe2/i3d_nl5_32x4": 35_393_744,
+    "+experiment=caffe2/i3d_nl5_128x1": 35_393_744,
+    "+experiment=c2d_r101 model.non_local.res3=[1,3] model.non_local.res4=[2,5,8,11,14,17,20]": (
+        59_085_264
+    ),
+    "+experiment=slowfast/i3d_nl5_8x8": 35_401_936,
+    "+experiment=slowfast/slow_8x8": 32_454_096,
+    "+experiment=slowfast/slow_nl5_8x8": 39_812_560,
+    "+experiment=mmaction2/i3d_nl5_embedded_gaussian_32x2": 35_397_840,
+    "+experiment=mmaction2/i3d_nl5_dot_product_32x2": 35_397_840,
+    "+experiment=mmaction2/i3d_nl5_gaussian_32x2": 31_723_728,
+    "+experiment=mmaction2/i3d_nl5_concatenation_32x2": 35_401_936,
+    "+experiment=mmaction2/i3d_heavy_32x2": 33_024_208,
+    "+experiment=mmaction2/c2d_8x8": 24_327_632,
+    "+experiment=mmaction2/slow_nl5_8x8": 39_808_464,
+    "+experiment=pytorchvideo/i3d_8x8": 28_043_472,
+}
+
 MULTIPLY_ADDS = {  # overrides -> G at crops of 224 and 256
     "+experiment=c2d": (19.49, 25.46),
     "+experiment=i3d": (28.41, 37.10),
@@ -59,6 +84,32 @@ MULTIPLY_ADDS = {  # overrides -> G at crops of 224 and 256
     "+experiment=i3d model=slow_r50 stem=no_pool2": (41.74, 54.52),
     "+experiment=i3d_nl5 model=slow_r50 stem=no_pool2": (63.98, 88.34),
     "+experiment=i3d model=slow_r50 stem=no_pool2 data.clip.num_frames=4": (20.87, 27.26),
+}
+
+MULTIPLY_ADDS |= {
+    "+experiment=caffe2/c2d_32x2": (20.23, 26.46),
+    "+experiment=caffe2/i3d_32x2": (32.83, 42.93),
+    "+experiment=caffe2/i3d_nl5_32x2": (40.96, 54.74),
+    "+experiment=caffe2/i3d_nl5_128x1 model.non_local.group_frames.res3=null": (199.7, 280.2),
+    "+experiment=caffe2/i3d_nl5_32x4": (150.61, 203.96),
+    "+experiment=caffe2/c2d_8x8": (19.29, 25.23),
+    "+experiment=caffe2/i3d_8x8": (28.11, 36.76),
+    "+experiment=caffe2/i3d_nl5_8x8": (36.24, 48.57),
+    "+experiment=slowfast/c2d_8x8": (19.49, 25.46),
+    "+experiment=slowfast/c2d_nopool_8x8": (32.70, 42.71),
+    "+experiment=slowfast/c2d_nl5_8x8": (27.62, 37.27),
+    "+experiment=slowfast/i3d_8x8": (28.41, 37.10),
+    "+experiment=slowfast/i3d_nl5_8x8": (36.54, 48.91),
+    "+experiment=slowfast/i3d_r101_8x8": (46.96, 61.33),
+    "+experiment=slowfast/i3d_nl5_r101_8x8": (55.08, 73.14),
+    "+experiment=slowfast/slow_8x8": (41.74, 54.52),
+    "+experiment=slowfast/slow_nl5_8x8": (63.98, 88.34),
+    "+experiment=slowfast/slow_4x16": (20.87, 27.26),
+    "+experiment=slowfast/slow_nl5_4x16": (29.00, 39.07),
+    "+experiment=mmaction2/i3d_32x2": (33.13, 43.27),
+    "+experiment=mmaction2/i3d_nl5_dot_product_32x2": (None, 59.3),
+    "+experiment=mmaction2/i3d_heavy_32x2": (126.8, 165.6),
+    "+experiment=mmaction2/c2d_8x8": (19.29, 25.23),
 }
 
 

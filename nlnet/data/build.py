@@ -13,8 +13,15 @@ from nlnet.data.dataset import VideoDataset, collate
 from nlnet.data.index import VideoIndex, read_class_names, read_index
 from nlnet.data.loader import EvalLoader, TrainLoader
 from nlnet.data.order import EpochOrder, evaluation_order
-from nlnet.data.transforms import Crop, EvalTransform, JitterCrop, ResizedCrop, TrainTransform
-from nlnet.errors import UsageError
+from nlnet.data.transforms import (
+    CROPS,
+    Crop,
+    EvalTransform,
+    JitterCrop,
+    ResizedCrop,
+    TrainTransform,
+)
+from nlnet.errors import UsageError, choose
 
 MAX_WORKERS = 8
 REPLACEMENTS = 10  # other videos that training tries in place of an unreadable one
@@ -200,4 +207,5 @@ def _eval_transform(views: ViewsConfig) -> EvalTransform:
             f"crop_size={views.crop_size} of the views is not within 1 and "
             f"short_side={views.short_side}"
         )
-    return EvalTransform(views.crop_size, views.short_side, views.num_crops)
+    places = choose("crops", views.crops, CROPS)
+    return EvalTransform(views.crop_size, views.short_side, views.num_crops, places)

@@ -103,27 +103,50 @@ class TrainTransform:
         return [_channels_first(view)]
 
 
+# Room that a square has along a side -> where three of them stand; the second is the centre.
+Places = Callable[[int], tuple[int, int, int]]
+
+
+def spread(room: int) -> tuple[int, int, int]:
+    """From end to end, the centre rounded down."""
+    return 0, room // 2, room
+
+
+def stepped(room: int) -> tuple[int, int, int]:
+    """Two equal steps in whole pixels: video-nonlocal-net, mmaction2."""
+    return 0, room // 2, room // 2 * 2
+
+
+def ceiled(room: int) -> tuple[int, int, int]:
+    """From end to end, the centre rounded up: PySlowFast, pytorchvideo."""
+    return 0, -(-room // 2), room
+
+
+CROPS: dict[str, Places] = {"spread": spread, "stepped": stepped, "ceiled": ceiled}
+
+
 @dataclass(frozen=True)
 class EvalTransform:
     """Squares of `crop_size` of the picture at one short side: the centre, or three.
 
-    Three stand along the longer side: left or top, centre, right or bottom.
+    Three stand along the longer side: left or top, centre, right or bottom, at `places`.
     """
 
     crop_size: int
     short_side: int
     num_crops: int
+    places: Places = spread
 
     def __call__(self, frames: np.ndarray, rng: np.random.Generator) -> list[Tensor]:
         height, width = frames.shape[1:3]
         side = _window_side(self.crop_size, self.short_side, height, width)
-        top, left = (height - side) // 2, (width - side) // 2
+        tops, lefts = self.places(height - side), self.places(width - side)
         if self.num_crops == 1:
-            corners = [(top, left)]
+            corners = [(tops[1], lefts[1])]
         elif height > width:
-            corners = [(0, left), (top, left), (height - side, left)]
+            corners = [(top, lefts[1]) for top in tops]
         else:
-            corners = [(top, 0), (top, left), (top, width - side)]
+            corners = [(tops[1], left) for left in lefts]
         windows = [Window(y, x, side, side) for y, x in corners]
         return [_channels_first(_resized(frames, w, self.crop_size)) for w in windows]
 

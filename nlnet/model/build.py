@@ -1,6 +1,11 @@
 """ModelConfig -> VideoClassifier."""
 
+from __future__ import annotations
+
 from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from torch import nn
 
 from nlnet.config import ModelConfig, NonLocalConfig
 from nlnet.errors import UsageError
@@ -9,14 +14,29 @@ from nlnet.model.non_local.build import build_block
 from nlnet.model.non_local.insertion import insert_non_local
 from nlnet.model.resnet3d import STAGES, ResNet3d
 
+if TYPE_CHECKING:
+    from nlnet.model import pytorchvideo
+
+EVERY_NETWORK = {  # keys of ModelConfig that networks of pytorchvideo read, too
+    "network",
+    "dropout",
+    "head_window",
+    "head_average",
+    "activation",
+    "normalization",
+    "non_local",
+}
+
 
 def build_model(cfg: ModelConfig, num_classes: int) -> VideoClassifier:
     """The network that the config describes, with random weights, for `num_classes` classes."""
-    backbone = build_backbone(cfg)
-    if cfg.head_window is not None and len(cfg.head_window) != 2:
-        raise UsageError(f"model.head_window={cfg.head_window} wants two numbers, [h, w], or null")
-    window = None if cfg.head_window is None else (cfg.head_window[0], cfg.head_window[1])
-    head = Head(backbone.channels["res5"], num_classes, cfg.dropout, window)
+    backbone, head = build_parts(cfg, num_classes)
+    group_frames: dict[str, int | None] = asdict(cfg.non_local.group_frames)
+    insert_non_local(
+        backbone,
+        placement(cfg.non_local),
+        lambda stage, channels: build_block(cfg.non_local, channels, group_frames[stage]),
+    )
     return VideoClassifier(
         backbone,
         head,
@@ -26,12 +46,38 @@ def build_model(cfg: ModelConfig, num_classes: int) -> VideoClassifier:
     )
 
 
-def build_backbone(cfg: ModelConfig) -> ResNet3d:
-    """The ResNet with its non-local blocks in place."""
+def build_parts(
+    cfg: ModelConfig, num_classes: int
+) -> tuple[ResNet3d | pytorchvideo.Backbone, nn.Module]:
+    """The backbone, without non-local blocks, and the head."""
+    if cfg.head_window is not None and len(cfg.head_window) != 2:
+        raise UsageError(f"model.head_window={cfg.head_window} wants two numbers, [h, w], or null")
+    window = None if cfg.head_window is None else (cfg.head_window[0], cfg.head_window[1])
+    if cfg.network == "resnet":
+        backbone = build_resnet(cfg)
+        return backbone, Head(backbone.channels["res5"], num_classes, cfg.dropout, window)
+    refuse_resnet_keys(cfg)
+    from nlnet.model.pytorchvideo import build_network  # imports pytorchvideo: seconds
+
+    return build_network(cfg.network, num_classes, dropout=cfg.dropout, window=window)
+
+
+def refuse_resnet_keys(cfg: ModelConfig) -> None:
+    """Raise UsageError where a key of our ResNets is set for a network that does not read it."""
+    for key, usual in asdict(ModelConfig()).items():
+        if key not in EVERY_NETWORK and asdict(cfg)[key] != usual:
+            raise UsageError(
+                f"model.{key}={asdict(cfg)[key]} is a key of the ResNets here; "
+                f"model.network={cfg.network} has its own: leave it at {usual}"
+            )
+
+
+def build_resnet(cfg: ModelConfig) -> ResNet3d:
+    """A C2D or I3D ResNet."""
     pool2 = None
     if cfg.pool2_kernel is not None:
         pool2 = (cfg.pool2_kernel, cfg.pool2_stride, cfg.pool2_padding)
-    backbone = ResNet3d(
+    return ResNet3d(
         cfg.depth,
         asdict(cfg.temporal_kernels),
         width=cfg.width,
@@ -43,13 +89,6 @@ def build_backbone(cfg: ModelConfig) -> ResNet3d:
         norm=cfg.norm,
         zero_init_residual=cfg.zero_init_residual,
     )
-    group_frames: dict[str, int | None] = asdict(cfg.non_local.group_frames)
-    insert_non_local(
-        backbone,
-        placement(cfg.non_local),
-        lambda stage, channels: build_block(cfg.non_local, channels, group_frames[stage]),
-    )
-    return backbone
 
 
 def placement(cfg: NonLocalConfig) -> dict[str, list[int]]:

@@ -6,11 +6,12 @@ file that only records what it is given: arrays are made afterwards, from checke
 
 import io
 import pickle
+import pickletools
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -26,11 +27,11 @@ class PickledDtype:
 
     def __init__(self, code: str, align: object = None, copy: object = None) -> None:
         self.code = code
-        self.byte_order = "="
+        self.byte_order: Literal["=", "<", ">", "|"] = "="
         del align, copy  # of records, which are refused
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self.byte_order = state[1]
+        self.byte_order = state[1]  # numpy checks it
 
     def dtype(self) -> np.dtype:
         dtype = np.dtype(str(self.code))
@@ -89,6 +90,11 @@ def latin1(text: object, encoding: object) -> bytes:
     return text.encode("latin1")
 
 
+def no_bytes() -> bytes:
+    """How Python 3 writes the data of an empty array for Python 2."""
+    return b""
+
+
 class Lent:
     """A name lent to a pickle: it can be called, and nothing else be done to it."""
 
@@ -119,6 +125,7 @@ LENT: Mapping[str, Callable[..., object]] = {
     "numpy.ndarray": PickledArray,
     "numpy.dtype": PickledDtype,
     "_codecs.encode": latin1,
+    "__builtin__.bytes": no_bytes,
     "collections.OrderedDict": OrderedDict,
 }
 
@@ -177,8 +184,18 @@ def array_of(blob: object) -> np.ndarray:
 
 
 def write_caffe2(blobs: Mapping[str, np.ndarray], file: io.BufferedIOBase) -> None:
-    """Write {"blobs": ...} as a pickle that Python 2 can read."""
-    pickle.dump({"blobs": dict(blobs)}, file, protocol=2)
+    """Write {"blobs": ...} as a pickle that Python 2, and the numpy of its days, can read."""
+    program = pickle.dumps({"blobs": dict(blobs)}, protocol=2)
+    written = 0
+    for operation, value, place in pickletools.genops(program):
+        if (
+            operation.name == "GLOBAL"
+            and str(value).startswith("numpy._core.")
+            and place is not None
+        ):
+            file.write(program[written:place] + b"cnumpy.core.")
+            written = place + len(b"cnumpy._core.")
+    file.write(program[written:])
 
 
 def first_line(error: BaseException) -> str:

@@ -58,7 +58,7 @@ class VideoClassifier(nn.Module):
     def __init__(
         self,
         backbone: nn.Module,
-        head: Head,
+        head: nn.Module,
         *,
         normalization: str = "imagenet",
         average: str = "probabilities",

@@ -7,8 +7,11 @@ name (weight, bias, running_mean, ...) is kept, or renamed by the format's leave
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
+
+from nlnet.errors import UserError
 
 FIELDS = {
     "s": r"[2-5]",
@@ -17,9 +20,29 @@ FIELDS = {
     "i": r"\d+",
     "k": r"[abc]",
     "n": r"[123]",
+    "r": r"[a-z_0-9.]+?",
 }
 
 Table = Mapping[str, str]  # our module -> their module
+
+COUNTER = "num_batches_tracked"  # of a norm; the one leaf that a format may do without
+
+
+BIASES = {
+    "always": "theta, phi, g and out have one",
+    "together": "all four have one or none has",
+    "before_norm": "theta, phi and g have one; out has one where no norm follows it",
+}
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """What the non-local blocks of a code base have, whatever its settings."""
+
+    subsample: frozenset[str]  # where keys may be pooled: names in SUBSAMPLES
+    bias: str  # a name in BIASES
+    norm: bool = False  # a batch norm always follows W_z
+    embedded: bool = True  # theta and phi are always there
 
 
 @dataclass(frozen=True)
@@ -37,6 +60,11 @@ class Format:
     norm_leaves: Mapping[str, str] = field(default_factory=dict)
     state: str | None = None  # key of the tensors in the envelope; None: the file is the tensors
     dropped: str | None = None  # pattern of keys that belong to a solver, not to a network
+    images: bool = False  # its kernels are those of images, (O, I, h, w)
+    affine: bool = False  # it knows norms without statistics, folded into scale and bias
+    blocks: Blocks | None = None  # its non-local blocks; None: it has none
+    pools: bool | None = None  # whether its networks halve time behind res2; None: either
+    pool1_padding: int | None = 1  # of height and width; None: it depends on the network
 
 
 CAFFE2 = Format(
@@ -61,6 +89,9 @@ CAFFE2 = Format(
     norm_leaves={"weight": "s", "bias": "b", "running_mean": "rm", "running_var": "riv"},
     state="blobs",
     dropped=r"lr|model_iter|.*_momentum",
+    affine=True,
+    pool1_padding=0,
+    blocks=Blocks(frozenset({"none", "input"}), bias="together"),
 )
 SLOWFAST = Format(
     "slowfast",
@@ -79,6 +110,7 @@ SLOWFAST = Format(
         "head.fc": "head.projection",
     },
     state="model_state",
+    blocks=Blocks(frozenset({"none", "input"}), bias="always", norm=True),
 )
 MMACTION2 = Format(
     "mmaction2",
@@ -100,6 +132,8 @@ MMACTION2 = Format(
         "head.fc": "cls_head.fc_cls",
     },
     state="state_dict",
+    blocks=Blocks(frozenset({"none"}), bias="before_norm", embedded=False),
+    pool1_padding=None,
 )
 MMACTION2_POOLED = Format(  # phi and g are followed by their pool, in a sequence
     "mmaction2",
@@ -109,6 +143,8 @@ MMACTION2_POOLED = Format(  # phi and g are followed by their pool, in a sequenc
         "backbone.res{s}.nl{i}.g": "backbone.layer{l}.{i}.non_local_block.g.0.conv",
     },
     state="state_dict",
+    blocks=Blocks(frozenset({"embedded"}), bias="before_norm", embedded=False),
+    pool1_padding=None,
 )
 PYTORCHVIDEO = Format(  # C2D and I3D: the pool behind res2 is a block of its own
     "pytorchvideo",
@@ -122,6 +158,7 @@ PYTORCHVIDEO = Format(  # C2D and I3D: the pool behind res2 is a block of its ow
         "head.fc": "blocks.6.proj",
     },
     state="model_state",
+    pools=True,
 )
 PYTORCHVIDEO_SLOW = Format(
     "pytorchvideo",
@@ -130,6 +167,7 @@ PYTORCHVIDEO_SLOW = Format(
         "head.fc": "blocks.5.proj",
     },
     state="model_state",
+    pools=False,
 )
 TORCHVISION = Format(
     "torchvision",
@@ -142,6 +180,18 @@ TORCHVISION = Format(
         "backbone.res{s}.block{i}.shortcut_norm": "layer{l}.{i}.downsample.1",
         "head.fc": "fc",
     },
+    images=True,
+)
+PYTORCHVIDEO_MODULES = Format(  # networks of its own modules: nlnet.model.pytorchvideo
+    "pytorchvideo",
+    {
+        "backbone.conv1.{r}": "blocks.0.{r}",
+        "backbone.res{s}.block{i}.{r}": "blocks.{l}.res_blocks.{i}.{r}",
+        "head.pool.{r}": "blocks.5.pool.{r}",
+        "head.fc": "blocks.5.proj",
+    },
+    state="model_state",
+    pools=False,
 )
 
 FORMATS: dict[str, Format] = {
@@ -152,6 +202,7 @@ FORMATS: dict[str, Format] = {
     "pytorchvideo": PYTORCHVIDEO,
     "pytorchvideo_slow": PYTORCHVIDEO_SLOW,
     "torchvision": TORCHVISION,
+    "pytorchvideo_modules": PYTORCHVIDEO_MODULES,
 }
 CODE_BASES = tuple(dict.fromkeys(form.code_base for form in FORMATS.values()))
 
@@ -176,16 +227,55 @@ def from_nlnet(key: str, form: Format) -> str | None:
     return None
 
 
-def recognise(keys: Iterable[str]) -> str | None:
-    """The name in FORMATS of the format that these keys are of, by its stem's convolution.
+def recognise(keys: Collection[str]) -> str | None:
+    """The name in FORMATS of the first format that knows all these keys.
 
-    Of a code base's several formats the one that knows all keys, or else the first.
+    Where none does, the first whose stem is among them: an error can then name the strangers.
     """
-    keys = set(keys)
     stems = {name: from_nlnet("backbone.conv1.weight", form) for name, form in FORMATS.items()}
-    found = [name for name, stem in stems.items() if stem in keys]
-    fitting = [name for name in found if not strangers(keys, FORMATS[name])]
-    return next(iter(fitting + found), None)
+    fitting = [name for name, form in FORMATS.items() if keys and not strangers(keys, form)]
+    return next(iter(fitting + [name for name, stem in stems.items() if stem in keys]), None)
+
+
+def format_for(
+    code_base: str, keys: Collection[str], subsample: str | None, pools: bool | None
+) -> str:
+    """The name in FORMATS of a code base's format that holds a network of ours with these keys.
+
+    `subsample` is where its non-local blocks pool their keys and `pools` whether it halves time
+    behind res2, None where that is not known. Raises UserError where no format has such a network.
+    """
+    causes: dict[str, str] = {}
+    for name, form in FORMATS.items():
+        if form.code_base == code_base:
+            cause = misfit(form, keys, subsample, pools)
+            if cause is None:
+                return name
+            causes[name] = cause
+    raise UserError(
+        f"{code_base} cannot hold this network: {next(iter(causes.values()))}; where the file does "
+        "not say what network it is of, name that with --experiment"
+    )
+
+
+def misfit(
+    form: Format, keys: Collection[str], subsample: str | None, pools: bool | None
+) -> str | None:
+    """Why a format cannot hold a network with these keys; None if it can."""
+    nameless = [key for key in keys if not key.endswith(COUNTER) and from_nlnet(key, form) is None]
+    if nameless:
+        return f"it has no name for {len(nameless)} keys ({', '.join(nameless[:5])}, ...)"
+    if form.pools not in (None, pools):
+        return "its networks differ in the pool behind res2"
+    blocks = {key.removesuffix(".out.weight") for key in keys if key.endswith(".out.weight")}
+    if not blocks or form.blocks is None:
+        return None
+    if subsample not in form.blocks.subsample:
+        known = " or ".join(sorted(form.blocks.subsample))
+        return f"its blocks pool their keys elsewhere (model.non_local.subsample={known})"
+    if form.blocks.embedded and any(f"{block}.phi.weight" not in keys for block in blocks):
+        return "its blocks always have theta and phi"
+    return None
 
 
 def strangers(keys: Iterable[str], form: Format) -> list[str]:
@@ -210,6 +300,7 @@ def rename(
     return module + target[1] + (leaves[match["leaf"]] if leaves else match["leaf"])
 
 
+@cache
 def pattern(template: str) -> str:
     """A regular expression for a template with fields."""
     escaped = re.escape(template).replace(r"\{", "{").replace(r"\}", "}")

@@ -19,6 +19,7 @@ Kernels = Mapping[str, tuple[int, ...]]  # temporal sizes; a pattern repeats ove
 C2D: Kernels = {"conv1": (1,), "res2": (1,), "res3": (1,), "res4": (1,), "res5": (1,)}
 I3D: Kernels = {"conv1": (5,), "res2": (3,), "res3": (3, 1), "res4": (3, 1), "res5": (1, 3)}
 SLOW: Kernels = {"conv1": (1,), "res2": (1,), "res3": (1,), "res4": (3,), "res5": (3,)}
+NORM_EPS = 1e-5  # of every batch norm here
 LONG_CLIP_GROUP = 4  # frames that attend to each other in res3 of the authors' affine networks
 
 
@@ -27,6 +28,8 @@ def from_caffe2(model: Settings, non_local: Settings) -> Tree:
 
     Its temporal sizes do not depend on the clip: the head pools all frames.
     """
+    check_eps("MODEL.BN_EPSILON", model)
+    check_eps("NONLOCAL.BN_EPSILON", non_local)
     arc = model["VIDEO_ARC_CHOICE"]
     depth, kernels = choose(
         "MODEL.VIDEO_ARC_CHOICE", arc, {1: (50, C2D), 2: (50, I3D), 3: (101, C2D), 4: (101, I3D)}
@@ -50,6 +53,13 @@ def from_caffe2(model: Settings, non_local: Settings) -> Tree:
         normalization="kinetics",
         non_local=caffe2_blocks(depth, model["USE_AFFINE"], non_local),
     )
+
+
+def check_eps(key: str, settings: Settings) -> None:
+    """Refuse another epsilon than ours; what is not said has the usual one."""
+    eps = settings.get(key.rpartition(".")[2], NORM_EPS)
+    if abs(eps - NORM_EPS) > 1e-4 * NORM_EPS:
+        raise UserError(f"{key}={eps}: the norms here have {NORM_EPS}")
 
 
 def caffe2_blocks(depth: int, affine: bool, settings: Settings) -> Tree:
@@ -227,6 +237,7 @@ def from_mmaction2(backbone: Settings, head: Settings) -> Tree:
     if head.get("spatial_type", "avg") != "avg":
         raise UserError(f"head.spatial_type={head['spatial_type']}: only avg is known")
     settings = {**defaults, **backbone}
+    check_eps("backbone.norm_cfg.eps", settings.get("norm_cfg") or {})
     depth = choose("backbone.depth", settings.get("depth", 50), {50: 50, 101: 101, 152: 152})
     time, space = settings["pool1_stride_t"], settings["pool1_stride_s"]
     window = {
@@ -267,6 +278,7 @@ def mmaction2_blocks(flags: Any, settings: Settings, depth: int) -> Tree:
     if settings.keys() - known:
         raise UserError(f"non_local_cfg has no equal here: {sorted(settings.keys() - known)}")
     norm = settings.get("norm_cfg") is not None
+    check_eps("non_local_cfg.norm_cfg.eps", settings.get("norm_cfg") or {})
     places = {
         stage: [i for i, flag in enumerate(stage_flags) if flag]
         for stage, stage_flags in by_block(flags, depth).items()

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nlnet.errors import choose
+from nlnet.model.lean import lean_convolution, plain_convolution
 from nlnet.model.norm import NORMS, Norm
 
 DEPTHS: dict[int, tuple[int, int, int, int]] = {  # residual blocks of res2, res3, res4, res5
@@ -52,21 +53,24 @@ class Bottleneck(nn.Module):
         self.norm_b = norm(inner)
         self.conv_c = conv3d(inner, channels, (1, 1, 1), (1, 1, 1))
         self.norm_c = norm(channels)
-        self.shortcut: nn.Module | None = None
+        self.lean = False  # keep one map per convolution for the backward pass
+        self.shortcut: nn.Conv3d | None = None
         self.shortcut_norm: nn.Module | None = None
         if in_channels != channels or stride != 1:
             self.shortcut = conv3d(in_channels, channels, (1, 1, 1), (1, stride, stride))
             self.shortcut_norm = norm(channels)
-        if zero_init and self.norm_c.weight.requires_grad:  # a frozen 0 would stay for ever
-            nn.init.zeros_(self.norm_c.weight)
+        last = self.norm_c.get_parameter("weight")
+        if zero_init and last.requires_grad:  # a frozen 0 would stay for ever
+            nn.init.zeros_(last)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C_in, T, H, W) -> (B, C, T, H/s, W/s)
-        y = F.relu(self.norm_a(self.conv_a(x)), inplace=True)
-        y = F.relu(self.norm_b(self.conv_b(y)), inplace=True)
-        y = self.norm_c(self.conv_c(y))
-        if self.shortcut is not None and self.shortcut_norm is not None:
-            x = self.shortcut_norm(self.shortcut(x))
-        return F.relu(y + x, inplace=True)
+        convolve = lean_convolution if self.lean else plain_convolution
+        y = convolve(x, self.conv_a)
+        y = convolve(y, self.conv_b, norm_in=self.norm_a)
+        y = convolve(y, self.conv_c, norm_in=self.norm_b, norm_out=self.norm_c)
+        if self.shortcut is not None:
+            x = convolve(x, self.shortcut, norm_out=self.shortcut_norm)
+        return F.relu(y.add_(x) if y.dtype == x.dtype else y + x, inplace=True)
 
 
 class ResNet3d(nn.Module):

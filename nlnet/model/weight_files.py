@@ -17,9 +17,10 @@ from torch import Tensor
 from nlnet.errors import UserError, choose
 from nlnet.model.caffe2_pickle import first_line, read_caffe2, write_caffe2
 from nlnet.model.convert import StateDict, export_state, import_state
-from nlnet.model.formats import CODE_BASES, FORMATS, from_nlnet, recognise, strangers
+from nlnet.model.formats import CODE_BASES, FORMATS, recognise
 
 NLNET = "nlnet"
+STEM = "backbone.conv1.weight"  # of our ResNets; other networks have modules of their own
 TORCH_FILES = (b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.")  # zip, and before 1.6
 WRAPPERS = ("module.", "model.")  # around a network that ran on several GPUs, or in SlowFast
 
@@ -29,10 +30,11 @@ class WeightFile:
     """What a file of weights holds, under our names."""
 
     state: StateDict
-    form: str = NLNET  # the format it came in: nlnet or a name in FORMATS
+    form: str | None = None  # the format it came in, a name in FORMATS; None: never another's
     frame_kernels: bool = True  # its kernels have an axis of time
     config: str | None = None  # YAML text of the run it is of, where the file knows it
     class_names: list[str] | None = None
+    foreign: dict[str, Tensor] | None = None  # another code base's tensors, under its names
 
 
 def read_weight_file(path: Path, code_base: str | None = None) -> WeightFile:
@@ -56,25 +58,29 @@ def read_weight_file(path: Path, code_base: str | None = None) -> WeightFile:
             f"{path}: neither an nlnet checkpoint nor one of {', '.join(CODE_BASES)}; its first "
             f"keys are {', '.join(list(tensors)[:3])}"
         )
-    stem = from_nlnet("backbone.conv1.weight", FORMATS[form])
     try:
         state = import_state(tensors, form)
     except UserError as error:
         raise UserError(f"{path}: {error}; it is another network") from error
-    return WeightFile(state, form, frame_kernels=tensors[str(stem)].dim() == 5)
+    frame_kernels = any(tensor.dim() == 5 for tensor in tensors.values())
+    return WeightFile(state, form, frame_kernels=frame_kernels, foreign=tensors)
 
 
 def is_ours(saved: Mapping[str, Any]) -> bool:
     """Whether this is a checkpoint of nlnet; other code bases wrap foreign keys in "model"."""
     model = saved.get("model")
-    return isinstance(model, dict) and recognise(model) is None and "provenance" in saved
+    return isinstance(model, dict) and ("provenance" in saved or STEM in model)
 
 
 def read_ours(saved: Mapping[str, Any]) -> WeightFile:
     """Our checkpoint: of a run, whose provenance knows its config, or a converted one."""
-    known = {**saved["provenance"], **saved}
+    known = saved.get("provenance", {})
     return WeightFile(
-        dict(saved["model"]), config=known.get("config"), class_names=known.get("class_names")
+        dict(saved["model"]),
+        form=known.get("format"),
+        frame_kernels=known.get("frame_kernels", True),
+        config=known.get("config"),
+        class_names=known.get("class_names"),
     )
 
 
@@ -113,15 +119,15 @@ def cause(error: Exception) -> str:
 
 
 def write_nlnet(path: Path, weights: WeightFile, provenance: Mapping[str, Any]) -> None:
-    """Write a checkpoint of ours; `provenance` says where the weights come from."""
-    saved = {
-        "model": weights.state,
+    """Write a file of weights of ours; `provenance` says where they come from."""
+    known = {
         "config": weights.config,
         "class_names": weights.class_names,
-        "provenance": dict(provenance),
+        "format": weights.form,
+        "frame_kernels": weights.frame_kernels,
     }
     buffer = io.BytesIO()
-    torch.save(saved, buffer)
+    torch.save({"model": weights.state, "provenance": {**known, **provenance}}, buffer)
     write_whole(path, buffer)
 
 
@@ -151,9 +157,3 @@ def write_whole(path: Path, buffer: io.BytesIO) -> None:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from error
     finally:
         partial.unlink(missing_ok=True)
-
-
-def left_behind(tensors: Mapping[str, Tensor], form: str) -> list[str]:
-    """The keys of a file that are a solver's."""
-    strange = set(strangers(tensors, FORMATS[form]))
-    return [key for key in tensors if key not in strange]

@@ -1,20 +1,14 @@
-"""Weights from files into networks: nlnet checkpoints and inflated ImageNet ResNets.
+"""Weights into networks: from checkpoints, public files and inflated ImageNet ResNets."""
 
-Reading is safe: `weights_only=True` admits tensors and plain containers, never code.
-"""
-
-import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from nlnet.errors import UserError, choose
-from nlnet.model.formats import TORCHVISION, to_nlnet
-
-StateDict = dict[str, Tensor]
+from nlnet.model.convert import StateDict, fit, import_state, listed
+from nlnet.model.public_weights import locate
+from nlnet.model.weight_files import STEM, WeightFile, read_weight_file
 
 
 @dataclass
@@ -26,6 +20,7 @@ class LoadReport:
     inflated: list[str] = field(default_factory=list)  # of those loaded: spread over time
     new: list[str] = field(default_factory=list)  # in the network alone: left at random
     ignored: list[str] = field(default_factory=list)  # in the file alone
+    rewritten: list[str] = field(default_factory=list)  # what was done that keeps the answer
 
     def summary(self) -> str:
         """One line of counts, and what became of the classifier."""
@@ -34,9 +29,9 @@ class LoadReport:
             f"({len(self.inflated)} of them inflated), {len(self.new)} new, "
             f"{len(self.ignored)} ignored"
         )
-        if "head.fc.weight" in self.new:
+        if any(key.startswith("head.") for key in self.new):
             text += "; the classifier is new, for other classes"
-        return text
+        return "; ".join([text, *self.rewritten])
 
 
 def inflate_mean(kernel: Tensor, frames: int) -> Tensor:
@@ -67,24 +62,43 @@ def load_weights(
     inflation: str = "mean",
     class_names: Sequence[str] | None = None,
 ) -> LoadReport:
-    """Start a network from a file, or from torchvision's name of a ResNet's weights.
+    """Start a network from a path, a URL or a public name, in any format that is known.
 
     New may be only the classifier, where the file's classes are not `class_names`, and non-local
     blocks; any other difference is another network. Raises UserError, naming the keys.
     """
-    state, names = read_weights(source)
+    target = model.state_dict()
+    weights = read_weight_file(locate(source))
+    state, report = match(weights, target, source, inflation=inflation, class_names=class_names)
+    model.load_state_dict({**target, **state})
+    return report
+
+
+def match(
+    weights: WeightFile,
+    target: Mapping[str, Tensor],
+    source: str,
+    *,
+    inflation: str = "mean",
+    class_names: Sequence[str] | None = None,
+) -> tuple[StateDict, LoadReport]:
+    """The tensors of a file for a network whose state dict is `target`, and what was done.
+
+    Raises UserError, naming `source` and the keys, where the file is of another network.
+    """
     spread = choose("inflation", inflation, INFLATIONS)
     report = LoadReport(source)
-    target = model.state_dict()
+    state = in_the_names_of(target, weights)
+    names = weights.class_names
     if class_names is not None and (names is None or list(names) != list(class_names)):
         state = drop_head(state, target, report, keep=names is None)
+    state, report.rewritten = fit(state, target)
+    matched: StateDict = {}
     for key, value in target.items():
         if key not in state:
             report.new.append(key)
             continue
         tensor = state.pop(key)
-        if tensor.dim() == 4 and value.dim() == 5:
-            tensor = tensor.unsqueeze(2)
         if tensor.shape != value.shape and inflatable(tensor, value):
             tensor = spread(tensor, value.shape[2])
             report.inflated.append(key)
@@ -93,12 +107,18 @@ def load_weights(
                 f"{source}: {key} has shape {tuple(tensor.shape)}, the network wants "
                 f"{tuple(value.shape)}: it is another network; use the experiment it came from"
             )
-        target[key] = tensor
+        matched[key] = tensor
         report.loaded.append(key)
     report.ignored += sorted(state)
     refuse_strangers(report)
-    model.load_state_dict(target)
-    return report
+    return matched, report
+
+
+def in_the_names_of(target: Mapping[str, Tensor], weights: WeightFile) -> StateDict:
+    """The tensors under the network's names: those of our ResNets, or a code base's own modules."""
+    if weights.foreign is None or STEM in target:
+        return dict(weights.state)
+    return import_state(weights.foreign, "pytorchvideo_modules")
 
 
 def inflatable(tensor: Tensor, value: Tensor) -> bool:
@@ -111,7 +131,9 @@ def inflatable(tensor: Tensor, value: Tensor) -> bool:
     )
 
 
-def drop_head(state: StateDict, target: StateDict, report: LoadReport, keep: bool) -> StateDict:
+def drop_head(
+    state: StateDict, target: Mapping[str, Tensor], report: LoadReport, keep: bool
+) -> StateDict:
     """Leave the classifier of other classes out; `keep` it if unnamed classes are as many."""
     head = {key for key in state if key.startswith("head.")}
     if keep and all(key in target and state[key].shape == target[key].shape for key in head):
@@ -123,71 +145,20 @@ def drop_head(state: StateDict, target: StateDict, report: LoadReport, keep: boo
 def refuse_strangers(report: LoadReport) -> None:
     """Raise UserError unless what differs is the classifier, or non-local blocks that are new."""
     missing = [key for key in report.new if not key.startswith("head.") and ".nl" not in key]
-    extra = [key for key in report.ignored if not key.startswith(("head.", "fc."))]
+    extra = [key for key in report.ignored if not key.startswith("head.")]
     if missing or extra:
-        what = f"lacks {missing[0]}" if missing else f"holds {extra[0]}, which the network lacks"
-        count = len(missing) + len(extra)
+        parts = [f"the file lacks {listed(missing, 5)}"] if missing else []
+        parts += [f"the network lacks {listed(extra, 5)}"] if extra else []
         raise UserError(
-            f"{report.source}: another network: the file {what} ({count} such keys); "
-            "use the experiment it came from, or convert it with tools/convert.py"
+            f"{report.source}: another network: {', '.join(parts)}; use the experiment it came from"
         )
 
 
 def read_weights(source: str) -> tuple[StateDict, list[str] | None]:
     """Tensors under our names, and the class names where the file knows them.
 
-    `source` is a path or a torchvision name such as ResNet50_Weights.IMAGENET1K_V1. Raises
-    UserError for a file that is missing, unsafe, damaged or of an unknown format.
+    `source` is a path, a URL or a public name. Raises UserError for a file that is missing, unsafe,
+    damaged or of an unknown format.
     """
-    path = Path(source)
-    if not path.exists() and "_Weights." in source:
-        return rename_torchvision(source, download_torchvision(source)), None
-    saved = read_file(path)
-    if "model" in saved and isinstance(saved["model"], dict):
-        names = saved.get("class_names")
-        return dict(saved["model"]), names
-    if "conv1.weight" in saved and "layer1.0.conv1.weight" in saved:
-        return rename_torchvision(source, saved), None
-    raise UserError(
-        f"{source}: neither an nlnet checkpoint nor a torchvision ResNet; "
-        "convert it first with tools/convert.py"
-    )
-
-
-def read_file(path: Path) -> dict:
-    """A file of torch.save, read without running anything that it holds."""
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; give weights= a path or a torchvision weight name")
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        cause = str(error).splitlines()[0]
-        raise UserError(f"{path}: not a safe or whole PyTorch file ({cause})") from error
-    if not isinstance(saved, dict):
-        raise UserError(f"{path}: holds a {type(saved).__name__}, not a checkpoint")
-    return saved
-
-
-def rename_torchvision(source: str, state: StateDict) -> StateDict:
-    """torchvision's ResNet under our names; its classifier knows ImageNet and is left behind."""
-    renamed: StateDict = {}
-    for key, value in state.items():
-        if key.startswith("fc."):
-            continue
-        name = to_nlnet(key, TORCHVISION)
-        if name is None:
-            raise UserError(f"{source}: {key} is not a key of a bottleneck ResNet")
-        renamed[name] = value
-    return renamed
-
-
-def download_torchvision(name: str) -> StateDict:
-    """ImageNet weights by torchvision's own name, through its cache, checked by their hash."""
-    from torchvision.models import get_weight  # seconds to import, and rarely wanted
-
-    try:
-        return dict(get_weight(name).get_state_dict(progress=True, check_hash=True))
-    except (ValueError, AttributeError) as error:
-        raise UserError(f"weights={name}: torchvision knows no such weights") from error
-    except (OSError, RuntimeError) as error:
-        raise UserError(f"weights={name}: the download failed ({error}); give a file") from error
+    weights = read_weight_file(locate(source))
+    return weights.state, weights.class_names

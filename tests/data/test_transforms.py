@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from nlnet.data.transforms import EvalTransform, JitterCrop, ResizedCrop, TrainTransform
+from nlnet.data.transforms import CROPS, EvalTransform, JitterCrop, ResizedCrop, TrainTransform
 
-CROPS = {"jitter": JitterCrop(32, 40, 64), "resized": ResizedCrop(0.35, 1.0)}
+TRAIN_CROPS = {"jitter": JitterCrop(32, 40, 64), "resized": ResizedCrop(0.35, 1.0)}
 
 
 def gradient(height: int, width: int, num_frames: int = 3) -> np.ndarray:
@@ -20,10 +20,10 @@ def views(transform, frames: np.ndarray, seed: int = 0) -> list[torch.Tensor]:
     return transform(frames, np.random.default_rng(seed))
 
 
-@pytest.mark.parametrize("crop", CROPS)
+@pytest.mark.parametrize("crop", TRAIN_CROPS)
 @pytest.mark.parametrize("shape", [(48, 64), (64, 48), (200, 30), (7, 5)])
 def test_training_view_is_a_square_of_bytes(crop: str, shape: tuple[int, int]):
-    transform = TrainTransform(CROPS[crop], 32, flip=True, color_jitter=0.3)
+    transform = TrainTransform(TRAIN_CROPS[crop], 32, flip=True, color_jitter=0.3)
     for seed in range(20):
         (view,) = views(transform, gradient(*shape), seed)
         assert view.shape == (3, 3, 32, 32)
@@ -31,9 +31,9 @@ def test_training_view_is_a_square_of_bytes(crop: str, shape: tuple[int, int]):
         assert view.is_contiguous()
 
 
-@pytest.mark.parametrize("crop", CROPS)
+@pytest.mark.parametrize("crop", TRAIN_CROPS)
 def test_randomness_comes_from_the_generator_alone(crop: str):
-    transform = TrainTransform(CROPS[crop], 32, flip=True, color_jitter=0.5)
+    transform = TrainTransform(TRAIN_CROPS[crop], 32, flip=True, color_jitter=0.5)
     frames = gradient(60, 80)
     torch.manual_seed(0)
     (first,) = views(transform, frames, 5)
@@ -43,9 +43,9 @@ def test_randomness_comes_from_the_generator_alone(crop: str):
     assert len({views(transform, frames, seed)[0].numpy().tobytes() for seed in range(20)}) > 15
 
 
-@pytest.mark.parametrize("crop", CROPS)
+@pytest.mark.parametrize("crop", TRAIN_CROPS)
 def test_one_draw_serves_all_frames(crop: str):
-    transform = TrainTransform(CROPS[crop], 32, flip=True, color_jitter=0.5)
+    transform = TrainTransform(TRAIN_CROPS[crop], 32, flip=True, color_jitter=0.5)
     still = np.repeat(gradient(60, 80, num_frames=1), 5, axis=0)
     for seed in range(10):
         (view,) = views(transform, still, seed)
@@ -137,3 +137,20 @@ def test_color_jitter_changes_colours_only_within_its_strength():
         (view,) = views(TrainTransform(JitterCrop(32, 32, 32), 32, False, 0.2), grey, seed)
         assert view.unique().numel() == 1
         assert 79 <= view.max().item() <= 121
+
+
+@pytest.mark.parametrize(
+    ("crops", "expected"),  # columns of a 256-crop's left edge in 341: the published offsets
+    [("spread", [0, 42, 85]), ("stepped", [0, 42, 84]), ("ceiled", [0, 43, 85])],
+)
+def test_three_crops_stand_where_the_code_bases_put_them(crops: str, expected: list[int]):
+    columns = np.broadcast_to(np.arange(341, dtype=np.uint16)[None, :], (256, 341))
+    frames = np.stack([columns % 256, columns // 256, np.zeros_like(columns)], axis=2)[None]
+    transform = EvalTransform(256, 256, 3, CROPS[crops])
+    found = []
+    for view in views(transform, frames.astype(np.uint8)):
+        low, high, _ = view[:, 0, 0, 0].tolist()
+        found.append(low + 256 * high)
+    assert found == expected
+    single = views(EvalTransform(256, 256, 1, CROPS[crops]), frames.astype(np.uint8))[0]
+    assert single[0, 0, 0, 0] == expected[1]

@@ -1,0 +1,115 @@
+"""pytorchvideo's own networks: their weights, their answers, and non-local blocks among them."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from nlnet.config import ModelConfig, NonLocalConfig
+from nlnet.errors import UsageError
+from nlnet.model.build import build_model
+from nlnet.model.weights import load_weights
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of the library, while it is imported
+
+CONFIGS = Path(__file__).parents[2] / "configs" / "model" / "pytorchvideo"
+NAMES = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+CLIPS = {"slow_r50": 8, "r2plus1d_r50": 16, "csn_r101": 32, "x3d_m": 16}  # of the hub
+SLOW = {"csn_r101", "r2plus1d_r50"}
+EACH = [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in NAMES]
+
+
+def config(name: str, **settings: Any) -> ModelConfig:
+    tree = OmegaConf.merge(
+        OmegaConf.structured(ModelConfig), OmegaConf.load(CONFIGS / f"{name}.yaml"), settings
+    )
+    cfg = OmegaConf.to_object(tree)
+    assert isinstance(cfg, ModelConfig)
+    return cfg
+
+
+def hub(name: str) -> Any:
+    from pytorchvideo.models import hub
+
+    torch.manual_seed(0)
+    network = getattr(hub, name)(pretrained=False).eval()
+    for key, tensor in network.state_dict().items():
+        if key.endswith("running_var"):
+            tensor.uniform_(0.5, 1.5)
+        elif key.endswith(("norm_c.weight", "running_mean")):
+            tensor.uniform_(0.1, 0.3)
+    return network
+
+
+def test_the_hub_s_networks_have_a_config():
+    assert sorted(CLIPS) == NAMES
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_hub_weights_load_unchanged_and_answer_alike(name: str, tmp_path: Path):
+    theirs = hub(name)
+    torch.save({"model_state": theirs.state_dict()}, tmp_path / "hub.pyth")
+    model = build_model(config(name), 400).eval()
+    report = load_weights(model, str(tmp_path / "hub.pyth"))
+    assert not report.new and not report.ignored and not report.inflated
+    video = torch.randn(1, 3, CLIPS[name], 224, 224)
+    with torch.no_grad():
+        expected = theirs(video)
+        found = model.scores(video) if name in ("r2plus1d_r50", "x3d_m") else model(video)
+    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_blocks_are_put_behind_the_named_residual_blocks(name: str, tmp_path: Path):
+    """At first they change nothing; hub weights leave them new."""
+    places = NonLocalConfig(res3=[1, 3], res4=[0])
+    torch.save({"model_state": hub(name).state_dict()}, tmp_path / "hub.pyth")
+    plain = build_model(config(name, head_window=None), 400).eval()
+    model = build_model(config(name, head_window=None, non_local=places), 400).eval()
+    load_weights(plain, str(tmp_path / "hub.pyth"))
+    report = load_weights(model, str(tmp_path / "hub.pyth"))
+    blocks = {key.split(".theta")[0] for key in report.new if ".theta." in key}
+    assert blocks == {"backbone.res3.nl1", "backbone.res3.nl3", "backbone.res4.nl0"}
+    assert all(".nl" in key for key in report.new)
+    video = torch.randn(1, 3, 4, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(model(video), plain(video))
+    loss = model.train()(video.expand(2, -1, -1, -1, -1)).logsumexp(1).mean()
+    loss.backward()
+    gradient = model.get_parameter("backbone.res4.nl0.norm.weight").grad
+    assert gradient is not None and gradient.abs().sum() > 0
+
+
+def test_an_image_larger_than_the_crop_has_several_windows():
+    model = build_model(config("x3d_m"), 10).eval()
+    with torch.no_grad():
+        assert model.window_logits(torch.randn(1, 3, 4, 256, 256)).shape == (1, 4, 10)
+
+
+def test_keys_of_our_resnets_are_not_silently_left_out():
+    with pytest.raises(UsageError, match=r"model.depth=101 is a key of the ResNets here"):
+        build_model(config("slow_r50", depth=101), 5)
+    with pytest.raises(UsageError, match=r"model.network=slow_r18 is unknown; choose one of"):
+        build_model(ModelConfig(network="slow_r18"), 5)
+    with pytest.raises(UsageError, match="res3 has blocks 0 to 3, not 9"):
+        build_model(config("slow_r50", non_local=NonLocalConfig(res3=[9])), 5)
+
+
+def test_nlnet_never_imports_pytorchvideo():
+    """Not even all of it, the adapter left out; and not a tool that builds another network."""
+    program = (
+        "import pkgutil, importlib, sys, nlnet\n"
+        "names = [m.name for m in pkgutil.walk_packages(nlnet.__path__, 'nlnet.')]\n"
+        "[importlib.import_module(n) for n in names if n != 'nlnet.model.pytorchvideo']\n"
+        "from nlnet.config import ModelConfig\n"
+        "from nlnet.model.build import build_model\n"
+        "build_model(ModelConfig(depth=14, width=8), 3)\n"
+        "assert not [n for n in sys.modules if n.split('.')[0] == 'pytorchvideo']\n"
+        "assert len(names) > 20\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,255 @@
+"""The presets of published networks: what their sources' own settings mean, and their protocols."""
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from nlnet.cli import CONFIG_DIR, to_run
+from nlnet.config import ModelConfig, RunConfig, register_schemas
+from nlnet.model.published import (
+    from_caffe2,
+    from_mmaction2,
+    from_pytorchvideo,
+    from_slowfast,
+)
+from nlnet.model.resnet3d import DEPTHS, STAGES
+
+Tree = dict[str, Any]
+SOURCES = ("caffe2", "slowfast", "mmaction2", "pytorchvideo")
+PRESETS = {
+    source: sorted(path.stem for path in (CONFIG_DIR / "experiment" / source).glob("*.yaml"))
+    for source in SOURCES
+}
+
+
+@cache
+def preset(name: str, *overrides: str) -> RunConfig:
+    register_schemas()
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        return to_run(compose("run", overrides=["data.root=.", f"+experiment={name}", *overrides]))
+
+
+def canonical(model: ModelConfig) -> Tree:
+    """What a network's answer depends on, each pattern written out."""
+    tree: Any = OmegaConf.to_container(OmegaConf.structured(model))
+    counts = dict(zip(STAGES, DEPTHS[model.depth], strict=True))
+    kernels = tree["temporal_kernels"]
+    for stage, count in counts.items():
+        kernels[stage] = [kernels[stage][i % len(kernels[stage])] for i in range(count)]
+    if tree["pool2_kernel"] is None:
+        del tree["pool2_stride"], tree["pool2_padding"]
+    blocks = tree["non_local"]
+    if not any(blocks[stage] for stage in STAGES):
+        del tree["non_local"]
+    elif blocks["pairwise"] != "embedded_gaussian":
+        del blocks["scale"]  # no softmax that could be scaled
+    return tree
+
+
+def from_tree(tree: Tree) -> Tree:
+    merged = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(ModelConfig), tree))
+    assert isinstance(merged, ModelConfig)
+    return canonical(merged)
+
+
+def caffe2_settings(name: str) -> Tree:
+    """The authors' settings, from their scripts and configurations."""
+    words = name.split("_")
+    affine = words[-1] in ("32x4", "128x1")
+    deep = "r101" in words
+    blocks = "nl5" in words
+    arc = {("c2d", False): 1, ("i3d", False): 2, ("c2d", True): 3, ("i3d", True): 4}
+    model = {
+        "MODEL_NAME": "resnet_video_org" if words[-1] in ("32x2", "128x1") else "resnet_video",
+        "DEPTH": 101 if deep else 50,
+        "VIDEO_ARC_CHOICE": arc[words[0], deep],
+        "USE_AFFINE": affine,
+        "BN_INIT_GAMMA": 0.0,
+    }
+    non_local = {
+        "CONV3_NONLOCAL": blocks,
+        "CONV4_NONLOCAL": blocks,
+        "LAYER_MOD": 2,
+        "NO_BIAS": 0,
+        "USE_MAXPOOL": True,
+        "USE_SOFTMAX": True,
+        "USE_SCALE": True,
+        "USE_BN": not affine,
+        "USE_AFFINE": False,
+        "USE_ZERO_INIT_CONV": affine,
+        "BN_INIT_GAMMA": 0.0,
+    }
+    return from_caffe2(model, non_local)
+
+
+def slowfast_settings(name: str) -> Tree:
+    words = name.split("_")
+    arch = "slow_c2d" if "nopool" in words else words[0]
+    depth = 101 if "r101" in words else 50
+    dot = "dot" in words or (arch == "slow" and "nl5" in words)
+    places = [[[]], [[1, 3]], [[1, 3, 5]], [[]]] if "nl5" in words else [[[]]] * 4
+    settings = {
+        "arch": arch,
+        "depth": depth,
+        "nonlocal_location": places,
+        "nonlocal_groups": [[1]] * 4,
+        "nonlocal_instantiation": "dot_product" if dot else "softmax",
+        "nonlocal_pool": [[[1, 2, 2], [1, 2, 2]]] * 4,
+        "num_block_temporal_kernel": [[count] for count in DEPTHS[depth]],
+        "stride_in_1x1": False,
+    }
+    return from_slowfast(settings, int(words[-1].split("x")[0]))
+
+
+ODD = ((0, 0, 0), (0, 1, 0, 1), (0, 1, 0, 1, 0, 1), (0, 0, 0))
+EVEN = ((0, 0, 0), (1, 0, 1, 0), (1, 0, 1, 0, 1, 0), (0, 0, 0))
+I3D = {"conv1_kernel": (5, 7, 7), "conv1_stride_t": 2, "pool1_stride_t": 2}
+I3D |= {"inflate": ((1, 1, 1), (1, 0, 1, 0), (1, 0, 1, 0, 1, 0), (0, 1, 0))}
+MMACTION2: dict[str, Tree] = {
+    "i3d_32x2": {"type": "ResNet3d", **I3D, "zero_init_residual": False},
+    "i3d_heavy_32x2": {
+        "type": "ResNet3d",
+        "conv1_kernel": (5, 7, 7),
+        "conv1_stride_t": 1,
+        "pool1_stride_t": 1,
+        "inflate": (1, 1, 1, 1),
+        "zero_init_residual": False,
+    },
+    "c2d_8x8": {"type": "C2D"},
+    "c2d_16x4": {"type": "C2D"},
+    "c2d_nopool_8x8": {"type": "ResNet"},
+    "c2d_nopool_r101_8x8": {"type": "ResNet", "depth": 101},
+    "slow_4x16": {"type": "ResNet3dSlowOnly"},
+    "slow_8x8": {"type": "ResNet3dSlowOnly"},
+}
+BN3D = {"type": "BN3d", "requires_grad": True}
+for mode in ("gaussian", "embedded_gaussian", "dot_product", "concatenation"):
+    block = {"sub_sample": True, "use_scale": False, "norm_cfg": BN3D, "mode": mode}
+    MMACTION2[f"i3d_nl5_{mode}_32x2"] = {
+        **MMACTION2["i3d_32x2"],
+        "non_local": ODD,
+        "non_local_cfg": block,
+    }
+for clip in ("4x16", "8x8"):
+    block = {"sub_sample": True, "use_scale": True, "norm_cfg": BN3D, "mode": "embedded_gaussian"}
+    MMACTION2[f"slow_nl5_{clip}"] = {
+        "type": "ResNet3dSlowOnly",
+        "non_local": EVEN,
+        "non_local_cfg": block,
+    }
+
+
+def mmaction2_settings(name: str) -> Tree:
+    return from_mmaction2(MMACTION2[name], {"type": "I3DHead", "spatial_type": "avg"})
+
+
+def pytorchvideo_settings(name: str) -> Tree:
+    return from_pytorchvideo({"arch": name.split("_")[0], "depth": 50})
+
+
+SETTINGS = {
+    "caffe2": caffe2_settings,
+    "slowfast": slowfast_settings,
+    "mmaction2": mmaction2_settings,
+    "pytorchvideo": pytorchvideo_settings,
+}
+
+
+@pytest.mark.parametrize(
+    ("source", "name"), [(source, name) for source in SOURCES for name in PRESETS[source]]
+)
+def test_a_preset_is_what_its_source_means(source: str, name: str):
+    run = preset(f"{source}/{name}")
+    assert canonical(run.model) == from_tree(SETTINGS[source](name))
+    frames, stride = (int(number) for number in name.split("_")[-1].split("x"))
+    assert (run.data.clip.num_frames, run.data.clip.frame_stride) == (frames, stride)
+    assert run.data.clip.sampler == source
+
+
+def test_every_network_of_the_table_has_its_preset():
+    clips = ("8x8", "32x2", "32x4", "128x1")
+    networks = [
+        f"{net}{nl}{deep}"
+        for net in ("c2d", "i3d")
+        for nl in ("", "_nl5")
+        for deep in ("", "_r101")
+    ]
+    assert PRESETS["caffe2"] == sorted(f"{net}_{clip}" for net in networks for clip in clips)
+    assert PRESETS["mmaction2"] == sorted(MMACTION2)
+    assert {"c2d_8x8", "c2d_nopool_8x8", "c2d_nl5_8x8", "i3d_8x8", "i3d_nl5_8x8"} <= {
+        *PRESETS["slowfast"]
+    }
+    assert {"slow_8x8", "slow_nl5_8x8", "slow_4x16", "slow_nl5_4x16"} <= {*PRESETS["slowfast"]}
+    assert PRESETS["pytorchvideo"] == ["c2d_8x8", "i3d_8x8", "slow_4x16", "slow_8x8"]
+
+
+PROTOCOLS: Mapping[str, tuple[Any, ...]] = {
+    # sampler, end of the video, head window, average, normalisation, crop, short side, places
+    "caffe2": ("caffe2", "loop", [7, 7], "probabilities", "kinetics", 256, 256, "stepped"),
+    "slowfast": ("slowfast", "hold", [7, 7], "probabilities", "kinetics", 256, 256, "ceiled"),
+    "mmaction2": ("mmaction2", "loop", None, "probabilities", "imagenet", 256, 256, "stepped"),
+    "mmaction2_224": ("mmaction2", "loop", None, "probabilities", "imagenet", 224, 224, "stepped"),
+    "pytorchvideo": ("pytorchvideo", "hold", [7, 7], "logits", "kinetics", 256, 256, "ceiled"),
+}
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_a_protocol_is_its_source_s(name: str):
+    """Ten clips of three crops, as section 5 of each source's description says."""
+    run = preset("i3d", f"protocol={name}")
+    views, clip, model = run.data.test_views, run.data.clip, run.model
+    assert (views.num_clips, views.num_crops) == (10, 3)
+    assert (
+        clip.sampler,
+        clip.short,
+        model.head_window,
+        model.head_average,
+        model.normalization,
+        views.crop_size,
+        views.short_side,
+        views.crops,
+    ) == PROTOCOLS[name]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "batch", "lr", "length", "falls"),
+    [
+        ("paper", 64, 0.01, 400_000, (150_000, 300_000)),
+        ("caffe2", 64, 0.01, 400_000, (150_000, 300_000)),
+        ("caffe2_300k", 64, 0.01, 300_000, (150_000, 250_000)),
+        ("caffe2_4gpu_600k", 32, 0.005, 600_000, (300_000, 500_000)),
+        ("caffe2_4gpu_300k", 32, 0.005, 300_000, (150_000, 250_000)),
+        ("caffe2_affine", 16, 0.0025, 400_000, (150_000, 300_000)),
+        ("slowfast_imagenet", 64, 0.01, 118, (44, 88)),
+        ("mmaction2", 64, 0.01, 100, (40, 80)),
+        ("charades", 8, 0.00125, 200_000, (75_000, 150_000)),
+    ],
+)
+def test_a_recipe_falls_where_its_source_does(
+    recipe: str, batch: int, lr: float, length: int, falls: tuple[int, ...]
+):
+    run: Any = preset("i3d", f"recipe={recipe}")
+    assert (run.data.batch_size, run.optim.lr) == (batch, lr)
+    assert (run.trainer.max_steps or run.trainer.epochs) == length
+    assert [share * length for share in run.schedule.milestones] == pytest.approx(falls)
+    assert run.optim.momentum == 0.9 and run.optim.weight_decay == 1e-4
+    assert run.optim.nesterov is (recipe != "mmaction2")
+    assert run.optim.decay_norm is (recipe == "mmaction2")
+
+
+def test_slowfast_from_scratch_is_a_warmed_up_cosine():
+    run: Any = preset("i3d", "recipe=slowfast_scratch")
+    assert (run.trainer.epochs, run.data.batch_size, run.optim.lr) == (196, 64, 0.1)
+    assert run.schedule.warmup == 34 and run.schedule.floor == 0
+    assert run.schedule.warmup_start * run.optim.lr == pytest.approx(0.01)
+
+
+def test_charades_has_several_labels_a_video():
+    run = preset("caffe2/i3d_nl5_r101_128x1", "recipe=charades")
+    assert run.model.activation == "sigmoid"
+    assert run.model.norm == "affine" and run.model.non_local.norm == "none"
+    assert run.data.test_views.short_side == 320

@@ -1,0 +1,145 @@
+"""Convert a file of weights between nlnet and the code bases that published such networks.
+
+Reading is safe whatever the file holds; nothing in it is run. Every key must find its place: what
+is left over is listed, and nothing is written.
+"""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from hydra import compose, initialize_config_dir
+
+import nlnet
+from nlnet.cli import CONFIG_DIR, run_tool, to_run
+from nlnet.config import RunConfig, parse_run, register_schemas, run_text
+from nlnet.errors import UserError, choose
+from nlnet.model.build import build_model
+from nlnet.model.convert import REWRITES, express
+from nlnet.model.formats import CODE_BASES, FORMATS, format_for
+from nlnet.model.public_weights import locate
+from nlnet.model.weight_files import (
+    NLNET,
+    WeightFile,
+    read_weight_file,
+    write_foreign,
+    write_nlnet,
+)
+from nlnet.model.weights import INFLATIONS, match
+
+EXAMPLES = """\
+Examples:
+  python tools/convert.py i3d_nonlocal_8x8_IN_pretrain_400k.pkl i3d_nl5.pt
+  python tools/convert.py caffe2/i3d_nonlocal_8x8 i3d_nl5.pyth --to slowfast
+  python tools/convert.py torchvision/resnet50 i3d.pt --experiment caffe2/i3d_8x8
+
+SRC is a path, a URL or a public name; nlnet's own tools take such files as weights=SRC, too.
+Rewritings of --rewrite keep a network's answer: fold_norms and unfold_norms (batch norm, fixed
+affine map), fold_out_bias and add_out_bias (the bias of W_z in the running mean behind it),
+scale_theta and unscale_theta (for blocks that scale their softmax, and that do not).
+"""
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    bases = ", ".join((NLNET, *CODE_BASES))
+    parser.add_argument("source", metavar="SRC", help="a path, a URL or a public name")
+    parser.add_argument("target", metavar="DST", type=Path, help="the file to write")
+    parser.add_argument("--from", dest="from_", metavar="FORMAT", help=f"recognised; or {bases}")
+    parser.add_argument("--to", default=NLNET, metavar="FORMAT", help="nlnet, or one of the same")
+    parser.add_argument(
+        "--experiment",
+        metavar="NAME",
+        help="the network that DST is for, a file of configs/experiment: kernels without time are "
+        "inflated, norms and biases rewritten, and every key is checked",
+    )
+    parser.add_argument(
+        "--inflation", default="mean", metavar="RULE", help=f"{' or '.join(INFLATIONS)}"
+    )
+    parser.add_argument(
+        "--rewrite",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help=f"in this order: {', '.join(REWRITES)}",
+    )
+    return parser.parse_args()
+
+
+def compose_run(experiment: str) -> RunConfig:
+    """The configuration of an experiment; its data are not looked at."""
+    register_schemas()
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        return to_run(compose("run", overrides=["data.root=.", f"+experiment={experiment}"]))
+
+
+def convert(args: argparse.Namespace) -> None:
+    """Read, rewrite, write, and say what was done."""
+    choose("--to", args.to, dict.fromkeys((NLNET, *CODE_BASES)))
+    weights = read_weight_file(locate(args.source), args.from_)
+    print(f"{args.source}: {len(weights.state)} tensors, {weights.form or NLNET}")
+    for name in args.rewrite:
+        state = choose("--rewrite", name, REWRITES)(weights.state)
+        weights = replace(weights, state=state, config=None)  # of the network as it was
+    run = None if weights.config is None else parse_run(weights.config, args.source)
+    if args.experiment is not None:
+        run = compose_run(args.experiment)
+        classes = len(weights.state.get("head.fc.weight", [0]))
+        with torch.device("meta"):
+            target = build_model(run.model, classes).state_dict()
+        state, report = match(weights, target, args.source, inflation=args.inflation)
+        weights = WeightFile(state, config=run_text(run), class_names=weights.class_names)
+        print(report.summary())
+    if args.to == NLNET:
+        write_nlnet(args.target, weights, made_by(args.source))
+        print(f"{args.target}: {len(weights.state)} tensors, {NLNET}")
+    else:
+        form = target_form(args.to, weights, run)
+        long = any(tensor.dim() == 5 and tensor.shape[2] > 1 for tensor in weights.state.values())
+        frames = (long or weights.frame_kernels) and not FORMATS[form].images
+        count = write_foreign(args.target, express(weights.state, form), form, frame_kernels=frames)
+        print(f"{args.target}: {count} tensors, {form}")
+        note_padding(form, weights, run)
+
+
+def target_form(code_base: str, weights: WeightFile, run: RunConfig | None) -> str:
+    """Which of a code base's formats holds this network; raises UserError where none does."""
+    if run is not None:
+        non_local = run.model.non_local
+        if non_local.axes != "spacetime":
+            raise UserError(f"{code_base} has no blocks of model.non_local.axes={non_local.axes}")
+        pools = run.model.pool2_kernel is not None
+        return format_for(code_base, weights.state, non_local.subsample, pools)
+    if weights.form is None:
+        return format_for(code_base, weights.state, None, None)
+    form = FORMATS[weights.form]
+    if form.code_base == code_base:
+        return weights.form
+    # Of the places that a code base knows, the one that its settings name first.
+    places = form.blocks.subsample if form.blocks is not None else frozenset[str]()
+    place = next((place for place in ("input", "embedded", "none") if place in places), None)
+    return format_for(code_base, weights.state, place, form.pools)
+
+
+def note_padding(form: str, weights: WeightFile, run: RunConfig | None) -> None:
+    """Say where the same tensors make another network: the border of pool1 is in no tensor."""
+    here = FORMATS[weights.form].pool1_padding if weights.form is not None else None
+    if run is not None:
+        here = run.model.pool1_padding[-1]
+    there = FORMATS[form].pool1_padding
+    if None not in (here, there) and here != there:
+        print(
+            f"note: pool1 is padded by {here} here and by {there} in {FORMATS[form].code_base}: "
+            "its answers differ slightly unless that is changed there"
+        )
+
+
+def made_by(source: str) -> dict[str, str]:
+    return {"source": source, "nlnet": nlnet.__version__, "torch": str(torch.__version__)}
+
+
+if __name__ == "__main__":
+    run_tool(lambda: convert(arguments()))

@@ -1,0 +1,53 @@
+"""Measure this installation against its peers: ratios in one run, on this machine.
+
+Examples:
+  python tools/benchmark.py bench=ops
+  python tools/benchmark.py bench=ops quick=true json=ops.json
+  python tools/benchmark.py bench=step +experiment=i3d_nl5
+
+ops: time and memory of the non-local operations, against the naive form and pytorchvideo's.
+step: clips per second and memory of a whole training step of an experiment.
+Tables and pictures go to benchmarks/ (out=FOLDER). OMP_NUM_THREADS sets the threads.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import bench_ops
+import bench_step
+import hydra
+from measure import Report, machine
+from omegaconf import DictConfig
+
+from nlnet.cli import run_tool, to_run
+from nlnet.config import BenchmarkConfig, register_schemas
+from nlnet.errors import choose
+
+BENCHES: dict[str, Callable[[BenchmarkConfig], Report]] = {
+    "ops": bench_ops.measure,
+    "step": bench_step.measure,
+}
+
+
+@hydra.main(version_base="1.3", config_path="../configs", config_name="benchmark")
+def main(cfg: DictConfig) -> None:
+    run: BenchmarkConfig = to_run(cfg)
+    measure = choose("bench", run.bench, BENCHES)
+    facts = machine()
+    report = measure(run)
+    text = f"{', '.join(f'{name} {fact}' for name, fact in facts.items())}\n\n{report.markdown}\n"
+    print(text)
+    folder = Path(run.out)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{run.bench}.md").write_text(text)
+    for name, picture in report.pictures.items():
+        (folder / name).write_text(picture)
+    if run.json is not None:
+        numbers = {"machine": facts, **report.numbers}
+        Path(run.json).write_text(json.dumps(numbers, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    register_schemas()
+    run_tool(main, __doc__)

@@ -1,0 +1,62 @@
+"""The pairwise functions as public code computes them: the N x M affinity in memory.
+
+What the benchmark compares with. In float32, in the order of the equations, with the batched
+products that a careful author would write; concatenation adds two scalars per pair instead of
+making a vector of 2 d for each.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nlnet.model.non_local.pairwise import (
+    Concatenation,
+    Disentangled,
+    DotProduct,
+    EmbeddedGaussian,
+    Gaussian,
+    Maps,
+    Pairwise,
+)
+
+
+class NaiveGaussian(Gaussian):
+    def forward(self, maps: Maps) -> Tensor:
+        return attention(maps.theta, maps.phi, maps.g)
+
+
+class NaiveEmbeddedGaussian(EmbeddedGaussian):
+    def forward(self, maps: Maps) -> Tensor:
+        return attention(maps.theta * self.scale, maps.phi, maps.g)
+
+
+class NaiveDotProduct(DotProduct):
+    def forward(self, maps: Maps) -> Tensor:
+        return maps.theta @ maps.phi.mT / maps.phi.shape[1] @ maps.g
+
+
+class NaiveConcatenation(Concatenation):
+    def forward(self, maps: Maps) -> Tensor:
+        return F.relu(maps.theta + maps.phi.mT) / maps.phi.shape[1] @ maps.g
+
+
+class NaiveDisentangled(Disentangled):
+    def forward(self, maps: Maps) -> Tensor:
+        assert maps.mask is not None
+        theta = maps.theta - maps.theta.mean(dim=1, keepdim=True)
+        phi = maps.phi - maps.phi.mean(dim=1, keepdim=True)
+        unary = torch.softmax(maps.mask, dim=1).unsqueeze(1) @ maps.g
+        return attention(theta * (self.scale / self.temperature), phi, maps.g) + unary
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return torch.softmax(q @ k.mT, dim=2) @ v
+
+
+NAIVE: dict[str, type[Pairwise]] = {
+    "gaussian": NaiveGaussian,
+    "embedded_gaussian": NaiveEmbeddedGaussian,
+    "dot_product": NaiveDotProduct,
+    "concatenation": NaiveConcatenation,
+    "disentangled": NaiveDisentangled,
+}

@@ -1,0 +1,79 @@
+"""Curves on logarithmic axes as an SVG text; a plotting library is no dependency."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from math import ceil, floor, log10
+
+COLORS = ("#4c72b0", "#dd8452", "#55a868", "#c44e52", "#8172b3", "#937860")
+WIDTH, HEIGHT = 760, 440
+LEFT, RIGHT, TOP, BOTTOM = 70, 220, 20, 50  # margins
+
+
+@dataclass
+class Curve:
+    """Points (x, y), both positive; `color` counts through COLORS."""
+
+    name: str
+    points: list[tuple[float, float]]
+    color: int = 0
+    dashed: bool = False
+
+
+def log_log(curves: list[Curve], x_label: str, y_label: str) -> str:
+    """The curves with decades as grid lines and a legend at the right."""
+    x = scale([p[0] for c in curves for p in c.points], LEFT, WIDTH - RIGHT)
+    y = scale([p[1] for c in curves for p in c.points], HEIGHT - BOTTOM, TOP)
+    parts = [*grid(x, y), *labels(x_label, y_label)]
+    for i, curve in enumerate(curves):
+        style = f'stroke="{COLORS[curve.color % len(COLORS)]}" fill="none" stroke-width="2"'
+        if curve.dashed:
+            style += ' stroke-dasharray="5 4"'
+        path = " ".join(f"{x.place(a):.1f},{y.place(b):.1f}" for a, b in curve.points)
+        parts.append(f'<polyline points="{path}" {style}/>')
+        start, line = WIDTH - RIGHT + 14, TOP + 10 + 18 * i
+        parts.append(f'<line x1="{start}" y1="{line}" x2="{start + 26}" y2="{line}" {style}/>')
+        parts.append(f'<text x="{start + 32}" y="{line + 4}">{curve.name}</text>')
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" '
+        'font-family="sans-serif" font-size="12"><rect width="100%" height="100%" fill="white"/>'
+    )
+    return "\n".join([head, *parts, "</svg>", ""])
+
+
+@dataclass
+class Axis:
+    place: Callable[[float], float]  # value -> pixel
+    decades: list[int]  # exponents of 10
+
+
+def scale(values: Iterable[float], first: float, last: float) -> Axis:
+    """Whole decades around the values, over the pixels from `first` to `last`."""
+    logs = [log10(value) for value in values]
+    low, high = floor(min(logs)), max(ceil(max(logs)), floor(min(logs)) + 1)
+    step = (last - first) / (high - low)
+    return Axis(lambda value: first + step * (log10(value) - low), list(range(low, high + 1)))
+
+
+def grid(x: Axis, y: Axis) -> list[str]:
+    bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
+    lines = []
+    for exponent in x.decades:
+        a = x.place(10.0**exponent)
+        lines.append(f'<path d="M{a:.1f} {TOP}V{bottom}" stroke="#ddd"/>')
+        lines.append(
+            f'<text x="{a:.1f}" y="{bottom + 18}" text-anchor="middle">1e{exponent}</text>'
+        )
+    for exponent in y.decades:
+        b = y.place(10.0**exponent)
+        lines.append(f'<path d="M{LEFT} {b:.1f}H{right}" stroke="#ddd"/>')
+        lines.append(f'<text x="{LEFT - 8}" y="{b + 4:.1f}" text-anchor="end">1e{exponent}</text>')
+    return lines
+
+
+def labels(x_label: str, y_label: str) -> list[str]:
+    middle = (TOP + HEIGHT - BOTTOM) / 2
+    across = (LEFT + WIDTH - RIGHT) / 2
+    return [
+        f'<text x="{across}" y="{HEIGHT - 10}" text-anchor="middle">{x_label}</text>',
+        f'<text transform="translate(16 {middle}) rotate(-90)" text-anchor="middle">{y_label}</text>',
+    ]

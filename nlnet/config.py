@@ -35,6 +35,16 @@ class StageFrames:
 
 
 @dataclass
+class StageSizes:
+    """A size (t, h, w) for one stage alone; null is what holds for all of them."""
+
+    res2: list[int] | None = None
+    res3: list[int] | None = None
+    res4: list[int] | None = None
+    res5: list[int] | None = None
+
+
+@dataclass
 class NonLocalConfig:
     """Where non-local blocks stand and what they compute."""
 
@@ -49,6 +59,7 @@ class NonLocalConfig:
     group_frames: StageFrames = field(default_factory=StageFrames)
     subsample: str = "input"  # max-pool of the keys: none, input (before phi, g), embedded (after)
     subsample_kernel: list[int] = field(default_factory=lambda: [1, 2, 2])  # and stride, (t, h, w)
+    stage_subsample_kernel: StageSizes = field(default_factory=StageSizes)
     scale: bool = True  # multiply softmax logits by d^-0.5
     temperature: float = 1.0  # divides the logits of the disentangled pairwise term
     ratio: float = 0.5  # inner channels d over block channels C
@@ -268,6 +279,7 @@ class BenchmarkConfig(RunConfig):
     """tools/benchmark.py: what to measure, and where to write it."""
 
     bench: str = "ops"  # ops or step: a name in tools/benchmark.py's BENCHES
+    batch: int | None = None  # clips of bench=step; null is 2 on a CPU and 32 on a GPU
     quick: bool = False  # a minute's version: fewer shapes, fewer repetitions
     json: str | None = None  # a file for every number, beside the tables
     out: str = "benchmarks"  # folder of tables and pictures

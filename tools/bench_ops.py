@@ -5,6 +5,7 @@ each. The peers are the naive form of tools/naive.py and pytorchvideo's NonLocal
 """
 
 import multiprocessing
+import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -24,6 +25,10 @@ from nlnet.model.non_local.block import NonLocalBlock, Output, Subsample
 from nlnet.model.non_local.pairwise import PAIRWISE, Maps, Pairwise
 
 PEER = {"embedded_gaussian": "softmax", "dot_product": "dot_product"}  # pytorchvideo has two
+FRESH_PROCESS = {
+    "MALLOC_MMAP_THRESHOLD_": str(2**16),  # freed tensors go back to the system at once
+    "PYTHONWARNINGS": "ignore::FutureWarning",  # of pytorchvideo's import
+}
 LARGEST_NAIVE = 2**28  # pairs of positions, 1 GB for each affinity; above, it is not tried
 
 
@@ -55,7 +60,7 @@ SHAPES = [
     for pooled in (True, False)
 ]
 GROWTH = [Shape(512, frames, 28, pooled=True) for frames in (1, 2, 4, 8, 16, 32, 64)]
-LARGEST = GROWTH[-1]
+REMEMBERED = [SHAPES[1], SHAPES[4], SHAPES[5], SHAPES[11], GROWTH[-1]]  # memory is measured
 
 
 def measure(run: BenchmarkConfig) -> Report:
@@ -63,7 +68,7 @@ def measure(run: BenchmarkConfig) -> Report:
     device = pick_device(run.dist.device)
     shapes = [shape for shape in SHAPES if shape.frames == 4] if run.quick else SHAPES
     growing = GROWTH[:3] if run.quick else GROWTH
-    remembered = SHAPES[1:2] if run.quick else [*(s for s in SHAPES if s.frames != 8), LARGEST]
+    remembered = SHAPES[1:2] if run.quick else REMEMBERED
     memory = [memory_row(shape, device) for shape in remembered]
     operations = [operation_row(shape, device, run.quick) for shape in shapes]
     blocks = [block_row(shape, device, run.quick) for shape in shapes]
@@ -111,21 +116,21 @@ def block_row(shape: Shape, device: torch.device, quick: bool) -> Row:
 
 
 def growth_row(shape: Shape, device: torch.device) -> Row:
-    """Seconds of each function in both forms, at one size; None where the naive one is too large."""
+    """Seconds of each function in both forms, at one size; the naive form while it fits."""
     row: Row = {"N": shape.queries, "M": shape.keys}
     for name in NAIVE:
         inner = shape.channels // 2
         calls = {"ours": pairwise_step(PAIRWISE[name](inner), shape, device)}
         if shape.queries * shape.keys <= LARGEST_NAIVE:
             calls["naive"] = pairwise_step(NAIVE[name](inner), shape, device)
-        row[name] = interleaved(calls, repeats=3 if shape.queries > 20_000 else 5)
+        row[name] = interleaved(calls, repeats=1 if shape.queries > 20_000 else 5)
     return row
 
 
 def repeats(shape: Shape, quick: bool) -> int:
     """More calls of what takes little time."""
     most = 5 if quick else 15
-    return most if shape.queries * shape.keys < 2**24 else most // 3
+    return most if shape.queries * shape.keys < 2**24 else most // 5
 
 
 def pairwise_step(pairwise: Pairwise, shape: Shape, device: torch.device) -> Callable[[], object]:
@@ -198,6 +203,7 @@ def memory_row(shape: Shape, device: torch.device) -> Row:
 
 
 def in_fresh_process(form: str, name: str, shape: Shape, device: torch.device) -> int:
+    os.environ.update(FRESH_PROCESS)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         threads = torch.get_num_threads()
@@ -207,8 +213,8 @@ def in_fresh_process(form: str, name: str, shape: Shape, device: torch.device) -
 def peak_bytes(form: str, name: str, shape: Shape, device: str, threads: int) -> int:
     """What one training step of a block needs above what the process held before it."""
     torch.set_num_threads(threads)
-    small = Shape(shape.channels, 1, 4, shape.pooled)
-    block_step(BLOCKS[form](name, small), small, torch.device(device))()  # loads libraries
+    small = SHAPES[1]  # large enough to load every library that the shape may need
+    block_step(BLOCKS[form](name, small), small, torch.device(device))()
     step = block_step(BLOCKS[form](name, shape), shape, torch.device(device))
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats()

@@ -11,6 +11,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -63,8 +64,8 @@ def measure(run: BenchmarkConfig) -> Report:
     """Time and memory of the run's network and the peer's, in training and in evaluation."""
     device = pick_device(run.dist.device)
     build_peer(run, NUM_CLASSES)  # a layout that it lacks ends here
-    batch = 2 if device.type == "cpu" else 32
-    repeats = 2 if run.quick else 7
+    batch = run.batch or (2 if device.type == "cpu" else 32)
+    repeats = 2 if run.quick else 5
     groups = contenders(run, device)
     rows = [row for group in groups for row in compete(group, run, batch, repeats)]
     costs = cost(run)
@@ -101,7 +102,6 @@ def contenders(run: BenchmarkConfig, device: torch.device) -> list[list[Contende
     def ours(name: str, training: bool, precision: str = full, **levers: Any) -> Contender:
         return Contender(name, training, precision, replace(cfg, **levers))
 
-    every = list(STAGES)
     main = [peer(True), ours("nlnet", True)]
     evaluation = [
         peer(False),
@@ -111,7 +111,8 @@ def contenders(run: BenchmarkConfig, device: torch.device) -> list[list[Contende
     if low_precision(device):
         main += [peer(True, "bf16"), ours("nlnet bf16", True, "bf16")]
         evaluation += [peer(False, "bf16"), ours("nlnet bf16", False, "bf16")]
-    main.append(ours("nlnet, all stages checkpointed", True, checkpoint_stages=every))
+    least = {"checkpoint_stages": list(STAGES), "keep_memory": False}
+    main.append(ours("nlnet, all stages checkpointed, least memory", True, **least))
     if run.quick:
         return [main, evaluation]
     levers = [ours(f"nlnet, + {name}", True, **set_to) for name, set_to in LEVERS.items()]
@@ -278,7 +279,7 @@ def cost(run: BenchmarkConfig) -> dict[str, float]:
     The stem has no gradient of its input, so its share counts twice only.
     """
     clip = run.data.clip
-    stages = describe(build_model(run.model, NUM_CLASSES), clip.num_frames, clip.crop_size)
+    stages = describe(partial(build_model, run.model, NUM_CLASSES), clip.num_frames, clip.crop_size)
     forward = 2 * sum(stage.multiply_adds for stage in stages)
     stem = 2 * next(stage for stage in stages if stage.name == "conv1").multiply_adds
     return {"evaluation": forward, "training": 3 * forward - stem}

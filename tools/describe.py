@@ -11,6 +11,7 @@ multiplication with its addition; published tables call it a FLOP.
 
 import json
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import hydra
@@ -53,7 +54,7 @@ def table(stages: list[Stage]) -> str:
 def main(cfg: DictConfig) -> None:
     run: DescribeConfig = to_run(cfg)
     clip = run.data.clip
-    stages = describe(build_model(run.model, NUM_CLASSES), clip.num_frames, clip.crop_size)
+    stages = describe(partial(build_model, run.model, NUM_CLASSES), clip.num_frames, clip.crop_size)
     print(f"{run.name}: {clip.num_frames} x {clip.crop_size} x {clip.crop_size}, batch 1, float32")
     print(table(stages))
     if run.json is not None:

@@ -28,6 +28,7 @@ from nlnet.distributed import is_main, pick_device, process_group, rank, world_s
 from nlnet.errors import UsageError, UserError
 from nlnet.model.build import build_model
 from nlnet.model.folding import fold_norms
+from nlnet.model.public_weights import locate
 from nlnet.model.weights import load_weights, read_weights
 from nlnet.trainer.allocator import keep_freed_memory
 from nlnet.trainer.build import build_precision
@@ -151,7 +152,7 @@ def write_results(
 def main(cfg: DictConfig) -> float:
     run: RunConfig = to_run(cfg)
     out_dir = Path(HydraConfig.get().runtime.output_dir)
-    weights_of(run)
+    locate(weights_of(run))  # downloaded once, before there are ranks
     if is_rank() or run.dist.num_procs == 1:
         return evaluate_run(run, out_dir)
     config = out_dir / "config.yaml"

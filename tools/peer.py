@@ -67,6 +67,7 @@ def refuse_other_layouts(cfg: ModelConfig) -> None:
     """Raise UserError for what `create_resnet` and `create_nonlocal` do not have."""
     attention = cfg.non_local
     theirs = {
+        "model.network": (cfg.network, ("resnet",)),
         "model.depth": (cfg.depth, (50, 101, 152)),
         "model.width": (cfg.width, (64,)),
         "model.inflate_conv": (cfg.inflate_conv, ("a",)),

@@ -75,5 +75,6 @@ def labels(x_label: str, y_label: str) -> list[str]:
     across = (LEFT + WIDTH - RIGHT) / 2
     return [
         f'<text x="{across}" y="{HEIGHT - 10}" text-anchor="middle">{x_label}</text>',
-        f'<text transform="translate(16 {middle}) rotate(-90)" text-anchor="middle">{y_label}</text>',
+        f'<text transform="translate(16 {middle}) rotate(-90)" text-anchor="middle">'
+        f"{y_label}</text>",
     ]

@@ -31,6 +31,7 @@ from nlnet.errors import UsageError
 from nlnet.model.build import build_model
 from nlnet.model.classifier import VideoClassifier
 from nlnet.model.memory import save_memory
+from nlnet.model.public_weights import locate
 from nlnet.model.weights import load_weights
 from nlnet.trainer.allocator import keep_freed_memory
 from nlnet.trainer.build import (
@@ -153,6 +154,8 @@ def check(run: RunConfig) -> None:
     with torch.device("meta"):
         model = build_model(run.model, num_classes=2)
     freeze(model, run.trainer.freeze)
+    if run.weights is not None:
+        locate(run.weights)  # downloaded once, before there are ranks
     if run.trainer.compile and run.trainer.checkpoint_stages:
         raise UsageError(
             "trainer.checkpoint_stages: a compiled network chooses by itself what it computes "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -31,11 +31,10 @@ EVERY_NETWORK = {  # keys of ModelConfig that networks of pytorchvideo read, too
 def build_model(cfg: ModelConfig, num_classes: int) -> VideoClassifier:
     """The network that the config describes, with random weights, for `num_classes` classes."""
     backbone, head = build_parts(cfg, num_classes)
-    group_frames: dict[str, int | None] = asdict(cfg.non_local.group_frames)
     insert_non_local(
         backbone,
         placement(cfg.non_local),
-        lambda stage, channels: build_block(cfg.non_local, channels, group_frames[stage]),
+        lambda stage, channels: build_stage_block(cfg.non_local, channels, stage),
     )
     return VideoClassifier(
         backbone,
@@ -89,6 +88,14 @@ def build_resnet(cfg: ModelConfig) -> ResNet3d:
         norm=cfg.norm,
         zero_init_residual=cfg.zero_init_residual,
     )
+
+
+def build_stage_block(cfg: NonLocalConfig, channels: int, stage: str) -> nn.Module:
+    """A block with what the config says for this stage alone."""
+    group_frames: dict[str, int | None] = asdict(cfg.group_frames)
+    kernels: dict[str, list[int] | None] = asdict(cfg.stage_subsample_kernel)
+    kernel = kernels[stage] or cfg.subsample_kernel
+    return build_block(replace(cfg, subsample_kernel=kernel), channels, group_frames[stage])
 
 
 def placement(cfg: NonLocalConfig) -> dict[str, list[int]]:

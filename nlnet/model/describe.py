@@ -29,17 +29,18 @@ class Stage:
     non_local: list[str] = field(default_factory=list)
 
 
-def describe(model: VideoClassifier, num_frames: int, crop_size: int) -> list[Stage]:
-    """Lead one clip of the given size through a network, without computing it, and count.
+def describe(build: Callable[[], VideoClassifier], num_frames: int, crop_size: int) -> list[Stage]:
+    """Build a network and lead one clip of the given size through it, without numbers, and count.
 
     Multiply-adds are those of convolutions, linear maps and pairwise sums by their definition,
     N M (d + e), as published tables count them, whatever way they are computed in. The memory is
     what autograd keeps for the backward pass of one clip in float32.
     """
     stages = {name: Stage(name) for name in PARTS}
-    model.train()
-    # Sizes and types of CPU tensors, and no numbers in them: nothing is computed.
+    # Sizes and types of CPU tensors, and no numbers in them: no memory, and nothing is computed.
     with FakeTensorMode(allow_non_fake_inputs=True):
+        model = build()
+        model.train()
         video = torch.empty(1, 3, num_frames, crop_size, crop_size)
         with observed(model, stages), kept_bytes(model, stages):
             model(video)

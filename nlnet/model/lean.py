@@ -1,9 +1,10 @@
-"""A convolution between norms that keeps one map for its backward pass.
+"""Convolutions and pools behind norms that keep one map for their backward pass.
 
-y = norm_out(w * relu(norm_in(x))). Autograd alone keeps x, the input of the convolution and its
-output; here x is kept, and the rest computed from it again: an affine map and, where there is a
-norm_out, one convolution. In channels_last_3d the gradient of the weights is a matrix product,
-or that of the contiguous form: oneDNN's own takes 1.3 to 5 times as long there.
+y = norm_out(w * relu(norm_in(x))), and the same with a max pool for the convolution. Autograd
+alone keeps x, the input of the convolution and its output, or the indices of the pool. Here x is
+kept, and the rest computed from it again: an affine map, the pool and, where there is a norm_out,
+one convolution. In channels_last_3d the gradient of the weights is a matrix product, or that of
+the contiguous form: oneDNN's own takes 1.3 to 5 times as long there.
 Shapes: maps (B, C, T, H, W), weights (C_out, C_in, t, h, w).
 """
 
@@ -44,7 +45,8 @@ def lean_convolution(
     otherwise goes the plain way, and so do compiled networks, whose compiler recomputes by itself.
     """
     norms = [norm for norm in (norm_in, norm_out) if norm is not None]
-    if not (_trains_on_cpu(x, conv) and all(_follows_batch(norm) for norm in norms)):
+    learns = x.dtype == conv.weight.dtype and conv.weight.requires_grad
+    if not (learns and _trains_on_cpu(x) and all(_follows_batch(norm) for norm in norms)):
         return plain_convolution(x, conv, norm_in=norm_in, norm_out=norm_out)
     return _LeanConvolution.apply(
         x,
@@ -55,11 +57,23 @@ def lean_convolution(
     )
 
 
-def _trains_on_cpu(x: Tensor, conv: nn.Conv3d) -> bool:
+def plain_pool(x: Tensor, pool: nn.Module, *, norm_in: nn.Module | None = None) -> Tensor:
+    """pool(relu(norm_in(x))); a norm that is None is left out with its ReLU."""
+    return pool(x if norm_in is None else F.relu(norm_in(x), inplace=True))
+
+
+def lean_pool(x: Tensor, pool: nn.Module, *, norm_in: nn.Module | None = None) -> Tensor:
+    """`plain_pool` with the same numbers and a backward pass that keeps only x."""
+    follows = norm_in is None or _follows_batch(norm_in)
+    if not (isinstance(pool, nn.MaxPool3d) and x.requires_grad and _trains_on_cpu(x) and follows):
+        return plain_pool(x, pool, norm_in=norm_in)
+    affine = (None, None) if norm_in is None else (norm_in.weight, norm_in.bias)
+    return _LeanPool.apply(x, *affine, (pool, norm_in))
+
+
+def _trains_on_cpu(x: Tensor) -> bool:
     return (
         x.device.type == "cpu"
-        and x.dtype == conv.weight.dtype
-        and conv.weight.requires_grad
         and torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
@@ -118,6 +132,38 @@ class _LeanConvolution(torch.autograd.Function):
             moments = mean_in, rstd_in, norm_in.eps
             dx, dweight_in, dbias_in = normalize_backward(dx, x, weight_in, *moments)
         return dx, dweight, dweight_in, dbias_in, dweight_out, dbias_out, None
+
+
+class _LeanPool(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        modules: tuple[nn.MaxPool3d, nn.BatchNorm3d | None],
+    ) -> Tensor:
+        pool, norm = modules
+        z, mean, rstd = (x, None, None) if norm is None else normalize(x, norm)
+        if norm is not None:
+            z.relu_()
+        ctx.save_for_backward(x, weight, bias, mean, rstd)
+        ctx.modules = modules
+        return pool(z)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, bias, mean, rstd = ctx.saved_tensors
+        pool, norm = ctx.modules
+        z = x if norm is None else renormalize(x, weight, bias, mean, rstd).relu_()
+        window = pool.kernel_size, pool.stride, pool.padding, (1, 1, 1)
+        indices = aten.max_pool3d_with_indices(z, *window)[1]
+        dx = aten.max_pool3d_with_indices_backward(dy, z, *window, False, indices)
+        if norm is None:
+            return dx, None, None, None
+        dx = aten.threshold_backward(dx, z, 0)
+        return *normalize_backward(dx, x, weight, mean, rstd, norm.eps), None
 
 
 def normalize(x: Tensor, norm: nn.BatchNorm3d) -> tuple[Tensor, Tensor, Tensor]:

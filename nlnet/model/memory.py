@@ -11,17 +11,17 @@ from torch.utils.checkpoint import checkpoint
 
 from nlnet.errors import choose
 from nlnet.model.classifier import VideoClassifier
-from nlnet.model.resnet3d import STAGES, Bottleneck
+from nlnet.model.resnet3d import STAGES, Bottleneck, ResNet3d
 
 
 def save_memory(model: VideoClassifier, *, lean: bool, checkpoint_stages: Sequence[str]) -> None:
     """Prepare a network for training; its numbers and the names of its weights stay.
 
-    `lean` residual blocks keep one map per convolution (nlnet.model.lean); of the stages that are
-    named, res2 to res5, only the input of each block is kept. Raises UsageError for other names.
+    A `lean` ResNet keeps one map per convolution (nlnet.model.lean); of the stages that are named,
+    res2 to res5, only the input of each block is kept. Raises UsageError for other names.
     """
     for module in model.modules():
-        if isinstance(module, Bottleneck):
+        if isinstance(module, (Bottleneck, ResNet3d)):
             module.lean = lean
     known = {stage: stage for stage in STAGES}
     for name in checkpoint_stages:

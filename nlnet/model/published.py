@@ -131,13 +131,12 @@ def slowfast_blocks(settings: Settings, frames: int, pools: bool) -> Tree:
     places = per_stage(settings["nonlocal_location"])
     groups = per_stage(settings["nonlocal_groups"])
     kernels = {
-        tuple(kernel or (1, 1, 1))
+        stage: list(kernel or (1, 1, 1))
         for stage, kernel in per_stage(settings["nonlocal_pool"]).items()
         if places[stage]
     }
-    if len(kernels) > 1:
-        raise UserError(f"NONLOCAL.POOL differs from stage to stage ({sorted(kernels)})")
-    kernel = next(iter(kernels), (1, 2, 2))
+    kernel = next(iter(kernels.values()), [1, 2, 2])
+    pooled = not kernels or any(size != [1, 1, 1] for size in kernels.values())
     length = {stage: frames // 2 if pools and stage != "res2" else frames for stage in STAGES}
     return dict(
         **places,
@@ -149,8 +148,9 @@ def slowfast_blocks(settings: Settings, frames: int, pools: bool) -> Tree:
         group_frames={
             stage: length[stage] // groups[stage] if groups[stage] > 1 else None for stage in STAGES
         },
-        subsample="none" if kernel == (1, 1, 1) else "input",
-        subsample_kernel=list(kernel),
+        subsample="input" if pooled else "none",
+        subsample_kernel=kernel,
+        stage_subsample_kernel={stage: size for stage, size in kernels.items() if size != kernel},
         init="kaiming",
     )
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nlnet.errors import choose
-from nlnet.model.lean import lean_convolution, plain_convolution
+from nlnet.model.lean import lean_convolution, lean_pool, plain_convolution, plain_pool
 from nlnet.model.norm import NORMS, Norm
 
 DEPTHS: dict[int, tuple[int, int, int, int]] = {  # residual blocks of res2, res3, res4, res5
@@ -53,7 +53,7 @@ class Bottleneck(nn.Module):
         self.norm_b = norm(inner)
         self.conv_c = conv3d(inner, channels, (1, 1, 1), (1, 1, 1))
         self.norm_c = norm(channels)
-        self.lean = False  # keep one map per convolution for the backward pass
+        self.lean = False  # keep fewer maps for the backward pass
         self.shortcut: nn.Conv3d | None = None
         self.shortcut_norm: nn.Module | None = None
         if in_channels != channels or stride != 1:
@@ -103,6 +103,7 @@ class ResNet3d(nn.Module):
         choose("model.stride_conv", stride_conv, {"a": 0, "b": 0})
         blocks = choose("model.depth", depth, DEPTHS)
         self.channels = {stage: 4 * width * 2**i for i, stage in enumerate(STAGES)}
+        self.lean = False  # keep fewer maps for the backward pass
         self.conv1 = conv3d(3, width, *conv1)
         self.norm1 = make_norm(width)
         self.pool1 = max_pool3d(pool1)
@@ -127,8 +128,9 @@ class ResNet3d(nn.Module):
             self.add_module(stage, layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.pool1(F.relu(self.norm1(self.conv1(x)), inplace=True))
-        x = self.pool2(self.res2(x))
+        pool = lean_pool if self.lean else plain_pool
+        x = pool(self.conv1(x), self.pool1, norm_in=self.norm1)
+        x = pool(self.res2(x), self.pool2)
         return self.res5(self.res4(self.res3(x)))
 
 

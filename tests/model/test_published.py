@@ -239,6 +239,10 @@ def test_slowfast_strides_pools_and_groups():
     assert slowfast(stride_in_1x1=True)["stride_conv"] == "a"
     assert slowfast(nonlocal_pool=[[[1, 1, 1]]] * 4)["non_local"]["subsample"] == "none"
     assert slowfast(nonlocal_pool=[[[2, 2, 2]]] * 4)["non_local"]["subsample_kernel"] == [2, 2, 2]
+    mixed = slowfast(nonlocal_pool=[[[1, 1, 1]], [[1, 2, 2]], [[2, 1, 1]], [[]]])
+    backbone = build_model(config(mixed), 3).backbone
+    kernels = [backbone.get_submodule(nl).subsample.kernel for nl in ("res3.nl1", "res4.nl5")]
+    assert kernels == [(1, 2, 2), (2, 1, 1)]
     # a number of groups there, frames in a group here
     grouped = slowfast(32, nonlocal_groups=[[1], [4], [2], [1]])["non_local"]["group_frames"]
     assert grouped == {"res2": None, "res3": 4, "res4": 8, "res5": None}

@@ -30,9 +30,9 @@ def concatenation(a: Tensor, b: Tensor, g: Tensor) -> Tensor:
     """
     wide = torch.promote_types(g.dtype, torch.float32)
     with torch.autocast(g.device.type, enabled=False):
-        a, b, values = a.to(wide), b.to(wide), g.to(wide) / b.shape[1]
+        a, b, values = a.to(wide), b.to(wide), g.to(wide)
         if a.shape[1] * values[0].numel() <= SMALL:
-            y = F.relu(a.unsqueeze(2) + b.unsqueeze(1)) @ values
+            y = F.relu(a.unsqueeze(2) + b.unsqueeze(1)) @ (values / b.shape[1])
         else:
             y = sorted_sum(a, b, values)[0]
     return y.to(g.dtype)
@@ -40,9 +40,9 @@ def concatenation(a: Tensor, b: Tensor, g: Tensor) -> Tensor:
 
 @torch.library.custom_op("nlnet::sorted_sum", mutates_args=())
 def sorted_sum(a: Tensor, b: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """y_i = sum_j ReLU(a_i + b_j) g_j, and what its backward pass wants: terms, heights, order."""
+    """y_i = 1/M sum_j ReLU(a_i + b_j) g_j, and for its backward pass: terms, heights, order."""
     terms, heights, order = sorted_blocks(b, g)
-    blocks, factors = active_blocks(heights, a)
+    blocks, factors = active_blocks(heights, a, b.shape[1])
     return weighted_sum(terms, blocks, factors), terms, heights, order
 
 
@@ -52,21 +52,22 @@ def sorted_sum_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of a, b and g.
 
-    da_i = S(a_i) . dy_i with S(a) = sum_j [a + b_j > 0] g_j the slope; db and dg are those of the
-    same function with (a, dy) and (b, g) exchanged.
+    da_i = S(a_i) . dy_i with S(a) = 1/M sum_j [a + b_j > 0] g_j the slope; db and dg are those of
+    the same function with (a, dy) and (b, g) exchanged.
     """
-    blocks, factors = active_blocks(heights, a)
+    num_keys = order.shape[1]
+    blocks, factors = active_blocks(heights, a, num_keys)
     da = weighted_sum(terms, blocks, slopes_of(factors)).mul_(dy).sum(dim=2)
 
     keys = heights[:, :, :ROWS].flatten(1)  # b, sorted, and -inf behind its end
     swapped_terms, swapped_heights, _ = sorted_blocks(a, dy)
-    blocks, factors = active_blocks(swapped_heights, keys)
+    blocks, factors = active_blocks(swapped_heights, keys, num_keys)
     slopes = weighted_sum(swapped_terms, blocks, slopes_of(factors))
     db = slopes.unflatten(1, (-1, ROWS)).mul_(terms[:, :, :ROWS]).sum(dim=3).flatten(1)
-    db = torch.empty_like(order, dtype=db.dtype).scatter_(1, order, db[:, : order.shape[1]])
+    db = torch.empty_like(order, dtype=db.dtype).scatter_(1, order, db[:, :num_keys])
 
     place = torch.empty_like(order)  # of each key among the sorted ones
-    place.scatter_(1, order, torch.arange(order.shape[1], device=order.device).expand_as(order))
+    place.scatter_(1, order, torch.arange(num_keys, device=order.device).expand_as(order))
     blocks = blocks.gather(1, place)
     factors = factors.gather(1, place.unsqueeze(2).expand(-1, -1, factors.shape[2]))
     return da, db, weighted_sum(swapped_terms, blocks, factors)
@@ -103,20 +104,23 @@ def sorted_blocks(b: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return terms, heights, order
 
 
-def active_blocks(heights: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
-    """For each query its block (B, N) and the factors of that block's terms (B, N, ROWS + 2)."""
+def active_blocks(heights: Tensor, a: Tensor, num_keys: int) -> tuple[Tensor, Tensor]:
+    """For each query its block (B, N) and the factors of that block's terms (B, N, ROWS + 2).
+
+    They bear the 1/M of the mean: they are fewer than the values.
+    """
     knots = heights[:, :, :ROWS].flatten(1)
     blocks = torch.searchsorted(-knots, a.contiguous()) // ROWS  # c_i, knots with -b_j < a_i
     width = heights.shape[2]
     chosen = heights.gather(1, blocks.unsqueeze(2).expand(-1, -1, width))
-    factors = F.relu(a.unsqueeze(2) + chosen)
-    factors[:, :, -1] = 1
+    factors = F.relu(a.unsqueeze(2) + chosen).div_(num_keys)
+    factors[:, :, -1] = 1 / num_keys
     return blocks, factors
 
 
 def slopes_of(factors: Tensor) -> Tensor:
     """The derivative of the factors by a."""
-    slopes = (factors > 0).to(factors.dtype)
+    slopes = (factors > 0) * factors[:, :, -1:]
     slopes[:, :, -1] = 0
     return slopes
 

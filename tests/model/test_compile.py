@@ -1,0 +1,69 @@
+"""The network in one compiled graph: no break, the same numbers, the names of its weights."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from nlnet.model.classifier import Head, VideoClassifier
+from nlnet.model.memory import save_memory
+from nlnet.model.non_local.block import NonLocalBlock
+from nlnet.model.non_local.insertion import insert_non_local
+from nlnet.model.non_local.pairwise import PAIRWISE
+from nlnet.model.resnet3d import ResNet3d
+
+I3D = {"res2": [3], "res3": [1], "res4": [3], "res5": [1]}
+
+
+def network(pairwise: str) -> VideoClassifier:
+    torch.manual_seed(0)
+    backbone = ResNet3d(14, I3D, width=4)
+    insert_non_local(
+        backbone, {"res4": [0]}, lambda _, size: NonLocalBlock(size, pairwise=pairwise)
+    )
+    model = VideoClassifier(backbone, Head(128, 3, 0.0, None))
+    save_memory(model, lean=True, checkpoint_stages=())
+    return model
+
+
+def losses(network: nn.Module, video: torch.Tensor, steps: int = 2) -> list[float]:
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
+    taken = []
+    for _ in range(steps):
+        optimizer.zero_grad(set_to_none=True)
+        loss = network(video).square().mean()
+        loss.backward()
+        optimizer.step()
+        taken.append(loss.item())
+    return taken
+
+
+@pytest.mark.parametrize("pairwise", PAIRWISE)
+def test_a_training_step_is_one_graph(pairwise: str):
+    model, twin = network(pairwise), network(pairwise)
+    names = list(model.state_dict())
+    video = torch.randint(0, 256, (2, 3, 4, 32, 32), dtype=torch.uint8)
+    # fullgraph raises where the compiler would have to break the graph.
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    assert losses(compiled, video) == pytest.approx(losses(twin, video), rel=1e-4)
+    assert list(model.state_dict()) == names
+    torch.compiler.reset()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+def test_a_step_in_bf16_on_the_gpu_follows_float32_on_the_cpu(compiled: bool):
+    reference = network("embedded_gaussian")
+    model = copy.deepcopy(reference).cuda().to(memory_format=torch.channels_last_3d)
+    forward = torch.compile(model, fullgraph=True) if compiled else model
+    video = torch.randint(0, 256, (2, 3, 4, 32, 32), dtype=torch.uint8)
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        logits = forward(video.cuda())
+    logits.float().square().sum().backward()
+    expected = reference(video)
+    expected.square().sum().backward()
+    torch.testing.assert_close(logits.float().cpu(), expected, rtol=0.05, atol=0.05)
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    torch.compiler.reset()

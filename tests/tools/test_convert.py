@@ -1,0 +1,249 @@
+"""A checkpoint of each code base, in its own envelope: converted, scored, fine-tuned."""
+
+import importlib.util
+import json
+import pickle
+import subprocess
+import sys
+from argparse import Namespace
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from torch import Tensor
+
+from nlnet.cli import CONFIG_DIR, to_run
+from nlnet.config import RunConfig, parse_run, register_schemas
+from nlnet.errors import UsageError, UserError
+from nlnet.model.build import build_model
+from nlnet.model.convert import export_state
+from nlnet.model.weight_files import read_weight_file
+
+TOOLS = Path(__file__).parents[2] / "tools"
+VideoFactory = Callable[..., Path]
+
+
+def tool(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"tool_{name}", TOOLS / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run_config(*overrides: str, experiment: str = "folder") -> RunConfig:
+    register_schemas()
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        return to_run(compose("run", overrides=[f"+experiment={experiment}", *overrides]))
+
+
+def options(source: Path | str, target: Path, **others: Any) -> Namespace:
+    usual = {"from_": None, "to": "nlnet", "experiment": None, "inflation": "mean", "rewrite": []}
+    return Namespace(source=str(source), target=target, **{**usual, **others})
+
+
+def caffe2_envelope(state: dict[str, Tensor], path: Path) -> None:
+    blobs: dict[str, Any] = {name: tensor.numpy() for name, tensor in state.items()}
+    blobs |= {f"{name}_momentum": blob * 0 for name, blob in list(blobs.items())[:3]}
+    blobs |= {"lr": blobs["pred_b"][:1], "model_iter": blobs["pred_b"][:1]}
+    path.write_bytes(pickle.dumps({"blobs": blobs}, protocol=2))
+
+
+MMACTION2 = ["model.non_local.res3=[0]", "model.non_local.out_bias=false"]
+
+# Form -> settings of a tiny network it can hold, and how its code base saves one.
+ENVELOPES: dict[str, tuple[list[str], Callable[[dict[str, Tensor], Path], None]]] = {
+    "caffe2": (["model.conv1_kernel=[5,7,7]", "model.non_local.res3=[0]"], caffe2_envelope),
+    "slowfast": (
+        ["model.non_local.res4=[0]", "model.non_local.pairwise=dot_product"],
+        lambda s, p: torch.save({"epoch": 3, "model_state": s, "optimizer_state": {}}, p),
+    ),
+    "mmaction2": (
+        [*MMACTION2, "model.non_local.subsample=none"],
+        lambda s, p: torch.save({"meta": {"epoch": 3}, "state_dict": OrderedDict(s)}, p),
+    ),
+    "mmaction2_pooled": (
+        [
+            *MMACTION2,
+            "model.non_local.subsample=embedded",
+            "model.non_local.pairwise=concatenation",
+        ],
+        lambda s, p: torch.save({"meta": {"epoch": 3}, "state_dict": OrderedDict(s)}, p),
+    ),
+    "pytorchvideo": ([], lambda s, p: torch.save({"model_state": s}, p)),
+    "pytorchvideo_slow": (
+        ["model.pool2_kernel=null"],
+        lambda s, p: torch.save({"model_state": s}, p),
+    ),
+    "torchvision": ([], lambda s, p: torch.save(OrderedDict(s), p)),
+}
+
+
+def tiny(settings: list[str], root: Path) -> list[str]:
+    """Overrides of a run that a CPU makes in a second."""
+    size = ["model=c2d_tiny", "model.depth=14", "model.width=8", "non_local=none", "recipe=paper"]
+    clip = ["data.clip.num_frames=4", "data.clip.crop_size=32", "data.clip.frame_stride=2"]
+    views = [
+        f"data.{views}.{key}"
+        for views in ("val_views", "test_views")
+        for key in ("crop_size=32", "short_side=32", "num_clips=1", "num_crops=1")
+    ]
+    rest = ["data.augment.short_side=[32,40]", "data.batch_size=2", "data.num_workers=0"]
+    length = ["trainer.max_steps=1", "dist.device=cpu", f"data.root={root}"]
+    return [*size, *clip, *views, *rest, *length, *settings]
+
+
+def videos(root: Path, classes: str, make: VideoFactory) -> Path:
+    for split in ("train", "val"):
+        for name in classes:
+            make(f"{root.name}/{split}/{name}/0.mp4", num_frames=12)
+    return root
+
+
+def checkpoint(form: str, path: Path, root: Path, classes: int) -> dict[str, Tensor]:
+    """A randomly filled one, written as its code base writes it."""
+    settings, save = ENVELOPES[form]
+    torch.manual_seed(0)
+    model = build_model(run_config(*tiny(settings, root)).model, classes)
+    for name, tensor in model.state_dict().items():
+        if name.endswith(("norm_c.weight", "running_var")):
+            tensor.uniform_(0.5, 1.0)
+    state = export_state(model.state_dict(), form, frames=form != "torchvision")
+    save(state, path)
+    return state
+
+
+@pytest.mark.parametrize("form", ENVELOPES)
+def test_convert_evaluate_and_fine_tune(
+    form: str, tmp_path: Path, video_file: VideoFactory, capsys: pytest.CaptureFixture[str]
+):
+    data = videos(tmp_path / "two", "ab", video_file)
+    theirs = checkpoint(form, tmp_path / "theirs", data, classes=2)
+    tool("convert").convert(options(tmp_path / "theirs", tmp_path / "ours.pt"))
+    assert f"theirs: {len(theirs)} tensors, {form}" in capsys.readouterr().out
+
+    settings = ENVELOPES[form][0]
+    scores = {}
+    for name in ("theirs", "ours.pt"):  # the tools read either
+        run = run_config(*tiny(settings, data), f"weights={tmp_path / name}")
+        out_dir = tmp_path / "eval" / name
+        tool("eval").evaluate_run(run, out_dir)
+        scores[name] = (out_dir / "predictions.csv").read_text()
+        assert json.loads((out_dir / "metrics.json").read_text())["videos"] == 2
+    assert scores["theirs"] == scores["ours.pt"]
+
+    other = videos(tmp_path / "three", "xyz", video_file)
+    run = run_config(*tiny(settings, other), f"weights={tmp_path / 'ours.pt'}", "data.batch_size=3")
+    tool("train").train(run, tmp_path / "tuned")
+    log = (tmp_path / "tuned" / "log.txt").read_text()
+    assert "2 new, 2 ignored; the classifier is new, for other classes" in log
+    tuned = read_weight_file(tmp_path / "tuned" / "last.pt")
+    assert tuned.state["head.fc.weight"].shape[0] == 3 and tuned.class_names == ["x", "y", "z"]
+
+
+@pytest.mark.parametrize("form", ENVELOPES)
+def test_there_and_back_is_bit_equal(form: str, tmp_path: Path):
+    theirs = checkpoint(form, tmp_path / "theirs", tmp_path, classes=2)
+    convert = tool("convert").convert
+    code_base = form.split("_")[0]
+    convert(options(tmp_path / "theirs", tmp_path / "ours.pt", from_=code_base))
+    convert(options(tmp_path / "ours.pt", tmp_path / "back", to=code_base))
+    convert(options(tmp_path / "theirs", tmp_path / "direct", to=code_base))
+    for name in ("back", "direct"):
+        found = read_weight_file(tmp_path / name).foreign
+        assert found is not None and found.keys() == theirs.keys()
+        assert all(torch.equal(found[key], theirs[key]) for key in theirs)
+
+
+def test_an_image_network_is_inflated_for_an_experiment(tmp_path: Path):
+    """And the file then tells of its run, so that it needs no other word."""
+    torch.manual_seed(0)
+    flat = build_model(run_config("model=c2d_r50", "non_local=none", "data.root=.").model, 3)
+    images = export_state(flat.state_dict(), "torchvision", frames=False)
+    torch.save(images, tmp_path / "resnet.pth")
+    convert = tool("convert").convert
+    convert(options(tmp_path / "resnet.pth", tmp_path / "i3d.pt", experiment="caffe2/i3d_8x8"))
+    found = read_weight_file(tmp_path / "i3d.pt")
+    kernel = found.state["backbone.conv1.weight"]
+    assert kernel.shape == (64, 3, 5, 7, 7)
+    torch.testing.assert_close(kernel.sum(2), images["conv1.weight"])
+    assert found.config is not None and parse_run(found.config, "x").name == "caffe2/i3d_8x8"
+    convert(options(tmp_path / "i3d.pt", tmp_path / "i3d.pyth", to="pytorchvideo"))
+    theirs = read_weight_file(tmp_path / "i3d.pyth")
+    assert theirs.form == "pytorchvideo"
+    with pytest.raises(UserError, match="too long in time for torchvision"):
+        convert(options(tmp_path / "i3d.pt", tmp_path / "x", to="torchvision"))
+    assert not (tmp_path / "x").exists()
+
+
+def test_norms_are_folded_for_a_long_clip_experiment(tmp_path: Path):
+    """The authors' own chain: the network of short clips, its norms fixed, blocks new."""
+    torch.manual_seed(0)
+    run = run_config("data.root=.", experiment="caffe2/i3d_8x8")
+    state = export_state(build_model(run.model, 3).state_dict(), "caffe2")
+    caffe2_envelope(state, tmp_path / "i3d.pkl")
+    convert = tool("convert").convert
+    convert(options(tmp_path / "i3d.pkl", tmp_path / "a.pt", experiment="caffe2/i3d_nl5_32x4"))
+    found = read_weight_file(tmp_path / "a.pt").state
+    assert not any("running" in key for key in found)
+    convert(options(tmp_path / "i3d.pkl", tmp_path / "b.pkl", to="caffe2", rewrite=["fold_norms"]))
+    folded = read_weight_file(tmp_path / "b.pkl").state
+    assert folded.keys() == found.keys()
+    assert all(torch.equal(folded[key], found[key]) for key in found)
+
+
+def test_what_a_target_cannot_hold_is_refused(tmp_path: Path):
+    checkpoint("caffe2", tmp_path / "theirs", tmp_path, classes=2)
+    convert = tool("convert").convert
+    with pytest.raises(UserError, match="mmaction2 cannot hold this network: its blocks pool"):
+        convert(options(tmp_path / "theirs", tmp_path / "x", to="mmaction2"))
+    with pytest.raises(UserError, match=r"it has no name for 12 keys \(backbone.res3.nl0"):
+        convert(options(tmp_path / "theirs", tmp_path / "x", to="pytorchvideo"))
+    with pytest.raises(UserError, match="it is another network; use the experiment"):
+        convert(options(tmp_path / "theirs", tmp_path / "x", experiment="i3d"))
+    torch.save({"model": {"backbone.conv1.weight": torch.zeros(64, 3, 1, 7, 7)}}, tmp_path / "part")
+    with pytest.raises(UserError, match=r"another network: the file lacks 317 keys \(backbone"):
+        convert(options(tmp_path / "part", tmp_path / "x", experiment="c2d"))
+    with pytest.raises(UsageError, match="--rewrite=melt is unknown; choose one of: fold_norms"):
+        convert(options(tmp_path / "theirs", tmp_path / "x", rewrite=["melt"]))
+    assert not (tmp_path / "x").exists()
+
+
+def test_blocks_go_to_another_code_base(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    theirs = checkpoint("caffe2", tmp_path / "theirs", tmp_path, classes=2)
+    convert = tool("convert").convert
+    convert(options(tmp_path / "theirs", tmp_path / "sf.pyth", to="slowfast"))
+    assert "pool1 is padded by 0 here and by 1 in slowfast" in capsys.readouterr().out
+    found = read_weight_file(tmp_path / "sf.pyth").foreign
+    assert found is not None
+    key = "s3.pathway0_nonlocal0.conv_theta.weight"
+    assert torch.equal(found[key], theirs["nonlocal_conv3_0_theta_w"])
+    assert found["s1.pathway0_stem.bn.num_batches_tracked"] == 0
+    convert(options(tmp_path / "sf.pyth", tmp_path / "back.pkl", to="caffe2"))
+    back = read_weight_file(tmp_path / "back.pkl").foreign
+    assert back is not None and back.keys() == theirs.keys()
+    assert all(torch.equal(back[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "line"),
+    [
+        (["nowhere.pkl", "x.pt"], 1, "error: nowhere.pkl: no such file"),
+        (["nowhere.pkl", "x.pt", "--to", "keras"], 2, "error: --to=keras is unknown"),
+        (["--help"], 0, "python tools/convert.py caffe2/i3d_nonlocal_8x8"),
+    ],
+)
+def test_the_command_line(words: list[str], code: int, line: str, tmp_path: Path):
+    command = [sys.executable, str(TOOLS / "convert.py"), *words]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == code
+    assert line in (done.stdout if code == 0 else done.stderr)
+    if code:
+        assert len(done.stderr.strip().splitlines()) == 1
+    else:
+        assert done.stdout.count("python tools/convert.py ") == 3

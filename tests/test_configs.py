@@ -1,5 +1,6 @@
 """Every experiment composes, bears its file's name, and builds on the meta device."""
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ EXPERIMENTS = sorted(
 SWEEPS = sorted(path.stem for path in (CONFIG_DIR / "sweep").glob("*.yaml"))
 
 
+@cache
 def run_config(*overrides: str) -> RunConfig:
     register_schemas()
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):

@@ -35,17 +35,17 @@ from nlnet.model.describe import describe
 from nlnet.model.folding import fold_norms
 from nlnet.model.memory import save_memory
 from nlnet.model.resnet3d import STAGES
-from nlnet.trainer.allocator import keep_freed_memory
+from nlnet.trainer.allocator import set_allocator
 from nlnet.trainer.build import build_network, build_optimizer, build_precision
 from nlnet.trainer.step import autocast
 
 NUM_CLASSES = 400
-PLAIN = {"lean": False, "keep_memory": False, "fold_norms": False, "channels_last": False}
+PLAIN = {"lean": False, "allocator": "system", "fold_norms": False, "channels_last": False}
 LEVERS: dict[str, dict[str, Any]] = {  # each adds to the one above
     "contiguous": PLAIN,
     "channels_last": PLAIN | {"channels_last": True},
     "lean": PLAIN | {"channels_last": True, "lean": True},
-    "keep_memory": PLAIN | {"channels_last": True, "lean": True, "keep_memory": True},
+    "allocator reuse": PLAIN | {"channels_last": True, "lean": True, "allocator": "reuse"},
 }
 PHASES = ("forward", "backward", "optimiser")
 
@@ -65,7 +65,7 @@ def measure(run: BenchmarkConfig) -> Report:
     device = pick_device(run.dist.device)
     build_peer(run, NUM_CLASSES)  # a layout that it lacks ends here
     batch = run.batch or (2 if device.type == "cpu" else 32)
-    repeats = 2 if run.quick else 5
+    repeats = 2 if run.quick else 3
     groups = contenders(run, device)
     rows = [row for group in groups for row in compete(group, run, batch, repeats)]
     costs = cost(run)
@@ -111,8 +111,9 @@ def contenders(run: BenchmarkConfig, device: torch.device) -> list[list[Contende
     if low_precision(device):
         main += [peer(True, "bf16"), ours("nlnet bf16", True, "bf16")]
         evaluation += [peer(False, "bf16"), ours("nlnet bf16", False, "bf16")]
-    least = {"checkpoint_stages": list(STAGES), "keep_memory": False}
-    main.append(ours("nlnet, all stages checkpointed, least memory", True, **least))
+    main.append(ours("nlnet, allocator return", True, allocator="return"))
+    least = {"checkpoint_stages": list(STAGES), "allocator": "return"}
+    main.append(ours("nlnet, allocator return, stages checkpointed", True, **least))
     if run.quick:
         return [main, evaluation]
     levers = [ours(f"nlnet, + {name}", True, **set_to) for name, set_to in LEVERS.items()]
@@ -182,8 +183,8 @@ def row_of(
 def serve(connection: Connection, contender: Contender, run: BenchmarkConfig, batch: int) -> None:
     """The life of a contender: one call whenever it is asked for."""
     device = pick_device(run.dist.device)
-    if contender.trainer is not None and contender.trainer.keep_memory:
-        keep_freed_memory()
+    if contender.trainer is not None:
+        set_allocator(contender.trainer.allocator)
     start = peak_memory(device, fresh=True)
     call = build_call(contender, run, batch, device)
     while connection.recv():

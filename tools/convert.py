@@ -7,6 +7,7 @@ is left over is listed, and nothing is written.
 import argparse
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from hydra import compose, initialize_config_dir
@@ -14,7 +15,7 @@ from hydra import compose, initialize_config_dir
 import nlnet
 from nlnet.cli import CONFIG_DIR, run_tool, to_run
 from nlnet.config import RunConfig, parse_run, register_schemas, run_text
-from nlnet.errors import UserError, choose
+from nlnet.errors import UsageError, UserError, choose
 from nlnet.model.build import build_model
 from nlnet.model.convert import REWRITES, express
 from nlnet.model.formats import CODE_BASES, FORMATS, format_for
@@ -41,8 +42,15 @@ scale_theta and unscale_theta (for blocks that scale their softmax, and that do 
 """
 
 
+class Parser(argparse.ArgumentParser):
+    """Tells a wrong word in one line, like the other tools."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see --help")
+
+
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     bases = ", ".join((NLNET, *CODE_BASES))

@@ -30,7 +30,7 @@ from nlnet.model.build import build_model
 from nlnet.model.folding import fold_norms
 from nlnet.model.public_weights import locate
 from nlnet.model.weights import load_weights, read_weights
-from nlnet.trainer.allocator import keep_freed_memory
+from nlnet.trainer.allocator import set_allocator
 from nlnet.trainer.build import build_precision
 from nlnet.trainer.logger import METRICS, progress_bar
 from nlnet.trainer.loop import evaluate
@@ -40,8 +40,7 @@ from nlnet.trainer.state import write_atomic
 
 def evaluate_run(run: RunConfig, out_dir: Path) -> float:
     """Score the test split as one of the ranks; rank 0 writes and tells. Returns the main score."""
-    if run.trainer.keep_memory:
-        keep_freed_memory()
+    set_allocator(run.trainer.allocator)
     device = pick_device(run.dist.device)
     with process_group(device):
         weights = weights_of(run)

@@ -33,7 +33,7 @@ from nlnet.model.classifier import VideoClassifier
 from nlnet.model.memory import save_memory
 from nlnet.model.public_weights import locate
 from nlnet.model.weights import load_weights
-from nlnet.trainer.allocator import keep_freed_memory
+from nlnet.trainer.allocator import set_allocator
 from nlnet.trainer.build import (
     build_network,
     build_optimizer,
@@ -50,8 +50,7 @@ from nlnet.trainer.state import TrainState, provenance, resume
 
 def train(run: RunConfig, out_dir: Path) -> float:
     """Make a run, or the rest of it, as one of its ranks; returns its best score, in percent."""
-    if run.trainer.keep_memory:
-        keep_freed_memory()
+    set_allocator(run.trainer.allocator)
     device = pick_device(run.dist.device)
     with process_group(device):
         loader, val_loader = build_loaders(run, device)

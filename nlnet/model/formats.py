@@ -245,26 +245,29 @@ def format_for(
     `subsample` is where its non-local blocks pool their keys and `pools` whether it halves time
     behind res2, None where that is not known. Raises UserError where no format has such a network.
     """
-    causes: dict[str, str] = {}
-    for name, form in FORMATS.items():
-        if form.code_base == code_base:
-            cause = misfit(form, keys, subsample, pools)
-            if cause is None:
-                return name
-            causes[name] = cause
+    forms = {name: form for name, form in FORMATS.items() if form.code_base == code_base}
+    for name, form in forms.items():
+        if misfit(form, keys, subsample, pools) is None:
+            return name
+    nearest = min(forms.values(), key=lambda form: len(nameless(form, keys)))
     raise UserError(
-        f"{code_base} cannot hold this network: {next(iter(causes.values()))}; where the file does "
-        "not say what network it is of, name that with --experiment"
+        f"{code_base} cannot hold this network: {misfit(nearest, keys, subsample, pools)}; where "
+        "the file does not say what network it is of, name that with --experiment"
     )
+
+
+def nameless(form: Format, keys: Collection[str]) -> list[str]:
+    """The keys of ours that a format has no name for; it may do without counts of batches."""
+    return [key for key in keys if not key.endswith(COUNTER) and from_nlnet(key, form) is None]
 
 
 def misfit(
     form: Format, keys: Collection[str], subsample: str | None, pools: bool | None
 ) -> str | None:
     """Why a format cannot hold a network with these keys; None if it can."""
-    nameless = [key for key in keys if not key.endswith(COUNTER) and from_nlnet(key, form) is None]
-    if nameless:
-        return f"it has no name for {len(nameless)} keys ({', '.join(nameless[:5])}, ...)"
+    unknown = nameless(form, keys)
+    if unknown:
+        return f"it has no name for {len(unknown)} keys ({', '.join(unknown[:5])}, ...)"
     if form.pools not in (None, pools):
         return "its networks differ in the pool behind res2"
     blocks = {key.removesuffix(".out.weight") for key in keys if key.endswith(".out.weight")}

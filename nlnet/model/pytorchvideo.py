@@ -4,14 +4,18 @@ Importing this file imports pytorchvideo, which takes seconds: only the builder 
 asks for it does. Weights of its hub load unchanged (`PYTORCHVIDEO_MODULES` in nlnet.model.formats).
 """
 
+import warnings
 from collections.abc import Callable
 from typing import cast
 
 import torch.nn.functional as F
-from pytorchvideo.models import hub
 from torch import Tensor, nn
 
 from nlnet.errors import choose
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # of what has become old in torch since it was written
+    from pytorchvideo.models import hub
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "slow_r50": hub.slow_r50,

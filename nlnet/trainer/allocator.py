@@ -1,19 +1,27 @@
-"""What the C library does with the memory of large tensors."""
+"""What the C library does with the memory of freed tensors, and the dict of the choices."""
 
 import ctypes
 import platform
 
-TRIM_THRESHOLD, MMAP_MAX = -1, -4  # the numbers of mallopt's parameters in malloc.h
+from nlnet.errors import choose
+
+TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4  # numbers of mallopt's parameters, malloc.h
+ALLOCATORS: dict[str, dict[int, int]] = {
+    "reuse": {MMAP_MAX: 0, TRIM_THRESHOLD: -1},  # fast: it stays with the process
+    "return": {MMAP_THRESHOLD: 2**17},  # small: it goes back to the system at once
+    "system": {},  # as the C library would have it
+}
 
 
-def keep_freed_memory() -> None:
-    """Let this process use freed memory again instead of handing it back to the system.
+def set_allocator(name: str) -> None:
+    """Settle how this process allocates from now on; raises UsageError for an unknown name.
 
-    glibc maps each tensor above 32 MB afresh, and the system clears its pages one by one at first
-    touch: a third of the time of a norm on a large map. Other C libraries are left as they are.
+    glibc by itself maps tensors above 32 MB afresh, and the system clears their pages at first
+    touch, which costs more than a norm that writes them. Other C libraries are left as they are.
     """
+    parameters = choose("trainer.allocator", name, ALLOCATORS)
     if platform.libc_ver()[0] != "glibc":
         return
     libc = ctypes.CDLL(None)
-    libc.mallopt(MMAP_MAX, 0)
-    libc.mallopt(TRIM_THRESHOLD, -1)
+    for parameter, value in parameters.items():
+        libc.mallopt(parameter, value)

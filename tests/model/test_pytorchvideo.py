@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from nlnet.config import ModelConfig, NonLocalConfig
 from nlnet.errors import UsageError
 from nlnet.model.build import build_model
+from nlnet.model.convert import export_state, import_state
 from nlnet.model.weights import load_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the library, while it is imported
@@ -82,6 +83,14 @@ def test_blocks_are_put_behind_the_named_residual_blocks(name: str, tmp_path: Pa
     loss.backward()
     gradient = model.get_parameter("backbone.res4.nl0.norm.weight").grad
     assert gradient is not None and gradient.abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_hub_weights_go_there_and_back_bit_for_bit(name: str):
+    theirs = hub(name).state_dict()
+    back = export_state(import_state(theirs, "pytorchvideo_modules"), "pytorchvideo_modules")
+    assert list(back) == list(theirs)
+    assert all(torch.equal(back[key], theirs[key]) for key in theirs)
 
 
 def test_an_image_larger_than_the_crop_has_several_windows():

@@ -235,6 +235,7 @@ def test_blocks_go_to_another_code_base(tmp_path: Path, capsys: pytest.CaptureFi
     [
         (["nowhere.pkl", "x.pt"], 1, "error: nowhere.pkl: no such file"),
         (["nowhere.pkl", "x.pt", "--to", "keras"], 2, "error: --to=keras is unknown"),
+        (["nowhere.pkl"], 2, "error: the following arguments are required: DST; see --help"),
         (["--help"], 0, "python tools/convert.py caffe2/i3d_nonlocal_8x8"),
     ],
 )

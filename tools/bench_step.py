@@ -112,7 +112,7 @@ def contenders(run: BenchmarkConfig, device: torch.device) -> list[list[Contende
         main += [peer(True, "bf16"), ours("nlnet bf16", True, "bf16")]
         evaluation += [peer(False, "bf16"), ours("nlnet bf16", False, "bf16")]
     main.append(ours("nlnet, allocator return", True, allocator="return"))
-    least = {"checkpoint_stages": list(STAGES), "allocator": "return"}
+    least: dict[str, Any] = {"checkpoint_stages": list(STAGES), "allocator": "return"}
     main.append(ours("nlnet, allocator return, stages checkpointed", True, **least))
     if run.quick:
         return [main, evaluation]

@@ -4,7 +4,7 @@ y = norm_out(w * relu(norm_in(x))), and the same with a max pool for the convolu
 alone keeps x, the input of the convolution and its output, or the indices of the pool. Here x is
 kept, and the rest computed from it again: an affine map, the pool and, where there is a norm_out,
 one convolution. In channels_last_3d the gradient of the weights is a matrix product, or that of
-the contiguous form: oneDNN's own takes 1.3 to 5 times as long there.
+the contiguous form: oneDNN's own takes 1.1 to 5 times as long there.
 Shapes: maps (B, C, T, H, W), weights (C_out, C_in, t, h, w).
 """
 
@@ -206,8 +206,8 @@ def weight_gradient(dy: Tensor, x: Tensor, conv: nn.Conv3d) -> Tensor:
     """The gradient of a convolution's weight, (C_out, C_in, t, h, w), by its fastest form.
 
     Measured on the convolutions of an I3D ResNet-50 in channels_last_3d, against oneDNN in that
-    format: t x 1 x 1 as products 1.2 to 5 times as fast, 1 x 3 x 3 in the contiguous form 1.5 to
-    2.7 times, copies included.
+    format: t x 1 x 1 as products 1.1 to 5 times as fast, 1 x 3 x 3 in the contiguous form 1.1 to
+    2.3 times, copies included.
     """
     if x.is_contiguous(memory_format=torch.channels_last_3d) and not x.is_contiguous():
         if conv.kernel_size[1:] == (1, 1) and conv.stride[0] == 1:

@@ -228,7 +228,8 @@ class TrainerConfig:
     accumulate: int = 1  # forward passes per optimiser step
     clip_grad_norm: float | None = None
     label_smoothing: float = 0.0
-    precision: str = "fp32"  # fp32, bf16 or fp16 (autocast; fp16 with a loss scaler)
+    # fp32; bf16 or fp16 (autocast, fp16 with a loss scaler); auto: bf16 on a GPU, fp32 on a CPU
+    precision: str = "fp32"
     freeze: list[str] = field(default_factory=list)  # parts that do not learn: conv1, res2, ...
     precise_bn: int = 0  # training batches that re-estimate BN statistics before each evaluation
     eval_every: int = 1  # epochs

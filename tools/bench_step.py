@@ -228,7 +228,7 @@ def build_call(
     network = build_network(cfg, model, device)
     if cfg.channels_last:
         video = video.contiguous(memory_format=torch.channels_last_3d)
-    precision = build_precision(replace(cfg, precision=contender.precision))
+    precision = build_precision(replace(cfg, precision=contender.precision), device)
     if not contender.training:
         return lambda: evaluation(model.eval(), video, precision)
     optimizer = build_optimizer(run.optim, model)
@@ -288,7 +288,7 @@ def cost(run: BenchmarkConfig) -> dict[str, float]:
 
 def matmul_ceiling(device: torch.device, precision: str) -> float:
     """Operations per second of a large matrix product, the best of several."""
-    dtype = build_precision(TrainerConfig(precision=precision)) or torch.float32
+    dtype = build_precision(TrainerConfig(precision=precision), device) or torch.float32
     size = 2048 if device.type == "cpu" else 8192
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     times = []

@@ -73,7 +73,7 @@ def evaluate_run(run: RunConfig, out_dir: Path) -> float:
             scores,
             device=device,
             chunk=views.batch_size,
-            precision=build_precision(run.trainer),
+            precision=build_precision(run.trainer, device),
             channels_last=run.trainer.channels_last,
         )
         if is_main():

@@ -143,7 +143,7 @@ def validate(
         scores,
         device=device,
         chunk=run.data.val_views.batch_size,
-        precision=build_precision(run.trainer),
+        precision=build_precision(run.trainer, device),
         channels_last=run.trainer.channels_last,
     )
 

@@ -82,6 +82,11 @@ class ResNet3d(nn.Module):
     strides and paddings in which published networks differ are keywords.
     """
 
+    res2: nn.Sequential
+    res3: nn.Sequential
+    res4: nn.Sequential
+    res5: nn.Sequential
+
     def __init__(
         self,
         depth: int,
@@ -138,12 +143,13 @@ def conv3d(
     in_channels: int, out_channels: int, kernel: Sequence[int], stride: Sequence[int]
 ) -> nn.Conv3d:
     """A convolution without bias, padded to keep the size at stride 1; He initialisation."""
+    frames, height, width = kernel
     conv = nn.Conv3d(
         in_channels,
         out_channels,
-        tuple(kernel),
-        tuple(stride),
-        padding=tuple(k // 2 for k in kernel),
+        (frames, height, width),
+        (stride[0], stride[1], stride[2]),
+        padding=(frames // 2, height // 2, width // 2),
         bias=False,
     )
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")

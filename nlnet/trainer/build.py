@@ -1,6 +1,7 @@
 """The config of a run -> its optimiser, schedule, recipe and network."""
 
 import warnings
+from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -20,15 +21,16 @@ from nlnet.config import (
     TrainerConfig,
 )
 from nlnet.distributed import world_size
-from nlnet.errors import UsageError
+from nlnet.errors import UsageError, choose
 from nlnet.trainer.optim import parameter_groups
 from nlnet.trainer.recipe import Recipe
 from nlnet.trainer.schedule import Schedule, cosine_schedule, step_schedule, with_warmup
 
-PRECISIONS: dict[str, torch.dtype | None] = {
-    "fp32": None,
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
+PRECISIONS: dict[str, Callable[[torch.device], torch.dtype | None]] = {
+    "fp32": lambda device: None,
+    "bf16": lambda device: torch.bfloat16,
+    "fp16": lambda device: torch.float16,
+    "auto": lambda device: torch.bfloat16 if device.type == "cuda" else None,
 }
 
 
@@ -63,18 +65,14 @@ def build_schedule(cfg: ScheduleConfig, total_steps: int, steps_per_epoch: int) 
     return with_warmup(schedule, cfg.warmup * steps_per_epoch, cfg.warmup_start)
 
 
-def build_precision(cfg: TrainerConfig) -> torch.dtype | None:
+def build_precision(cfg: TrainerConfig, device: torch.device) -> torch.dtype | None:
     """The dtype of autocast, None for float32; raises UsageError."""
-    if cfg.precision not in PRECISIONS:
-        raise UsageError(
-            f"trainer.precision: {cfg.precision!r} is not one of {', '.join(PRECISIONS)}"
-        )
-    return PRECISIONS[cfg.precision]
+    return choose("trainer.precision", cfg.precision, PRECISIONS)(device)
 
 
 def build_scaler(cfg: TrainerConfig, device: torch.device) -> GradScaler:
     """The loss scaler that float16 needs on a GPU; elsewhere it does nothing."""
-    needed = device.type == "cuda" and build_precision(cfg) == torch.float16
+    needed = device.type == "cuda" and build_precision(cfg, device) == torch.float16
     return GradScaler(device.type, enabled=needed)
 
 
@@ -104,7 +102,7 @@ def build_recipe(cfg: RunConfig, steps_per_epoch: int, device: torch.device) -> 
         accumulate=trainer.accumulate,
         clip_grad_norm=trainer.clip_grad_norm,
         label_smoothing=trainer.label_smoothing,
-        precision=build_precision(trainer),
+        precision=build_precision(trainer, device),
         channels_last=trainer.channels_last,
         max_bad_share=cfg.data.max_bad_share,
         precise_bn=trainer.precise_bn,

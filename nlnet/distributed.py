@@ -157,7 +157,11 @@ def _environments(num_procs: int) -> list[dict[str, str]]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     threads = max(len(os.sched_getaffinity(0)) // num_procs, 1)
-    defaults = {"OMP_NUM_THREADS": str(threads), "GLOO_SOCKET_IFNAME": "lo"}
+    defaults = {
+        "OMP_NUM_THREADS": str(threads),
+        "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads would starve the decoding processes
+        "GLOO_SOCKET_IFNAME": "lo",
+    }
     group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), LAUNCHER: str(os.getpid())}
     size = {"WORLD_SIZE": str(num_procs), "LOCAL_WORLD_SIZE": str(num_procs)}
     return [

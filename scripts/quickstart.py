@@ -12,6 +12,7 @@ Examples:
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -32,7 +33,9 @@ NEXT = (
 def run(*words: str) -> None:
     """Run one of the project's own commands, shown as a user would type it."""
     print(f"\n$ python {' '.join(words)}", flush=True)
-    code = subprocess.run([sys.executable, *words], cwd=ROOT).returncode
+    # Threads that wait without spinning leave their core to the processes that decode.
+    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
+    code = subprocess.run([sys.executable, *words], cwd=ROOT, env=environment).returncode
     if code != 0:
         sys.exit(code)
 

@@ -17,12 +17,13 @@ import pytest
 import torch
 import yaml
 
+from nlnet.cli import CONFIG_DIR
+from nlnet.model.non_local.build import BLOCKS
 from nlnet.model.non_local.pairwise import PAIRWISE
 
 Tool = Callable[..., subprocess.CompletedProcess[str]]
 Command = Callable[..., list[str]]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
-PAPERS = ("gaussian", "embedded_gaussian", "dot_product", "concatenation")
 
 
 def saved(folder: Path, name: str = "last.pt") -> dict:
@@ -321,7 +322,9 @@ def test_the_death_of_a_rank_ends_all_with_one_error(command: Command, tmp_path:
 
 
 def test_a_sweep_ends_in_one_table(tool: Tool, tmp_path: Path):
-    assert set(PAPERS) <= set(PAIRWISE)
+    sweep = yaml.safe_load((CONFIG_DIR / "sweep" / "pairwise.yaml").read_text())
+    members = [name.strip() for name in sweep["hydra"]["sweeper"]["params"]["block"].split(",")]
+    assert set(PAIRWISE) | set(BLOCKS) - {"non_local"} == set(members)
     done = tool("train", "+sweep=pairwise", "trainer.max_steps=2", "-m", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     table = (tmp_path / "outputs" / "smoke" / "sweep_pairwise" / "table.md").read_text()
@@ -330,7 +333,7 @@ def test_a_sweep_ends_in_one_table(tool: Tool, tmp_path: Path):
         [cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()
     )
     assert header[:2] == ["block", "best_top1"]
-    assert [row[0] for row in rows] == sorted(PAPERS)
+    assert [row[0] for row in rows] == sorted(members)
     assert all(0 <= float(row[1]) <= 100 for row in rows)
 
 

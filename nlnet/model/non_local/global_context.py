@@ -85,7 +85,7 @@ class GlobalContextBlock(nn.Module):
         self.mask = Pointwise(channels, 1)
         self.context = Context()
         self.reduce = Pointwise(channels, inner)
-        self.norm = nn.LayerNorm([inner, 1, 1, 1])
+        self.norm = nn.LayerNorm(inner)
         self.expand = Pointwise(inner, channels)
         initialize(self, init)
         if zero_init:
@@ -100,5 +100,4 @@ class GlobalContextBlock(nn.Module):
         return x * torch.sigmoid(change) if self.multiply else x + change
 
     def transform(self, context: Tensor) -> Tensor:  # (B, 1, C) -> the same
-        hidden = self.norm(to_map(self.reduce(context)[:, None, None]))  # (B, ratio C, 1, 1, 1)
-        return self.expand(F.relu(hidden).flatten(2).mT)
+        return self.expand(F.relu(self.norm(self.reduce(context))))

@@ -131,7 +131,7 @@ class AugmentConfig:
 
 @dataclass
 class ViewsConfig:
-    """The views of a held-out video; its score is the mean over all of them."""
+    """The views of a held-out video, and what makes its score of theirs."""
 
     num_clips: int = 10  # in time
     num_crops: int = 3  # in space, along the longer side: 1 or 3
@@ -139,6 +139,7 @@ class ViewsConfig:
     short_side: int = 256
     batch_size: int = 8  # views in one forward pass of one rank
     crops: str = "spread"  # where the crops stand: a name in nlnet.data.transforms.CROPS
+    ensemble: str = "mean"  # the video's score over its views, class by class: mean or max
 
 
 @dataclass
@@ -146,7 +147,8 @@ class DataConfig:
     """Where the videos are and how clips are taken from them."""
 
     root: str = MISSING  # folder that holds the splits
-    # A split is a folder of class folders, a Kinetics CSV or a `path label` list, below root.
+    # A split is a folder of class folders, a CSV of Kinetics or Charades, or a `path label` list
+    # (`path label,label` for several labels a video), below root.
     # `file.csv#val` takes the rows whose split column says val.
     train: str = "train"
     val: str = "val"  # scored after each epoch

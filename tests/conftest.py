@@ -46,6 +46,7 @@ def write_grey_video(
     gop: int = 12,
     b_frames: int = 2,
     first_pts: int = 0,
+    tint: tuple[int, int, int] = (1, 1, 1),  # 0 takes a colour away
     codec: str = "libx264",
     options: dict[str, str] | None = None,
 ) -> Path:
@@ -57,7 +58,7 @@ def write_grey_video(
         stream.codec_context.time_base = Fraction(1, fps)
         stream.options = {"g": str(gop), "bf": str(b_frames), **(options or {})}
         for i in range(num_frames):
-            pixels = np.full((height, width, 3), 4 * i % 256, np.uint8)
+            pixels = np.full((height, width, 3), 4 * i % 256 * np.array(tint), np.uint8)
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             frame.pts, frame.time_base = first_pts + i, Fraction(1, fps)
             container.mux(stream.encode(frame))

@@ -249,7 +249,8 @@ def test_slowfast_from_scratch_is_a_warmed_up_cosine():
 
 
 def test_charades_has_several_labels_a_video():
-    run = preset("caffe2/i3d_nl5_r101_128x1", "recipe=charades")
+    run = preset("charades")
+    assert run.data.videos == "Charades_v1_480" and run.data.clip.num_frames == 128
     assert run.model.activation == "sigmoid"
     assert run.model.norm == "affine" and run.model.non_local.norm == "none"
     assert run.data.test_views.short_side == 320

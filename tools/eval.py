@@ -1,4 +1,4 @@
-"""Score trained weights on held-out videos: all views of each video, averaged.
+"""Score trained weights on held-out videos: all views of each video make one score.
 
 Examples:
   python tools/eval.py +experiment=i3d_nl5 weights=outputs/i3d_nl5/train/best.pt
@@ -31,7 +31,7 @@ from nlnet.model.folding import fold_norms
 from nlnet.model.public_weights import locate
 from nlnet.model.weights import load_weights, read_weights
 from nlnet.trainer.allocator import set_allocator
-from nlnet.trainer.build import build_precision
+from nlnet.trainer.build import build_precision, check_labels
 from nlnet.trainer.logger import METRICS, progress_bar
 from nlnet.trainer.loop import evaluate
 from nlnet.trainer.metrics import VideoScores
@@ -66,7 +66,9 @@ def evaluate_run(run: RunConfig, out_dir: Path) -> float:
             class_names=class_names,
             pin_memory=device.type == "cuda",
         )
-        scores = VideoScores(torch.from_numpy(loader.index.labels), len(class_names))
+        check_labels(run, run.data.test, loader.index.labels)
+        labels = torch.from_numpy(loader.index.labels)
+        scores = VideoScores(labels, len(class_names), views.ensemble)
         metrics = evaluate(
             model,
             progress_bar(loader, run.data.test),
@@ -118,7 +120,7 @@ def write_results(
         "missing": len(index.missing),
         "views": views.num_clips * views.num_crops,
         "protocol": f"{run.data.clip.sampler}: {views.num_clips} clips x {views.num_crops} crops "
-        f"of {views.crop_size}",
+        f"of {views.crop_size}, {views.ensemble} of views",
         "split": run.data.test,
         "weights": run.weights,
     }

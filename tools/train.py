@@ -27,7 +27,7 @@ from nlnet.config import RunConfig, parse_run, register_schemas, run_text
 from nlnet.data.build import build_eval_loader, build_train_loader
 from nlnet.data.loader import EvalLoader, TrainLoader
 from nlnet.distributed import pick_device, process_group, rank, world_size
-from nlnet.errors import UsageError
+from nlnet.errors import UsageError, choose
 from nlnet.model.build import build_model
 from nlnet.model.classifier import VideoClassifier
 from nlnet.model.memory import save_memory
@@ -40,10 +40,11 @@ from nlnet.trainer.build import (
     build_precision,
     build_recipe,
     build_scaler,
+    check_labels,
 )
 from nlnet.trainer.logger import METRICS, RunLogger, progress_bar
 from nlnet.trainer.loop import evaluate, fit
-from nlnet.trainer.metrics import VideoScores
+from nlnet.trainer.metrics import ENSEMBLES, VideoScores
 from nlnet.trainer.optim import freeze
 from nlnet.trainer.state import TrainState, provenance, resume
 
@@ -107,6 +108,8 @@ def build_loaders(run: RunConfig, device: torch.device) -> tuple[TrainLoader, Ev
         class_names=loader.index.class_names,
         pin_memory=pin_memory,
     )
+    check_labels(run, run.data.train, loader.index.labels)
+    check_labels(run, run.data.val, val_loader.index.labels)
     return loader, val_loader
 
 
@@ -136,13 +139,15 @@ def validate(
 ) -> dict[str, float]:
     """The metrics of the validation split."""
     assert isinstance(model, VideoClassifier)
-    scores = VideoScores(torch.from_numpy(loader.index.labels), len(loader.index.class_names))
+    views = run.data.val_views
+    labels = torch.from_numpy(loader.index.labels)
+    scores = VideoScores(labels, len(loader.index.class_names), views.ensemble)
     return evaluate(
         model,
         progress_bar(loader, "validation"),
         scores,
         device=device,
-        chunk=run.data.val_views.batch_size,
+        chunk=views.batch_size,
         precision=build_precision(run.trainer, device),
         channels_last=run.trainer.channels_last,
     )
@@ -153,6 +158,7 @@ def check(run: RunConfig) -> None:
     with torch.device("meta"):
         model = build_model(run.model, num_classes=2)
     freeze(model, run.trainer.freeze)
+    choose("data.val_views.ensemble", run.data.val_views.ensemble, ENSEMBLES)
     if run.weights is not None:
         locate(run.weights)  # downloaded once, before there are ranks
     if run.trainer.compile and run.trainer.checkpoint_stages:

@@ -54,7 +54,7 @@ class VideoDataset(Dataset[Sample]):
 
     def _views(self, video_id: int, entropy: list[int]) -> tuple[Clip, ...]:
         """Every crop of every clip, clip by clip; one opening of the file serves all."""
-        label = torch.tensor(self.index.label(video_id))
+        label = torch.tensor(self.index.labels[video_id])
         with VideoReader(self.index.path(video_id)) as video:
             try:
                 clips, rng = self._frames(video, entropy)

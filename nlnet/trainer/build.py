@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable
 from typing import cast
 
+import numpy as np
 import torch
 from torch import nn
 from torch.amp import GradScaler
@@ -109,6 +110,20 @@ def build_recipe(cfg: RunConfig, steps_per_epoch: int, device: torch.device) -> 
         eval_every=trainer.eval_every,
         save_every_steps=trainer.save_every_steps,
     )
+
+
+def check_labels(cfg: RunConfig, split: str, labels: np.ndarray) -> None:
+    """Raise UsageError where the activation does not suit a split's labels, (N,) or (N, K)."""
+    if labels.ndim == 2 and cfg.model.activation != "sigmoid":
+        raise UsageError(
+            f"model.activation={cfg.model.activation} is for one label a video, those of {split} "
+            "bear several; use model.activation=sigmoid"
+        )
+    if labels.ndim == 1 and cfg.model.activation == "sigmoid":
+        raise UsageError(
+            f"model.activation=sigmoid is for several labels a video, those of {split} bear one; "
+            "use model.activation=softmax, or end a label of the list with a comma"
+        )
 
 
 def build_network(cfg: TrainerConfig, model: nn.Module, device: torch.device) -> nn.Module:

@@ -3,7 +3,7 @@
 Classes with equal scores rank by their index, the lowest first.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nlnet.clip import Failure
 from nlnet.distributed import all_sum, gather_objects
+from nlnet.errors import choose
 
 
 def best_classes(scores: Tensor, k: int) -> Tensor:
@@ -53,8 +54,29 @@ class Prediction(NamedTuple):
     num_views: int
 
 
+class Ensemble(NamedTuple):
+    """How the probabilities of the views of a video make its own."""
+
+    add: Callable[[Tensor, Tensor, Tensor], Tensor]  # views (B, K) of videos (B,) to totals (N, K)
+    finish: Callable[[Tensor, Tensor], Tensor]  # totals (N, K), numbers of views (N, 1) -> (N, K)
+
+
+ENSEMBLES: dict[str, Ensemble] = {
+    "mean": Ensemble(
+        lambda totals, rows, views: totals.index_add_(0, rows, views),
+        lambda totals, num_views: totals / num_views.clamp(min=1),
+    ),
+    "max": Ensemble(  # of each class; probabilities are not below the 0 of the first totals
+        lambda totals, rows, views: totals.scatter_reduce_(
+            0, rows[:, None].expand_as(views), views, "amax"
+        ),
+        lambda totals, num_views: totals,
+    ),
+}
+
+
 class VideoScores:
-    """The mean probabilities of the views of each video.
+    """The probabilities of each video, from those of its views.
 
     A video without any view (it could not be read) counts as wrong. All views of a video must be
     added on one rank: its sum, in float64, then has the same order, and every result the same
@@ -63,18 +85,20 @@ class VideoScores:
     Args:
         labels: of all videos of the split, (N,) int64 or (N, K) with 1 at each of several labels
         num_classes: K
+        ensemble: a name in ENSEMBLES
     """
 
-    def __init__(self, labels: Tensor, num_classes: int) -> None:
+    def __init__(self, labels: Tensor, num_classes: int, ensemble: str = "mean") -> None:
         self.labels = labels
-        self.sums = torch.zeros(len(labels), num_classes, dtype=torch.float64)
+        self.ensemble = choose("ensemble", ensemble, ENSEMBLES)
+        self.totals = torch.zeros(len(labels), num_classes, dtype=torch.float64)
         self.num_views = torch.zeros(len(labels), dtype=torch.int64)
         self.failures: list[Failure] = []
 
     def add(self, probabilities: Tensor, video_id: Tensor) -> None:
         """Count views in: probabilities (B, K) and the rows (B,) of their videos."""
         rows = video_id.cpu()
-        self.sums.index_add_(0, rows, probabilities.double().cpu())
+        self.ensemble.add(self.totals, rows, probabilities.double().cpu())
         self.num_views.index_add_(0, rows, torch.ones_like(rows))
 
     def fail(self, failures: Iterable[Failure]) -> None:
@@ -83,14 +107,14 @@ class VideoScores:
 
     def gather(self) -> None:
         """Bring the views and failures of all ranks to each of them; call it once, at the end."""
-        all_sum(self.sums)  # a sum with exact zeros of the ranks that have not seen the video
+        all_sum(self.totals)  # a sum with exact zeros of the ranks that have not seen the video
         all_sum(self.num_views)
         self.failures = [failure for part in gather_objects(self.failures) for failure in part]
 
     @property
-    def means(self) -> Tensor:
-        """Probabilities (N, K) float64, 0 where a video has no view."""
-        return self.sums / self.num_views.clamp(min=1)[:, None]
+    def probabilities(self) -> Tensor:
+        """(N, K) float64, 0 where a video has no view."""
+        return self.ensemble.finish(self.totals, self.num_views[:, None])
 
     def summary(self) -> dict[str, float]:
         """The metrics in percent; the first one is the one to choose a model by.
@@ -101,13 +125,13 @@ class VideoScores:
         if self.labels.ndim == 2:
             positive = self.labels > 0
             present = positive.any(0).nonzero().flatten().tolist()
-            means = self.means
-            precisions = [average_precision(means[:, k], positive[:, k]) for k in present]
+            scores = self.probabilities
+            precisions = [average_precision(scores[:, k], positive[:, k]) for k in present]
             return {"mean_ap": 100 * sum(precisions) / max(len(precisions), 1)}
-        right = is_right(best_classes(self.sums, 5), self.labels)
+        right = is_right(best_classes(self.totals, 5), self.labels)
         right &= (self.num_views > 0)[:, None]
-        hits = torch.bincount(self.labels[right[:, 0]], minlength=self.sums.shape[1])
-        videos = torch.bincount(self.labels, minlength=self.sums.shape[1])
+        hits = torch.bincount(self.labels[right[:, 0]], minlength=self.totals.shape[1])
+        videos = torch.bincount(self.labels, minlength=self.totals.shape[1])
         return {
             "top1": 100 * float(right[:, 0].double().mean()),
             "top5": 100 * float(right.any(1).double().mean()),
@@ -116,7 +140,7 @@ class VideoScores:
 
     def predictions(self) -> list[Prediction]:
         """One row a video, in the order of the index."""
-        means, top5 = self.means, best_classes(self.sums, 5).tolist()
+        scores, top5 = self.probabilities, best_classes(self.totals, 5).tolist()
         rows = []
         for i, num_views in enumerate(self.num_views.tolist()):
             label = self.labels[i]
@@ -125,5 +149,5 @@ class VideoScores:
                 rows.append(Prediction(i, labels, -1, 0.0, [], 0))
             else:
                 best = top5[i][0]
-                rows.append(Prediction(i, labels, best, float(means[i, best]), top5[i], num_views))
+                rows.append(Prediction(i, labels, best, float(scores[i, best]), top5[i], num_views))
         return rows

@@ -59,7 +59,7 @@ def test_training_batches(data: DataConfig):
     assert [batch.video.shape for batch in batches] == 2 * [(4, 3, 4, 16, 16)]
     for batch in batches:
         assert batch.video.dtype == torch.uint8
-        assert batch.label.tolist() == [loader.index.label(i) for i in batch.video_id.tolist()]
+        assert batch.label.tolist() == loader.index.labels[batch.video_id].tolist()
 
 
 @pytest.mark.filterwarnings(MORE_WORKERS_THAN_CPUS)
@@ -155,6 +155,17 @@ def test_class_names_come_from_training_or_from_their_file(data: DataConfig, tmp
         data, "val", VIEWS, rank=0, world_size=1, class_names=("a", "eat", "walk")
     )
     assert loader.index.labels.tolist() == [1, 1, 1, 2, 2]
+
+
+def test_several_labels_come_as_rows(data: DataConfig, tmp_path: Path):
+    (tmp_path / "all.txt").write_text("".join(f"train/eat/{i}.mp4 {i},0\n" for i in range(5)))
+    data.train = data.val = "all.txt"
+    for batch in [*train(data).at(0), *evaluation(data)]:
+        assert batch.label.dtype == torch.float32
+        expected = torch.zeros(len(batch.video_id), 5)
+        for row, video in enumerate(batch.video_id.tolist()):
+            expected[row, [0, video]] = 1
+        assert torch.equal(batch.label, expected)
 
 
 @pytest.mark.parametrize(

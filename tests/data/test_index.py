@@ -8,6 +8,7 @@ from nlnet.data.index import VideoIndex, read_class_names, read_index
 from nlnet.errors import UserError
 
 HEADER = "label,youtube_id,time_start,time_end,split,is_cc\n"
+CHARADES = "id,subject,script,actions,length\n"
 
 
 def touch(root: Path, *names: str) -> None:
@@ -19,7 +20,7 @@ def touch(root: Path, *names: str) -> None:
 
 def entries(index: VideoIndex, root: Path) -> list[tuple[str, str]]:
     return [
-        (index.path(i).relative_to(root).as_posix(), index.class_names[index.label(i)])
+        (index.path(i).relative_to(root).as_posix(), index.class_names[index.labels[i]])
         for i in range(len(index))
     ]
 
@@ -29,7 +30,7 @@ def test_index_gives_back_what_it_was_given():
     index = VideoIndex(paths, [1, 0, 1, 0], ("no", "yes"))
     for copy in (index, pickle.loads(pickle.dumps(index))):
         assert [copy.path(i) for i in range(len(copy))] == paths
-        assert [copy.label(i) for i in range(4)] == [1, 0, 1, 0]
+        assert copy.labels.tolist() == [1, 0, 1, 0]
         assert copy.labels.dtype == np.int64
 
 
@@ -51,7 +52,7 @@ def test_folder_of_class_folders(tmp_path: Path):
 def test_class_names_of_training_number_the_labels_of_evaluation(tmp_path: Path):
     touch(tmp_path, "val/walk/1.mp4")
     index = read_index(tmp_path, "val", class_names=("eat", "run", "walk"))
-    assert index.label(0) == 2
+    assert index.labels[0] == 2
     assert index.class_names == ("eat", "run", "walk")
 
 
@@ -113,6 +114,69 @@ def test_list_of_paths_and_numbers(tmp_path: Path):
     assert [named.class_names[label] for label in named.labels] == ["a", "k"]
 
 
+def label_sets(index: VideoIndex) -> list[set[str]]:
+    """The names of each video's labels, from the matrix that says them."""
+    assert index.labels.dtype == np.float32
+    assert index.labels.shape == (len(index), len(index.class_names))
+    assert set(index.labels.flatten().tolist()) <= {0.0, 1.0}
+    rows = index.labels.tolist()
+    return [{n for n, x in zip(index.class_names, row, strict=True) if x} for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ("a b.mp4 walk,eat\nc.MKV\twalk\n", [{"walk", "eat"}, {"walk"}]),
+        ("a b.mp4,walk,eat\nc.MKV,run\n", [{"walk", "eat"}, {"run"}]),
+        ("a b.mp4, walk , eat\nc.MKV, run\n", [{"walk", "eat"}, {"run"}]),
+        ("a b.mp4 walk\nc.MKV run,run\n", [{"walk"}, {"run"}]),
+        ("a b.mp4 walk,\nc.MKV run\n", [{"walk"}, {"run"}]),
+        ("a b.mp4 1,0\nc.MKV 2\n", [{"0", "1"}, {"2"}]),
+    ],
+)
+def test_list_of_several_labels(lines: str, expected: list[set[str]], tmp_path: Path):
+    touch(tmp_path, "a b.mp4", "c.MKV")
+    (tmp_path / "train.txt").write_text(lines)
+    index = read_index(tmp_path, "train.txt")
+    assert index.class_names == tuple(sorted(set.union(*expected)))
+    assert label_sets(index) == expected
+    assert [index.path(i).name for i in range(2)] == ["a b.mp4", "c.MKV"]
+
+
+def test_a_path_without_a_suffix_of_videos_bears_one_label(tmp_path: Path):
+    touch(tmp_path, "a,b", "c 1")
+    (tmp_path / "train.txt").write_text("a,b,walk\nc 1 eat\n")
+    index = read_index(tmp_path, "train.txt")
+    assert entries(index, tmp_path) == [("a,b", "walk"), ("c 1", "eat")]
+
+
+def test_charades_csv(tmp_path: Path):
+    touch(tmp_path, "videos/A.mp4", "videos/deep/B.avi", "videos/C.mp4")
+    rows = (
+        'A,X,"She says ""no"",\nand sits.",c092 11.90 21.20;c147 0.00 12.60;c092 1 2,24.8\n'
+        "B,X,,,10\nC,Y,walks,c147 0 40.5,30\n"
+    )
+    (tmp_path / "train.csv").write_text(CHARADES + rows)
+    index = read_index(tmp_path, "train.csv", videos="videos")
+    assert index.class_names == ("c092", "c147")
+    assert label_sets(index) == [{"c092", "c147"}, set(), {"c147"}]
+    paths = [index.path(i).relative_to(tmp_path).as_posix() for i in range(3)]
+    assert paths == ["videos/A.mp4", "videos/deep/B.avi", "videos/C.mp4"]
+
+    (tmp_path / "videos" / "A.mp4").unlink()
+    found = read_index(tmp_path, "train.csv", videos="videos", allow_missing=True)
+    assert (found.missing, label_sets(found)) == (("A",), [set(), {"c147"}])
+
+
+def test_codes_of_charades_are_the_first_words_of_its_classes(tmp_path: Path):
+    touch(tmp_path, "A.mp4")
+    (tmp_path / "test.csv").write_text(CHARADES + "A,X,,c002 1 2;c000 0 1,10\n")
+    names = ("c000 Holding some clothes", "c001 Putting clothes", "c002 Taking some clothes")
+    index = read_index(tmp_path, "test.csv", class_names=names)
+    assert index.labels.tolist() == [[1, 0, 1]]
+    assert index.class_names == names
+
+
 def test_missing_files_are_an_error_or_reported(tmp_path: Path):
     touch(tmp_path, "b.mp4")
     (tmp_path / "train.txt").write_text("a.mp4 eat\nb.mp4 walk\nc.mp4 walk\n")
@@ -143,6 +207,15 @@ MISTAKES = {
         "label,youtube_id,time_start,time_end\nwalk,a,0,9\n",
         "has no split column",
     ),
+    "kinds mixed in a line": ("train.txt", "a.mp4 0\na.mp4 1,walk\n", "line 2 .* label 'walk'"),
+    "labels from 1": ("train.txt", "a.mp4 1,2\n", "count the labels from 0"),
+    "no labels": ("train.txt", "a.mp4 ,\n", "line 1 is not `path label`"),
+    "no action": ("train.csv", CHARADES + "a,X,,,9\n", "no video has a label"),
+    "no id": ("train.csv", CHARADES + ",X,,c000 1 2,9\n", "line 2 has an empty id"),
+    "short action": ("train.csv", CHARADES + "a,X,,c000 1,9\n", "line 2 has the action 'c000 1'"),
+    "word for a time": ("train.csv", CHARADES + "a,X,,c000 1 x,9\n", "line 2 has a time"),
+    "endless time": ("train.csv", CHARADES + "a,X,,,9\na,X,,c000 1 nan,9\n", "line 3 has a time"),
+    "split of charades": ("train.csv#val", CHARADES + "a,X,,c000 1 2,9\n", "has no split column"),
     "part of a list": ("train.txt#val", "a.mp4 0\n", "has no split column"),
 }
 
@@ -175,6 +248,15 @@ def test_a_mistake_in_a_folder_is_one_line_that_names_it(
         read_index(tmp_path, "train", class_names=("eat", "walk"))
     with pytest.raises(UserError, match="no split column"):
         read_index(tmp_path, "train#val")
+
+
+def test_an_action_or_label_that_is_no_class_is_named(tmp_path: Path):
+    touch(tmp_path, "a.mp4")
+    (tmp_path / "val.csv").write_text(CHARADES + "a,X,,c000 1 2;c157 1 2,9\n")
+    (tmp_path / "val.txt").write_text("a.mp4 c000,c157\n")
+    for split, line in (("val.csv", 2), ("val.txt", 1)):
+        with pytest.raises(UserError, match=rf"line {line} has the label 'c157', .* of the 2 cl"):
+            read_index(tmp_path, split, class_names=("c000", "c156"))
 
 
 def test_class_names_file(tmp_path: Path):

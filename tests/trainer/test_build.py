@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -21,6 +22,7 @@ from nlnet.trainer.build import (
     build_recipe,
     build_scaler,
     build_schedule,
+    check_labels,
 )
 
 CPU = torch.device("cpu")
@@ -106,6 +108,25 @@ def test_the_recipe_is_the_config():
 def test_counts_below_one_are_refused(name: str):
     with pytest.raises(UsageError, match=rf"trainer\.{name}: is 0"):
         build_recipe(run_config(**{name: 0}), 7, CPU)
+
+
+@pytest.mark.parametrize(
+    ("activation", "several", "other"),
+    [("softmax", True, "sigmoid"), ("sigmoid", False, "softmax")],
+)
+def test_an_activation_that_does_not_suit_the_labels_is_refused(
+    activation: str, several: bool, other: str
+):
+    cfg = run_config()
+    one, many = np.zeros(4, np.int64), np.zeros((4, 3), np.float32)
+    cfg.model.activation = activation
+    with pytest.raises(
+        UsageError,
+        match=rf"^model\.activation={activation} .* val\.txt .*activation={other}[^\n]*$",
+    ):
+        check_labels(cfg, "val.txt", many if several else one)
+    cfg.model.activation = other
+    check_labels(cfg, "val.txt", many if several else one)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

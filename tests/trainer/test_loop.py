@@ -11,7 +11,7 @@ import torch
 from nlnet.clip import ClipBatch, Failure
 from nlnet.errors import UserError
 from nlnet.trainer.loop import evaluate
-from nlnet.trainer.metrics import VideoScores
+from nlnet.trainer.metrics import ENSEMBLES, VideoScores
 from nlnet.trainer.preemption import Preempted, StopRequest
 from nlnet.trainer.state import BEST, LAST, PREVIOUS, TrainState, read_checkpoint
 
@@ -258,7 +258,7 @@ def test_evaluation_is_the_mean_over_views(tiny: ModuleType):
     for row, batch in enumerate(tiny.validation()):
         with torch.no_grad():
             mean = torch.stack([model.scores(view[None])[0] for view in batch.video]).mean(0)
-        torch.testing.assert_close(scores.means[row].float(), mean, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(scores.probabilities[row].float(), mean, rtol=1e-5, atol=1e-6)
         right += int(mean.argmax() == row % 3)
     assert summary["top1"] == 100 * (right / tiny.NUM_VIDEOS)
 
@@ -284,14 +284,19 @@ def test_a_video_that_cannot_be_read_counts_as_wrong(tiny: ModuleType):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("ensemble", "several_labels"),
+    [(name, bool(i % 2)) for i, name in enumerate(ENSEMBLES)],
+)
 def test_evaluation_is_the_same_on_any_number_of_ranks(
-    tiny: ModuleType, run_ranks: RunRanks, tmp_path: Path
+    tiny: ModuleType, run_ranks: RunRanks, tmp_path: Path, ensemble: str, several_labels: bool
 ):
     """7 videos on 1, 2 and 3 ranks, to the last bit, on every rank."""
     said = []
     for num_procs in (1, 2, 3):
         folder = tmp_path / str(num_procs)
-        assert run_ranks(folder, num_procs, only="evaluate") == 0
+        options = {"ensemble": ensemble, "several_labels": several_labels}
+        assert run_ranks(folder, num_procs, only="evaluate", **options) == 0
         said += [(folder / f"said{i}.json").read_text() for i in range(num_procs)]
     assert len(json.loads(said[0])["rows"]) == tiny.NUM_VIDEOS
     assert set(said) == {said[0]}

@@ -3,7 +3,14 @@ import pytest
 import torch
 
 from nlnet.clip import Failure
-from nlnet.trainer.metrics import VideoScores, average_precision, best_classes, is_right
+from nlnet.errors import UsageError
+from nlnet.trainer.metrics import (
+    ENSEMBLES,
+    VideoScores,
+    average_precision,
+    best_classes,
+    is_right,
+)
 
 
 def views(num_videos: int, num_classes: int, num_views: int, seed: int = 0) -> np.ndarray:
@@ -76,14 +83,37 @@ def test_predictions_tell_what_was_said():
         assert row.score == pytest.approx(mean[order[0]], rel=1e-14)
 
 
-def test_views_may_come_in_any_chunks():
+@pytest.mark.parametrize("ensemble", ENSEMBLES)
+def test_views_may_come_in_any_chunks(ensemble: str):
     probabilities = torch.rand(30, 9)
     rows = torch.arange(30) // 6
-    whole, parts = (VideoScores(torch.arange(5), 9) for _ in range(2))
+    whole, parts = (VideoScores(torch.arange(5), 9, ensemble) for _ in range(2))
     whole.add(probabilities, rows)
     for chunk, ids in zip(probabilities.split(4), rows.split(4), strict=True):
         parts.add(chunk, ids)
-    assert torch.equal(whole.sums, parts.sums)
+    assert torch.equal(whole.probabilities, parts.probabilities)
+
+
+@pytest.mark.parametrize("ensemble", ENSEMBLES)
+def test_a_video_s_score_is_that_of_its_views(ensemble: str):
+    """Against numpy's reduction of the same name; a video without views has 0."""
+    probabilities = views(9, 4, 3).astype(np.float32)
+    scores = VideoScores(torch.arange(10) % 4, 4, ensemble)
+    for video, rows in enumerate(probabilities):
+        scores.add(torch.from_numpy(rows), torch.full((3,), video))
+    scores.gather()
+    expected = getattr(np, ensemble)(probabilities.astype(np.float64), axis=1)
+    np.testing.assert_allclose(scores.probabilities[:9].numpy(), expected, rtol=1e-15)
+    assert scores.probabilities[9].tolist() == [0, 0, 0, 0]
+    rows = scores.predictions()
+    assert [row.top1 for row in rows] == [*(ranking(score)[0] for score in expected), -1]
+    right = sum(ranking(score)[0] == video % 4 for video, score in enumerate(expected))
+    assert scores.summary()["top1"] == 100 * (right / 10)
+
+
+def test_an_unknown_ensemble_is_refused_with_the_known_ones():
+    with pytest.raises(UsageError, match="ensemble=median is unknown; choose one of: mean, max"):
+        VideoScores(torch.tensor([0]), 1, "median")
 
 
 def test_failures_are_kept():

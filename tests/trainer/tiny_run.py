@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 
 from nlnet.clip import ClipBatch, Failure
 from nlnet.config import TrainerConfig
@@ -181,9 +182,12 @@ def poisoned(
     return batches
 
 
-def evaluate_only(out_dir: Path) -> None:
+def evaluate_only(out_dir: Path, ensemble: str, several_labels: bool) -> None:
     """Write what is said about each validation video, floats to the last bit."""
-    scores = VideoScores(validation_labels(), NUM_CLASSES)
+    labels = validation_labels()
+    if several_labels:
+        labels = one_hot(labels, NUM_CLASSES) + one_hot(labels + 2, NUM_CLASSES)
+    scores = VideoScores(labels, NUM_CLASSES, ensemble)
     summary = evaluate(make_state().model, validation(), scores, device=CPU, chunk=2)
     rows = [[*row[:3], row.score.hex(), *row[4:]] for row in scores.predictions()]
     said = {"summary": {name: value.hex() for name, value in summary.items()}, "rows": rows}
@@ -201,7 +205,7 @@ def main(out_dir: Path, options: dict[str, Any]) -> None:
     torch.set_num_threads(1)
     with process_group(pick_device("cpu")):
         if options.get("only") == "evaluate":
-            return evaluate_only(out_dir)
+            return evaluate_only(out_dir, options["ensemble"], options["several_labels"])
         if options.get("only") == "precise_bn":
             return precise_bn_only(out_dir)
         try:

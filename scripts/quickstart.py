@@ -6,7 +6,7 @@ operation; one with non-local blocks does.
 
 Examples:
   python scripts/quickstart.py
-  python scripts/quickstart.py --seed 1 --out outputs/quickstart_1
+  python scripts/quickstart.py --seed 1
   python scripts/quickstart.py --override trainer.epochs=2
 """
 
@@ -76,12 +76,14 @@ def main() -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="of weights and order (default 0)")
     parser.add_argument(
-        "--out", type=Path, default=Path("outputs/quickstart"), help="below outputs/"
+        "--out", type=Path, help="below outputs/ (default outputs/quickstart, for seed N ..._N)"
     )
     parser.add_argument(
         "--override", action="append", default=[], metavar="KEY=VALUE", help="for both networks"
     )
     args = parser.parse_args()
+    if args.out is None:
+        args.out = Path("outputs") / ("quickstart" + (f"_{args.seed}" if args.seed else ""))
     if args.out.parts[0] != "outputs" or len(args.out.parts) < 2:
         parser.error(f"--out {args.out}: give a folder below outputs/")
     start = time.perf_counter()

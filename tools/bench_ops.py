@@ -23,6 +23,7 @@ from nlnet.config import BenchmarkConfig
 from nlnet.distributed import pick_device
 from nlnet.model.non_local.block import NonLocalBlock, Output, Subsample
 from nlnet.model.non_local.pairwise import PAIRWISE, Maps, Pairwise
+from nlnet.trainer.logger import progress_bar
 
 PEER = {"embedded_gaussian": "softmax", "dot_product": "dot_product"}  # pytorchvideo has two
 FRESH_PROCESS = {
@@ -69,10 +70,12 @@ def measure(run: BenchmarkConfig) -> Report:
     shapes = [shape for shape in SHAPES if shape.frames == 4] if run.quick else SHAPES
     growing = GROWTH[:3] if run.quick else GROWTH
     remembered = SHAPES[1:2] if run.quick else REMEMBERED
-    memory = [memory_row(shape, device) for shape in remembered]
-    operations = [operation_row(shape, device, run.quick) for shape in shapes]
-    blocks = [block_row(shape, device, run.quick) for shape in shapes]
-    growth = [growth_row(shape, device) for shape in growing]
+    memory = [memory_row(shape, device) for shape in progress_bar(remembered, "memory")]
+    operations = [
+        operation_row(shape, device, run.quick) for shape in progress_bar(shapes, "operations")
+    ]
+    blocks = [block_row(shape, device, run.quick) for shape in progress_bar(shapes, "blocks")]
+    growth = [growth_row(shape, device) for shape in progress_bar(growing, "growth")]
     text = [
         "## Operations: naive time / time\n",
         ratio_table(operations, list(NAIVE)),

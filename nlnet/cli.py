@@ -7,19 +7,19 @@ import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from nlnet.config import RunConfig, run_text
+from nlnet.config import ModelConfig, RunConfig, run_text
 from nlnet.distributed import STOPPED, launch
 from nlnet.errors import UsageError, UserError
 
@@ -28,6 +28,15 @@ RESOLVED = "--resolved"  # what a rank is started with: the path of the run's co
 ERROR_FILE = "NLNET_ERROR_FILE"  # environment variable: where ranks leave their error, once
 # Keys that say where and how fast a run is made, not what it computes.
 FREE_KEYS = ("dist.", "data.num_workers", "data.root")
+# Keys of a network that only training reads; norms answer alike, or are other weights.
+TRAINING_KEYS = (
+    "model.dropout",
+    "model.norm",
+    "model.zero_init_residual",
+    "model.non_local.norm",
+    "model.non_local.zero_init",
+    "model.non_local.init",
+)
 MISTAKES = (UserError, HydraException, OmegaConfBaseException)  # the user's, told in one line
 
 
@@ -36,6 +45,8 @@ def run_tool(main: Callable[[], Any], doc: str | None = None) -> None:
 
     Exit codes: 1 for a UserError, 2 for wrong words in overrides or config, 130 for Ctrl-C.
     """
+    # Hydra's parser takes no word for a run behind -m.
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word in ("-m", "--multirun"))
     if doc is not None and {"-h", "--help"} & set(sys.argv[1:]):
         print(doc.strip() + "\n\n" + group_choices())
         return
@@ -115,10 +126,8 @@ def explain(error: Exception) -> str:
     if keys and keys[0].split()[-1] not in text:
         text += f" at {keys[0].split()[-1]}"
     if options:
-        names = takewhile(
-            lambda line: not line.startswith("Config search path"), lines[options[0] + 1 :]
-        )
-        text += "; available: " + ", ".join(sorted(names))
+        group = lines[options[0]].split("'")[1]
+        text += "; available: " + ", ".join(choices(CONFIG_DIR / group))
     return f"{text}; see --help, or --cfg job for every key"
 
 
@@ -127,22 +136,38 @@ def group_choices() -> str:
     lines = ["Groups (group=choice), below configs/:"]
     for folder in sorted(CONFIG_DIR.iterdir()):
         if folder.is_dir() and folder.name != "hydra":
-            names = sorted(
-                path.relative_to(folder).with_suffix("").as_posix()
-                for path in folder.rglob("*.yaml")
-            )
             plus = "+" if folder.name in ("experiment", "sweep") else ""
-            lines.append(f"  {plus}{folder.name}: {', '.join(names)}")
+            lines.append(f"  {plus}{folder.name}: {', '.join(choices(folder))}")
     lines.append("Every key with its value: add --cfg job. What each means: nlnet/config.py.")
     return "\n".join(lines)
+
+
+def choices(group: Path) -> list[str]:
+    """The choices of a config group, those in folders of their own included."""
+    return sorted(
+        path.relative_to(group).with_suffix("").as_posix() for path in group.rglob("*.yaml")
+    )
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write what a tool found out; raises UserError where that is impossible."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); name another") from error
 
 
 def to_run(cfg: DictConfig) -> Any:
     """The composed configuration as its dataclasses, RunConfig or a kind of it.
 
-    Raises UsageError for a key that was added with + but that nothing would read.
+    Raises UsageError for a key that was added with + but that nothing would read, and for an empty
+    name.
     """
     run = OmegaConf.to_object(cfg)
+    assert isinstance(run, RunConfig)
+    if not run.name:
+        raise UsageError("name is empty; it names the output folder: give name=NAME")
     known = flatten(OmegaConf.to_container(OmegaConf.structured(run)))
     for key in flatten(OmegaConf.to_container(cfg)):
         if key not in known:
@@ -161,20 +186,49 @@ def claim_folder(run: RunConfig, folder: Path) -> Path:
     if path.exists() and (folder / "log.txt").exists():
         found = flatten(OmegaConf.to_container(OmegaConf.load(path)))
         wanted = flatten(OmegaConf.to_container(OmegaConf.structured(run)))
-        keys = sorted(
-            key
-            for key in {**found, **wanted}
-            if found.get(key) != wanted.get(key) and not key.startswith(FREE_KEYS)
-        )
-        if keys:
-            listed = ", ".join(f"{key} {found.get(key)} -> {wanted.get(key)}" for key in keys)
+        changes = differences(found, wanted, free=FREE_KEYS)
+        if changes:
             raise UserError(
-                f"{folder} holds a run with another configuration ({listed}); "
+                f"{folder} holds a run with another configuration ({', '.join(changes)}); "
                 "choose another folder with name=NAME, or remove this one"
             )
     folder.mkdir(parents=True, exist_ok=True)
     path.write_text(run_text(run))
     return path
+
+
+def network_differences(config: str, model: ModelConfig) -> list[str]:
+    """What makes a network answer otherwise than that of a run whose config.yaml is `config`.
+
+    Of the keys of `model`, those that only training reads do not count, nor those of non-local
+    blocks where there are none.
+    """
+    usual = answering_keys({"model": OmegaConf.to_container(OmegaConf.structured(ModelConfig))})
+    found = usual | answering_keys(OmegaConf.to_container(OmegaConf.create(config)))
+    wanted = answering_keys({"model": OmegaConf.to_container(OmegaConf.structured(model))})
+    stages = [f"model.non_local.res{stage}" for stage in (2, 3, 4, 5)]
+    has_blocks = any(keys[stage] for keys in (found, wanted) for stage in stages)
+    return differences(found, wanted, free=() if has_blocks else ("model.non_local.",))
+
+
+def answering_keys(run: Any) -> dict[str, Any]:
+    """The keys of a run that its network's answers follow from."""
+    return {
+        key: value
+        for key, value in flatten(run).items()
+        if key.startswith("model.") and key not in TRAINING_KEYS
+    }
+
+
+def differences(
+    found: Mapping[str, Any], wanted: Mapping[str, Any], free: tuple[str, ...] = ()
+) -> list[str]:
+    """`key old -> new` of every key whose values differ, but for those that begin as in `free`."""
+    return [
+        f"{key} {found.get(key)} -> {wanted.get(key)}"
+        for key in sorted({**found, **wanted})
+        if found.get(key) != wanted.get(key) and not key.startswith(free)
+    ]
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
@@ -197,18 +251,26 @@ class OneLine(Callback):
 
 
 class SweepTable(Callback):
-    """Hydra's callback that ends a sweep in one table, of every run in the sweep's folder.
+    """Hydra's callback that ends a sweep in one table of its runs.
 
-    A run that fails does not stop the others; the sweep then ends with exit code 1.
+    Each leaves its row in a folder that the start of the sweep has named, whichever process it was
+    in. A run that fails does not stop the others; the sweep then ends with exit code 1.
     """
+
+    def __init__(self) -> None:
+        self.rows = Path()
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        refuse_shared_folders(config)
+        self.rows = Path(config.hydra.sweep.dir).absolute() / "rows"
+        for path in self.rows.glob("*.json"):  # of an earlier sweep
+            path.unlink()
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         if config.hydra.mode.name != "MULTIRUN":
             return
         folder = Path(config.hydra.runtime.output_dir)
-        row: dict[str, Any] = dict(
-            override.lstrip("+~").split("=", 1) for override in config.hydra.overrides.task
-        )
+        row = override_values(config.hydra.overrides.task)
         if job_return.status is JobStatus.FAILED:
             error = job_return._return_value
             row["error"] = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -220,12 +282,11 @@ class SweepTable(Callback):
         elif (folder / "metrics.json").exists():
             metrics = json.loads((folder / "metrics.json").read_text())
             row.update({key: value for key, value in metrics.items() if is_number(value)})
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "sweep_row.json").write_text(json.dumps(row))
+        write_text(self.rows / f"{config.hydra.job.num:05d}.json", json.dumps(row))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         folder = Path(config.hydra.sweep.dir)
-        rows = [json.loads(path.read_text()) for path in sorted(folder.rglob("sweep_row.json"))]
+        rows = [json.loads(path.read_text()) for path in sorted(self.rows.glob("*.json"))]
         header, cells = sweep_table(rows)
         with (folder / "table.csv").open("w", newline="") as file:
             csv.writer(file).writerows([header, *cells])
@@ -235,6 +296,26 @@ class SweepTable(Callback):
         failed = sum("error" in row for row in rows)
         if failed:
             fail(f"{failed} of {len(rows)} runs of the sweep failed; see the table", 1)
+
+
+def refuse_shared_folders(config: DictConfig) -> None:
+    """End a sweep of keys that its runs' folders are not named after: all would share one."""
+    words = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
+    swept = {word.key_or_group for word in words if word.is_sweep_override()}
+    swept |= set(config.hydra.sweeper.params or {})
+    unnamed = set(config.hydra.job.config.override_dirname.exclude_keys) - {"experiment", "name"}
+    for key in sorted(swept & unnamed):
+        fail(
+            f"{key} cannot be swept, the folders of runs are not named after it; start a run for "
+            f"each, with name=NAME {key}=VALUE",
+            2,
+        )
+
+
+def override_values(overrides: Iterable[str]) -> dict[str, Any]:
+    """Key -> value of the words of a run; a key that is taken away (`~key`) has none."""
+    parts = (override.lstrip("+~").partition("=") for override in overrides)
+    return {key: value for key, _, value in parts}
 
 
 def is_number(value: Any) -> bool:

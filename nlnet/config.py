@@ -81,7 +81,7 @@ class ModelConfig:
     """
 
     network: str = "resnet"  # or slow_r50, r2plus1d_r50, csn_r101, x3d_m: of pytorchvideo
-    depth: int = 50  # 14, 26, 50 or 101: a name in nlnet.model.resnet3d.DEPTHS
+    depth: int = 50  # 14, 26, 50, 101 or 152: a name in nlnet.model.resnet3d.DEPTHS
     width: int = 64  # channels of conv1; res2 to res5 have 4, 8, 16 and 32 times as many
     conv1_kernel: list[int] = field(default_factory=lambda: [1, 7, 7])
     conv1_stride: list[int] = field(default_factory=lambda: [1, 2, 2])
@@ -225,8 +225,9 @@ class CosineConfig(ScheduleConfig):
 class TrainerConfig:
     """The loop."""
 
-    epochs: int = 100
-    max_steps: int | None = None  # optimiser steps; sets the length of the run instead of epochs
+    # The length of the run: one of the two is set, the other is null.
+    epochs: int | None = None
+    max_steps: int | None = None  # optimiser steps
     accumulate: int = 1  # forward passes per optimiser step
     clip_grad_norm: float | None = None
     label_smoothing: float = 0.0

@@ -132,7 +132,12 @@ def launch(command: list[str], num_procs: int) -> int:
 
     Returns:
         0, or the exit code of the rank that failed first (128 + n for one that signal n ended).
+
+    Raises:
+        UsageError: num_procs is below 1.
     """
+    if num_procs < 1:
+        raise UsageError(f"dist.num_procs={num_procs} is not positive; use 1 or more")
     ranks: list[subprocess.Popen[bytes]] = []
 
     def forward(signum: int, frame: FrameType | None) -> None:

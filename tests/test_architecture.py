@@ -2,9 +2,13 @@
 
 import ast
 from collections.abc import Iterator
+from dataclasses import is_dataclass
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
+
+from nlnet import config
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "nlnet").rglob("*.py"))
@@ -96,20 +100,64 @@ def test_each_library_has_its_door(library: str):
     assert users <= DOORS[library]
 
 
+CONFIGS = {
+    name: cls
+    for name, cls in vars(config).items()
+    if is_dataclass(cls) and not name.startswith("Stage")  # read whole, as mappings
+}
+
+
+def owner(cls: type, name: str) -> type | None:
+    """The class that declares a field of a config, of one above it or of a kind of it."""
+    family = [*cls.__mro__, *cls.__subclasses__()]
+    return next((kin for kin in family if name in vars(kin).get("__annotations__", {})), None)
+
+
+def kind(node: ast.AST, kinds: dict[str, type]) -> type | None:
+    """The config that an expression is, where variables are of the given kinds."""
+    if isinstance(node, ast.Name):
+        return kinds.get(node.id)
+    if isinstance(node, ast.Attribute) and (above := kind(node.value, kinds)) is not None:
+        declared = owner(above, node.attr)
+        found = None if declared is None else get_type_hints(declared)[node.attr]
+        return found if found in CONFIGS.values() else None
+    return None
+
+
+def fields_read(function: ast.FunctionDef) -> Iterator[tuple[str, str]]:
+    """(config, field) of each that a function reads from its annotated arguments."""
+    kinds: dict[str, type] = {}
+    for node in ast.walk(function):
+        match node:
+            case ast.arg(annotation=ast.Name(id=name)) if name in CONFIGS:
+                kinds[node.arg] = CONFIGS[name]
+            case ast.AnnAssign(target=ast.Name(id=variable), annotation=ast.Name(id=name)):
+                kinds |= {variable: CONFIGS[name]} if name in CONFIGS else {}
+            case ast.Assign(targets=[ast.Name(id=variable)], value=value):
+                found = kind(value, kinds)
+                kinds |= {} if found is None else {variable: found}
+    for node in ast.walk(function):
+        if isinstance(node, ast.Attribute) and (cls := kind(node.value, kinds)) is not None:
+            declared = owner(cls, node.attr)
+            if declared is not None:
+                yield declared.__name__, node.attr
+
+
 def test_every_knob_is_read():
-    """A field of the config that no builder and no tool reads is a dead knob."""
+    """A field of a config that no builder and no tool reads, from that very config, is dead."""
     readers = [*(ROOT / "nlnet").rglob("build.py"), *(ROOT / "tools").glob("*.py")]
-    text = "\n".join(path.read_text() for path in readers)
-    attributes = {
-        node.attr for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Attribute)
+    read = {
+        pair
+        for path in readers
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef)
+        for pair in fields_read(node)
     }
-    tree = ast.parse((ROOT / "nlnet" / "config.py").read_text())
-    fields = {
-        node.target.id
-        for cls in tree.body
-        if isinstance(cls, ast.ClassDef) and cls.name not in ("StageKernels", "StageFrames")
-        for node in cls.body
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+    knobs = {
+        (name, knob)
+        for name, cls in CONFIGS.items()
+        for knob in cls.__annotations__
+        if not any(knob in vars(above).get("__annotations__", {}) for above in cls.__mro__[1:])
     }
-    assert fields, "no field was found"
-    assert fields - attributes == set()
+    assert knobs, "no field was found"
+    assert knobs - read == set()

@@ -1,5 +1,6 @@
 """Every experiment composes, bears its file's name, and builds on the meta device."""
 
+import re
 from functools import cache
 from pathlib import Path
 
@@ -10,12 +11,16 @@ from hydra import compose, initialize_config_dir
 from nlnet.cli import CONFIG_DIR, to_run
 from nlnet.config import RunConfig, parse_run, register_schemas, run_text
 from nlnet.model.build import build_model
+from nlnet.trainer.build import build_recipe
 
 EXPERIMENTS = sorted(
     path.relative_to(CONFIG_DIR / "experiment").with_suffix("").as_posix()
     for path in (CONFIG_DIR / "experiment").rglob("*.yaml")
 )
+BLOCKS = ("", "_nl1", "_nl5", "_nl10")
 SWEEPS = sorted(path.stem for path in (CONFIG_DIR / "sweep").glob("*.yaml"))
+
+RECIPES = sorted(path.stem for path in (CONFIG_DIR / "recipe").glob("*.yaml"))
 
 
 @cache
@@ -27,9 +32,9 @@ def run_config(*overrides: str) -> RunConfig:
 
 
 def test_the_experiments_that_were_promised_exist():
-    sizes = [f"{net}{blocks}" for net in ("c2d", "i3d") for blocks in ("", "_nl5", "_nl10")]
+    sizes = [f"{net}{blocks}" for net in ("c2d", "i3d") for blocks in BLOCKS]
     promised = {f"{size}{form}" for size in sizes for form in ("", "_32x2", "_r101")}
-    promised |= {"c2d_nl1", "i3d_nl5_128x1", "folder", "gestures", "quickstart", "smoke"}
+    promised |= {"i3d_nl5_128x1", "folder", "gestures", "quickstart", "smoke"}
     assert promised <= set(EXPERIMENTS)
 
 
@@ -40,6 +45,17 @@ def test_an_experiment_is_named_after_its_file_and_builds(experiment: str):
     with torch.device("meta"):
         model = build_model(run.model, num_classes=400)
     assert all(parameter.is_meta for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_says_once_how_long_it_is(recipe: str):
+    trainer = run_config(f"recipe={recipe}").trainer
+    assert (trainer.epochs is None) != (trainer.max_steps is None)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_an_experiment_is_a_run_of_one_length(experiment: str):
+    build_recipe(run_config(f"+experiment={experiment}"), 1, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
@@ -55,6 +71,22 @@ def test_a_sweep_names_its_command_and_composes(sweep: str):
     assert f"+sweep={sweep}" in command
     experiment = next(word for word in command.split() if word.startswith("+experiment="))
     run_config(experiment, f"+sweep={sweep}")
+
+
+def test_the_commands_in_the_files_compose():
+    """Each as it stands behind a `# python tools/...`; a sweep by the first of its choices."""
+    commands = {
+        command
+        for path in CONFIG_DIR.rglob("*.yaml")
+        for command in re.findall(r"^# (python tools/.*)$", path.read_text(), re.MULTILINE)
+    }
+    assert len(commands) > 50
+    for command in sorted(commands):
+        tool, *words = command.split()[1:]
+        assert tool in ("tools/train.py", "tools/eval.py"), command
+        # What they say of this machine, and what starts a sweep, is no part of what is composed.
+        words = [word for word in words if not word.startswith(("-m", "data.root=", "weights="))]
+        run_config(*(word if "[" in word else word.split(",")[0] for word in words))
 
 
 @pytest.mark.parametrize("size", ["i3d_tiny", "c2d_tiny"])

@@ -66,6 +66,11 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+def test_no_rank_at_all_is_refused():
+    with pytest.raises(UsageError, match=r"^dist\.num_procs=0 .*use 1 or more"):
+        launch(["true"], 0)
+
+
 def test_alone():
     assert (rank(), world_size(), is_main()) == (0, 1, True)
     x = torch.tensor([1.0, 2.0])

@@ -147,6 +147,13 @@ def mmaction2_settings(name: str) -> Tree:
     return from_mmaction2(MMACTION2[name], {"type": "I3DHead", "spatial_type": "avg"})
 
 
+OWN = {  # networks of pytorchvideo's own builders, and what their heads average
+    "csn_r101_32x2": "logits",
+    "r2plus1d_r50_16x4": "probabilities",
+    "x3d_m_16x5": "probabilities",
+}
+
+
 def pytorchvideo_settings(name: str) -> Tree:
     return from_pytorchvideo({"arch": name.split("_")[0], "depth": 50})
 
@@ -160,7 +167,8 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize(
-    ("source", "name"), [(source, name) for source in SOURCES for name in PRESETS[source]]
+    ("source", "name"),
+    [(source, name) for source in SOURCES for name in PRESETS[source] if name not in OWN],
 )
 def test_a_preset_is_what_its_source_means(source: str, name: str):
     run = preset(f"{source}/{name}")
@@ -184,7 +192,29 @@ def test_every_network_of_the_table_has_its_preset():
         *PRESETS["slowfast"]
     }
     assert {"slow_8x8", "slow_nl5_8x8", "slow_4x16", "slow_nl5_4x16"} <= {*PRESETS["slowfast"]}
-    assert PRESETS["pytorchvideo"] == ["c2d_8x8", "i3d_8x8", "slow_4x16", "slow_8x8"]
+    assert PRESETS["pytorchvideo"] == sorted(["c2d_8x8", "i3d_8x8", "slow_4x16", "slow_8x8", *OWN])
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_network_of_its_own_builder_is_tested_as_it_was_trained(name: str):
+    run = preset(f"pytorchvideo/{name}")
+    network, _, size = name.rpartition("_")
+    frames, stride = (int(number) for number in size.split("x"))
+    clip, views = run.data.clip, run.data.test_views
+    assert run.model.network == network and run.model.head_average == OWN[name]
+    assert (clip.num_frames, clip.frame_stride, clip.sampler) == (frames, stride, "pytorchvideo")
+    assert (clip.crop_size, views.crop_size, views.short_side) == (224, 256, 256)
+    assert run.model.head_window == [clip.crop_size // 32] * 2
+    command = (CONFIG_DIR / "model" / "pytorchvideo" / f"{network}.yaml").read_text()
+    assert f"+experiment=pytorchvideo/{name} weights=pytorchvideo/{network}" in command
+
+
+@pytest.mark.parametrize("model", ["slow_r50", "slow_r101"])
+@pytest.mark.parametrize("stem", ["padded", "caffe2", "no_pool2"])
+def test_a_slow_network_has_no_pool_behind_res2_whatever_the_stem(model: str, stem: str):
+    assert preset("i3d", f"model={model}", f"stem={stem}").model.pool2_kernel is None
+    assert preset("i3d", f"model={model}").model.pool2_kernel is None
+    assert preset("i3d").model.pool2_kernel == [2, 1, 1]
 
 
 PROTOCOLS: Mapping[str, tuple[Any, ...]] = {
@@ -226,6 +256,7 @@ def test_a_protocol_is_its_source_s(name: str):
         ("caffe2_affine", 16, 0.0025, 400_000, (150_000, 300_000)),
         ("slowfast_imagenet", 64, 0.01, 118, (44, 88)),
         ("mmaction2", 64, 0.01, 100, (40, 80)),
+        ("mmaction2_slow_imagenet", 128, 0.01, 256, (90, 130)),
         ("charades", 8, 0.00125, 200_000, (75_000, 150_000)),
     ],
 )
@@ -237,8 +268,8 @@ def test_a_recipe_falls_where_its_source_does(
     assert (run.trainer.max_steps or run.trainer.epochs) == length
     assert [share * length for share in run.schedule.milestones] == pytest.approx(falls)
     assert run.optim.momentum == 0.9 and run.optim.weight_decay == 1e-4
-    assert run.optim.nesterov is (recipe != "mmaction2")
-    assert run.optim.decay_norm is (recipe == "mmaction2")
+    assert run.optim.nesterov is (not recipe.startswith("mmaction2"))
+    assert run.optim.decay_norm is recipe.startswith("mmaction2")
 
 
 def test_slowfast_from_scratch_is_a_warmed_up_cosine():
@@ -246,6 +277,21 @@ def test_slowfast_from_scratch_is_a_warmed_up_cosine():
     assert (run.trainer.epochs, run.data.batch_size, run.optim.lr) == (196, 64, 0.1)
     assert run.schedule.warmup == 34 and run.schedule.floor == 0
     assert run.schedule.warmup_start * run.optim.lr == pytest.approx(0.01)
+
+
+def test_mmaction2_slow_from_scratch_is_a_warmed_up_cosine():
+    run: Any = preset("mmaction2/slow_8x8")
+    assert (run.trainer.epochs, run.data.batch_size, run.optim.lr) == (256, 128, 0.2)
+    assert run.schedule.warmup == 34 and run.schedule.floor == 0 and run.weights is None
+    assert run.optim.momentum == 0.9 and not run.optim.nesterov
+
+
+def test_mmaction2_slow_with_blocks_starts_from_images():
+    for name in ("slow_nl5_4x16", "slow_nl5_8x8"):
+        run: Any = preset(f"mmaction2/{name}")
+        assert run.weights == "torchvision/resnet50" and run.data.batch_size == 128
+        assert (run.schedule.warmup, run.schedule.warmup_start) == (10, 0.1)
+        assert run.data.augment.crop == "resized" and run.data.augment.area == [0.08, 1.0]
 
 
 def test_charades_has_several_labels_a_video():

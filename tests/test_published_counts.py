@@ -85,9 +85,9 @@ MULTIPLY_ADDS = {  # overrides -> G at crops of 224 and 256
     "+experiment=c2d_nl5_32x2 model=c2d_r101 non_local=nl5_r101": (43.41, None),
     "+experiment=i3d_32x2 model=i3d_r101": (51.68, None),
     "+experiment=i3d_32x2 model=i3d_3x3x3_r101": (62.26, None),
-    "+experiment=i3d model=slow_r50 stem=no_pool2": (41.74, 54.52),
-    "+experiment=i3d_nl5 model=slow_r50 stem=no_pool2": (63.98, 88.34),
-    "+experiment=i3d model=slow_r50 stem=no_pool2 data.clip.num_frames=4": (20.87, 27.26),
+    "+experiment=i3d model=slow_r50": (41.74, 54.52),
+    "+experiment=i3d_nl5 model=slow_r50": (63.98, 88.34),
+    "+experiment=i3d model=slow_r50 data.clip.num_frames=4": (20.87, 27.26),
 }
 
 MULTIPLY_ADDS |= {
@@ -117,7 +117,12 @@ MULTIPLY_ADDS |= {
 }
 
 
-FEW = ("+experiment=c2d", "+experiment=i3d_nl5", "+experiment=caffe2/i3d_nl5_32x2")  # not slow
+FEW = (  # not slow
+    "+experiment=c2d",
+    "+experiment=i3d_nl5",
+    "+experiment=caffe2/i3d_nl5_32x2",
+    "+experiment=i3d model=slow_r50",
+)
 ROWS = [
     pytest.param(
         overrides,

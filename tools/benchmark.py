@@ -20,7 +20,7 @@ import hydra
 from measure import Report, machine
 from omegaconf import DictConfig
 
-from nlnet.cli import run_tool, to_run
+from nlnet.cli import run_tool, to_run, write_text
 from nlnet.config import BenchmarkConfig, register_schemas
 from nlnet.errors import choose
 
@@ -39,13 +39,12 @@ def main(cfg: DictConfig) -> None:
     text = f"{', '.join(f'{name} {fact}' for name, fact in facts.items())}\n\n{report.markdown}\n"
     print(text)
     folder = Path(run.out)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{run.bench}.md").write_text(text)
+    write_text(folder / f"{run.bench}.md", text)
     for name, picture in report.pictures.items():
-        (folder / name).write_text(picture)
+        write_text(folder / name, picture)
     if run.json is not None:
         numbers = {"machine": facts, **report.numbers}
-        Path(run.json).write_text(json.dumps(numbers, indent=2) + "\n")
+        write_text(Path(run.json), json.dumps(numbers, indent=2) + "\n")
 
 
 if __name__ == "__main__":

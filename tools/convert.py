@@ -1,16 +1,20 @@
 """Convert a file of weights between nlnet and the code bases that published such networks.
 
 Reading is safe whatever the file holds; nothing in it is run. Every key must find its place: what
-is left over is listed, and nothing is written.
+is left over is listed, and nothing is written. A .json file of a code base's own settings becomes
+an experiment's file: the same network, in our terms.
 """
 
 import argparse
+import io
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
 import torch
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 import nlnet
 from nlnet.cli import CONFIG_DIR, run_tool, to_run
@@ -20,25 +24,31 @@ from nlnet.model.build import build_model
 from nlnet.model.convert import REWRITES, express
 from nlnet.model.formats import CODE_BASES, FORMATS, format_for
 from nlnet.model.public_weights import locate
+from nlnet.model.published import READERS, from_file
 from nlnet.model.weight_files import (
     NLNET,
     WeightFile,
     read_weight_file,
     write_foreign,
     write_nlnet,
+    write_whole,
 )
-from nlnet.model.weights import INFLATIONS, match
+from nlnet.model.weights import INFLATIONS, match, require_whole
 
 EXAMPLES = """\
 Examples:
   python tools/convert.py i3d_nonlocal_8x8_IN_pretrain_400k.pkl i3d_nl5.pt
   python tools/convert.py caffe2/i3d_nonlocal_8x8 i3d_nl5.pyth --to slowfast
   python tools/convert.py torchvision/resnet50 i3d.pt --experiment caffe2/i3d_8x8
+  python tools/convert.py settings.json configs/experiment/mine.yaml --from slowfast
 
 SRC is a path, a URL or a public name; nlnet's own tools take such files as weights=SRC, too.
 Rewritings of --rewrite keep a network's answer: fold_norms and unfold_norms (batch norm, fixed
 affine map), fold_out_bias and add_out_bias (the bias of W_z in the running mean behind it),
 scale_theta and unscale_theta (for blocks that scale their softmax, and that do not).
+
+settings.json holds, as the code base spells them, caffe2: MODEL and NONLOCAL; slowfast: settings,
+frames (and crop_size); mmaction2: backbone and head; pytorchvideo: settings; torchvision: depth.
 """
 
 
@@ -84,20 +94,46 @@ def compose_run(experiment: str) -> RunConfig:
         return to_run(compose("run", overrides=["data.root=.", f"+experiment={experiment}"]))
 
 
+def shapes(run: RunConfig, weights: WeightFile) -> dict[str, torch.Tensor]:
+    """The tensors, without numbers, of a run's network for as many classes as the file has."""
+    classes = len(weights.state.get("head.fc.weight", [0]))
+    with torch.device("meta"):
+        return build_model(run.model, classes).state_dict()
+
+
+def write_experiment(source: Path, target: Path, code_base: str | None) -> None:
+    """Write the network of a code base's settings as a file of configs/experiment."""
+    if code_base is None:
+        raise UsageError(f"{source}: settings want --from, one of {', '.join(READERS)}")
+    try:
+        facts = json.loads(source.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{source}: no JSON file that can be read ({error})") from error
+    if not isinstance(facts, dict):
+        raise UserError(f"{source}: holds a {type(facts).__name__}, not settings by name")
+    tree = {"name": target.stem, "model": from_file(code_base, facts)}
+    text = f"# @package _global_\n# The network of {source.name}, settings of {code_base}.\n"
+    write_whole(target, io.BytesIO((text + OmegaConf.to_yaml(tree)).encode()))
+    print(f"{target}: an experiment; its clips, protocol and recipe are the defaults")
+
+
 def convert(args: argparse.Namespace) -> None:
     """Read, rewrite, write, and say what was done."""
+    if args.source.endswith(".json"):
+        write_experiment(Path(args.source), args.target, args.from_)
+        return
     choose("--to", args.to, dict.fromkeys((NLNET, *CODE_BASES)))
     weights = read_weight_file(locate(args.source), args.from_)
     print(f"{args.source}: {len(weights.state)} tensors, {weights.form or NLNET}")
+    run = None if weights.config is None else parse_run(weights.config, args.source)
+    if args.experiment is None and weights.form != "pytorchvideo_modules":
+        require_whole(weights.state, args.source, None if run is None else shapes(run, weights))
     for name in args.rewrite:
         state = choose("--rewrite", name, REWRITES)(weights.state)
-        weights = replace(weights, state=state, config=None)  # of the network as it was
-    run = None if weights.config is None else parse_run(weights.config, args.source)
+        weights, run = replace(weights, state=state, config=None), None  # of what it was
     if args.experiment is not None:
         run = compose_run(args.experiment)
-        classes = len(weights.state.get("head.fc.weight", [0]))
-        with torch.device("meta"):
-            target = build_model(run.model, classes).state_dict()
+        target = shapes(run, weights)
         state, report = match(weights, target, args.source, inflation=args.inflation)
         weights = WeightFile(state, config=run_text(run), class_names=weights.class_names)
         print(report.summary())

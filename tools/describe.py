@@ -17,7 +17,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from nlnet.cli import markdown, run_tool, to_run
+from nlnet.cli import markdown, run_tool, to_run, write_text
 from nlnet.config import DescribeConfig, register_schemas
 from nlnet.model.build import build_model
 from nlnet.model.describe import Stage, describe
@@ -63,7 +63,7 @@ def main(cfg: DictConfig) -> None:
             "multiply_adds": sum(stage.multiply_adds for stage in stages),
             "stages": [asdict(stage) for stage in stages],
         }
-        Path(run.json).write_text(json.dumps(summary, indent=2) + "\n")
+        write_text(Path(run.json), json.dumps(summary, indent=2) + "\n")
 
 
 if __name__ == "__main__":

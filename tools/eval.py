@@ -20,21 +20,23 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from nlnet.cli import RESOLVED, is_rank, launch_ranks, run_tool, to_run
+from nlnet.cli import RESOLVED, is_rank, launch_ranks, network_differences, run_tool, to_run
 from nlnet.config import RunConfig, parse_run, register_schemas, run_text
 from nlnet.data.build import build_eval_loader, data_class_names
 from nlnet.data.index import VideoIndex
 from nlnet.distributed import is_main, pick_device, process_group, rank, world_size
-from nlnet.errors import UsageError, UserError
+from nlnet.errors import UsageError, UserError, choose
 from nlnet.model.build import build_model
+from nlnet.model.classifier import VideoClassifier
 from nlnet.model.folding import fold_norms
 from nlnet.model.public_weights import locate
-from nlnet.model.weights import load_weights, read_weights
+from nlnet.model.weight_files import WeightFile, read_weight_file
+from nlnet.model.weights import load_weights
 from nlnet.trainer.allocator import set_allocator
 from nlnet.trainer.build import build_precision, check_labels
 from nlnet.trainer.logger import METRICS, progress_bar
 from nlnet.trainer.loop import evaluate
-from nlnet.trainer.metrics import VideoScores
+from nlnet.trainer.metrics import ENSEMBLES, VideoScores
 from nlnet.trainer.state import write_atomic
 
 
@@ -43,14 +45,7 @@ def evaluate_run(run: RunConfig, out_dir: Path) -> float:
     set_allocator(run.trainer.allocator)
     device = pick_device(run.dist.device)
     with process_group(device):
-        weights = weights_of(run)
-        class_names = classes_of(weights, run)
-        model = build_model(run.model, len(class_names))
-        report = load_weights(model, weights)
-        if report.new or report.inflated:
-            raise UserError(
-                f"{report.summary()}: another network; give the experiment it came from"
-            )
+        model, class_names = trained_model(run)
         if run.trainer.fold_norms:
             model = fold_norms(model)
         model.to(device)
@@ -89,14 +84,35 @@ def weights_of(run: RunConfig) -> str:
     return run.weights
 
 
-def classes_of(weights: str, run: RunConfig) -> tuple[str, ...]:
+def trained_model(run: RunConfig) -> tuple[VideoClassifier, tuple[str, ...]]:
+    """The network of the weights, and the classes that it tells apart.
+
+    Raises UserError where the run's network is not the one that was trained.
+    """
+    weights = weights_of(run)
+    file = read_weight_file(locate(weights))
+    class_names = classes_of(weights, file, run)
+    model = build_model(run.model, len(class_names))
+    report = load_weights(model, weights)
+    if report.new or report.inflated:
+        raise UserError(f"{report.summary()}: another network; give the experiment it came from")
+    changes = [] if file.config is None else network_differences(file.config, run.model)
+    if changes:
+        raise UserError(
+            f"{weights}: was trained as another network ({', '.join(changes)}); give the "
+            "experiment and the words it came from"
+        )
+    return model, class_names
+
+
+def classes_of(weights: str, file: WeightFile, run: RunConfig) -> tuple[str, ...]:
     """The classes that the weights tell apart; the data set's where the file has no names."""
-    state, names = read_weights(weights)
-    if "head.fc.weight" not in state:
+    if "head.fc.weight" not in file.state:
         raise UserError(f"{weights}: has no classifier; train one first with weights={weights}")
+    names = file.class_names
     if names is None:
         names = list(data_class_names(run.data))
-    count = len(state["head.fc.weight"])
+    count = len(file.state["head.fc.weight"])
     if count != len(names):
         raise UserError(
             f"{weights}: tells {count} classes apart, {run.data.root} has {len(names)}; "
@@ -153,6 +169,7 @@ def write_results(
 def main(cfg: DictConfig) -> float:
     run: RunConfig = to_run(cfg)
     out_dir = Path(HydraConfig.get().runtime.output_dir)
+    choose("data.test_views.ensemble", run.data.test_views.ensemble, ENSEMBLES)
     locate(weights_of(run))  # downloaded once, before there are ranks
     if is_rank() or run.dist.num_procs == 1:
         return evaluate_run(run, out_dir)

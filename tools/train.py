@@ -22,7 +22,15 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from torch import nn
 
-from nlnet.cli import RESOLVED, claim_folder, is_rank, launch_ranks, run_tool, to_run
+from nlnet.cli import (
+    RESOLVED,
+    claim_folder,
+    is_rank,
+    launch_ranks,
+    network_differences,
+    run_tool,
+    to_run,
+)
 from nlnet.config import RunConfig, parse_run, register_schemas, run_text
 from nlnet.data.build import build_eval_loader, build_train_loader
 from nlnet.data.loader import EvalLoader, TrainLoader
@@ -32,7 +40,8 @@ from nlnet.model.build import build_model
 from nlnet.model.classifier import VideoClassifier
 from nlnet.model.memory import save_memory
 from nlnet.model.public_weights import locate
-from nlnet.model.weights import load_weights
+from nlnet.model.weight_files import read_weight_file
+from nlnet.model.weights import INFLATIONS, load_weights
 from nlnet.trainer.allocator import set_allocator
 from nlnet.trainer.build import (
     build_network,
@@ -71,6 +80,7 @@ def train(run: RunConfig, out_dir: Path) -> float:
             total_steps=recipe.total_steps,
             steps_per_epoch=recipe.steps_per_epoch,
             start_step=state.progress.global_step,
+            missing={"train": len(loader.index.missing), "val": len(val_loader.index.missing)},
         ) as logger:
             logger.config(run_text(run))
             for line in lines:
@@ -107,6 +117,7 @@ def build_loaders(run: RunConfig, device: torch.device) -> tuple[TrainLoader, Ev
         world_size=world_size(),
         class_names=loader.index.class_names,
         pin_memory=pin_memory,
+        key="data.val_views",
     )
     check_labels(run, run.data.train, loader.index.labels)
     check_labels(run, run.data.val, val_loader.index.labels)
@@ -123,6 +134,10 @@ def build_state(
     if run.weights is not None:
         report = load_weights(model, run.weights, inflation=run.inflation, class_names=class_names)
         lines.append(report.summary())
+        config = read_weight_file(locate(run.weights)).config
+        changes = [] if config is None else network_differences(config, run.model)
+        if changes:
+            lines.append(f"the weights were trained as another network: {', '.join(changes)}")
     freeze(model, run.trainer.freeze)
     if run.trainer.freeze:
         learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -158,6 +173,8 @@ def check(run: RunConfig) -> None:
     with torch.device("meta"):
         model = build_model(run.model, num_classes=2)
     freeze(model, run.trainer.freeze)
+    build_optimizer(run.optim, model)
+    choose("inflation", run.inflation, INFLATIONS)
     choose("data.val_views.ensemble", run.data.val_views.ensemble, ENSEMBLES)
     if run.weights is not None:
         locate(run.weights)  # downloaded once, before there are ranks

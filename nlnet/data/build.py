@@ -98,19 +98,25 @@ def build_eval_loader(
     world_size: int,
     class_names: tuple[str, ...] | None = None,
     pin_memory: bool = False,
+    key: str = "data.test_views",
 ) -> EvalLoader:
-    """All views of this rank's videos of a split; `class_names` are those of a trained model."""
+    """All views of this rank's videos of a split; `class_names` are those of a trained model.
+
+    Raises UsageError naming what is wrong with the views below `key`.
+    """
     protocol, rule = choose_protocol(cfg.clip.sampler, cfg.clip.short)
-    transform = _eval_transform(views)
+    transform = _eval_transform(views, key)
+    num_clips = _at_least_1(f"{key}.num_clips", views.num_clips)
+    batch_size = _at_least_1(f"{key}.batch_size", views.batch_size)
     index = build_index(cfg, split, class_names)
     dataset = VideoDataset(
         index,
-        FixedClips(protocol, _clip_shape(cfg), rule, _at_least_1("num_clips", views.num_clips)),
+        FixedClips(protocol, _clip_shape(cfg), rule, num_clips),
         transform,
         seed=0,
         replacements=0,
     )
-    videos_per_batch = max(views.batch_size // (views.num_clips * views.num_crops), 1)
+    videos_per_batch = max(batch_size // (num_clips * views.num_crops), 1)
     order = evaluation_order(len(index), rank=rank, world_size=world_size)
     batches = _batches(
         dataset, order, videos_per_batch, num_workers=cfg.num_workers, pin_memory=pin_memory
@@ -128,6 +134,8 @@ def _batches(
 ) -> DataLoader[Sample]:
     if num_workers is None:
         num_workers = _default_workers()
+    if num_workers < 0:
+        raise UsageError(f"data.num_workers={num_workers} is negative; use 0 or more, or null")
     return DataLoader(
         dataset,
         batch_size=batch_size,
@@ -199,13 +207,13 @@ def _train_transform(augment: AugmentConfig, crop_size: int) -> TrainTransform:
     return TrainTransform(crop, crop_size, augment.flip, augment.color_jitter)
 
 
-def _eval_transform(views: ViewsConfig) -> EvalTransform:
+def _eval_transform(views: ViewsConfig, key: str) -> EvalTransform:
     if views.num_crops not in (1, 3):
-        raise UsageError(f"num_crops={views.num_crops} of the views is neither 1 nor 3")
+        raise UsageError(f"{key}.num_crops={views.num_crops} is neither 1 nor 3")
     if not 1 <= views.crop_size <= views.short_side:
         raise UsageError(
-            f"crop_size={views.crop_size} of the views is not within 1 and "
-            f"short_side={views.short_side}"
+            f"{key}.crop_size={views.crop_size} is not within 1 and "
+            f"{key}.short_side={views.short_side}"
         )
-    places = choose("crops", views.crops, CROPS)
+    places = choose(f"{key}.crops", views.crops, CROPS)
     return EvalTransform(views.crop_size, views.short_side, views.num_crops, places)

@@ -10,9 +10,10 @@ from torch import nn
 from nlnet.config import ModelConfig, NonLocalConfig
 from nlnet.errors import UsageError
 from nlnet.model.classifier import Head, VideoClassifier
-from nlnet.model.non_local.build import build_block
+from nlnet.model.non_local.build import build_block, check_blocks
 from nlnet.model.non_local.insertion import insert_non_local
 from nlnet.model.resnet3d import STAGES, ResNet3d
+from nlnet.model.sizes import Triple, odd, positive, triple
 
 if TYPE_CHECKING:
     from nlnet.model import pytorchvideo
@@ -29,7 +30,11 @@ EVERY_NETWORK = {  # keys of ModelConfig that networks of pytorchvideo read, too
 
 
 def build_model(cfg: ModelConfig, num_classes: int) -> VideoClassifier:
-    """The network that the config describes, with random weights, for `num_classes` classes."""
+    """The network that the config describes, with random weights, for `num_classes` classes.
+
+    Raises UsageError, naming the key, for words and numbers that make no network.
+    """
+    check_blocks(cfg.non_local)  # also where none stands
     backbone, head = build_parts(cfg, num_classes)
     insert_non_local(
         backbone,
@@ -49,8 +54,12 @@ def build_parts(
     cfg: ModelConfig, num_classes: int
 ) -> tuple[ResNet3d | pytorchvideo.Backbone, nn.Module]:
     """The backbone, without non-local blocks, and the head."""
-    if cfg.head_window is not None and len(cfg.head_window) != 2:
-        raise UsageError(f"model.head_window={cfg.head_window} wants two numbers, [h, w], or null")
+    if cfg.head_window is not None and (len(cfg.head_window) != 2 or min(cfg.head_window) < 1):
+        raise UsageError(
+            f"model.head_window={list(cfg.head_window)} wants two numbers above 0, [h, w], or null"
+        )
+    if not 0 <= cfg.dropout < 1:
+        raise UsageError(f"model.dropout={cfg.dropout} wants a share from 0 to below 1")
     window = None if cfg.head_window is None else (cfg.head_window[0], cfg.head_window[1])
     if cfg.network == "resnet":
         backbone = build_resnet(cfg)
@@ -73,21 +82,40 @@ def refuse_resnet_keys(cfg: ModelConfig) -> None:
 
 def build_resnet(cfg: ModelConfig) -> ResNet3d:
     """A C2D or I3D ResNet."""
+    conv1 = triple("conv1_kernel", cfg.conv1_kernel), triple("conv1_stride", cfg.conv1_stride)
+    odd("conv1_kernel", cfg.conv1_kernel)
+    positive("width", cfg.width)
+    temporal_kernels: dict[str, list[int]] = asdict(cfg.temporal_kernels)
+    for stage, pattern in temporal_kernels.items():
+        odd(f"temporal_kernels.{stage}", pattern)
     pool2 = None
     if cfg.pool2_kernel is not None:
-        pool2 = (cfg.pool2_kernel, cfg.pool2_stride, cfg.pool2_padding)
+        pool2 = window("pool2", cfg.pool2_kernel, cfg.pool2_stride, cfg.pool2_padding)
     return ResNet3d(
         cfg.depth,
-        asdict(cfg.temporal_kernels),
+        temporal_kernels,
         width=cfg.width,
-        conv1=(cfg.conv1_kernel, cfg.conv1_stride),
-        pool1=(cfg.pool1_kernel, cfg.pool1_stride, cfg.pool1_padding),
+        conv1=conv1,
+        pool1=window("pool1", cfg.pool1_kernel, cfg.pool1_stride, cfg.pool1_padding),
         pool2=pool2,
         inflate_conv=cfg.inflate_conv,
         stride_conv=cfg.stride_conv,
         norm=cfg.norm,
         zero_init_residual=cfg.zero_init_residual,
     )
+
+
+def window(
+    pool: str, kernel: list[int], stride: list[int], padding: list[int]
+) -> tuple[Triple, Triple, Triple]:
+    """The kernel, stride and padding of a max pool, which pads by half its kernel at most."""
+    sizes = triple(f"{pool}_kernel", kernel)
+    border = triple(f"{pool}_padding", padding, least=0)
+    if any(2 * pad > size for pad, size in zip(border, sizes, strict=True)):
+        raise UsageError(
+            f"model.{pool}_padding={list(padding)} is above half of {pool}_kernel={list(kernel)}"
+        )
+    return sizes, triple(f"{pool}_stride", stride), border
 
 
 def build_stage_block(cfg: NonLocalConfig, channels: int, stage: str) -> nn.Module:

@@ -11,6 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils.hooks import RemovableHandle
 
+from nlnet.errors import UsageError
 from nlnet.model.classifier import VideoClassifier
 from nlnet.model.non_local.tokens import Operation, Pointwise
 
@@ -34,7 +35,8 @@ def describe(build: Callable[[], VideoClassifier], num_frames: int, crop_size: i
 
     Multiply-adds are those of convolutions, linear maps and pairwise sums by their definition,
     N M (d + e), as published tables count them, whatever way they are computed in. The memory is
-    what autograd keeps for the backward pass of one clip in float32.
+    what autograd keeps for the backward pass of one clip in float32. Raises UsageError for a clip
+    that is too short or small for the network.
     """
     stages = {name: Stage(name) for name in PARTS}
     # Sizes and types of CPU tensors, and no numbers in them: no memory, and nothing is computed.
@@ -43,7 +45,7 @@ def describe(build: Callable[[], VideoClassifier], num_frames: int, crop_size: i
         model.train()
         video = torch.empty(1, 3, num_frames, crop_size, crop_size)
         with observed(model, stages), kept_bytes(model, stages):
-            model(video)
+            run_through(model, video)
     for name, parameter in model.named_parameters():
         stages[part_of(name)].parameters += parameter.numel()
     for name, module in model.named_modules():
@@ -51,6 +53,18 @@ def describe(build: Callable[[], VideoClassifier], num_frames: int, crop_size: i
             stages[part_of(name)].non_local.append(name.rpartition(".")[2])
         del module
     return list(stages.values())
+
+
+def run_through(model: VideoClassifier, video: Tensor) -> None:
+    """A forward pass; a UsageError where a pool or window is larger than what reaches it."""
+    try:
+        model(video)
+    except RuntimeError as error:
+        frames, size = video.shape[2], video.shape[4]
+        raise UsageError(
+            f"clips of {frames} frames and {size} x {size} pixels do not pass through the network "
+            f"({str(error).splitlines()[0]}); see data.clip, model.pool2_kernel, model.head_window"
+        ) from error
 
 
 def part_of(name: str) -> str:

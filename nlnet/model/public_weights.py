@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from hashlib import sha256
 from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple
@@ -150,7 +151,8 @@ def locate(source: str) -> Path:
     if urlparse(source).scheme in SCHEMES:
         return download(source)
     if "_Weights." in source:
-        return download(torchvision_url(source))
+        print(f"weights {source}: licence {PUBLISHERS['torchvision'].licence}", file=sys.stderr)
+        return download(torchvision_url(source.removeprefix("torchvision/")))
     code_base, _, name = source.partition("/")
     if code_base in PUBLISHERS and name and not path.suffix:
         publisher = PUBLISHERS[code_base]
@@ -175,23 +177,45 @@ def torchvision_url(name: str) -> str:
         raise UserError(f"weights={name}: torchvision knows no such weights") from error
 
 
+def is_published(url: str) -> bool:
+    """Whether a publisher's file is there: its name is unambiguous and may bear a checksum."""
+    return url.startswith(PUBLISHERS["torchvision"].root) or any(
+        url == publisher.root + path
+        for publisher in PUBLISHERS.values()
+        for path in publisher.paths.values()
+    )
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 of a file."""
+    whole = sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            whole.update(piece)
+    return whole.hexdigest()
+
+
 def download(url: str) -> Path:
     """A file from the web, in torch.hub's cache; whole, of its checksum, and readable.
 
     Raises UserError, and leaves nothing behind, if it is not.
     """
     folder = Path(hub.get_dir()) / "checkpoints"
-    target = folder / Path(urlparse(url).path).name
-    if target.exists():
+    name = Path(urlparse(url).path).name
+    checksum = None
+    if is_published(url):
+        found = CHECKSUM.search(name)
+        checksum = found[1] if found else None
+    else:  # anybody's best.pt
+        name = f"{sha256(url.encode()).hexdigest()[:12]}-{name}"
+    target = folder / name
+    if target.exists() and (checksum is None or digest(target).startswith(checksum)):
         return target
     folder.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f"{target.name}.{os.getpid()}.partial")  # one for each rank
-    checksum = CHECKSUM.search(target.name)
     print(f"downloading {url} to {target}", file=sys.stderr)
     try:
-        hub.download_url_to_file(
-            url, str(partial), hash_prefix=checksum[1] if checksum else None, progress=True
-        )
+        hub.download_url_to_file(url, str(partial), hash_prefix=checksum, progress=True)
         read_file(partial)  # a connection that broke off leaves a file that is not whole
         partial.replace(target)
     except (OSError, HTTPException, RuntimeError, UserError) as error:

@@ -6,7 +6,7 @@ that our network does not have. Temporal sizes are those of section 4 of Wang et
 the released models; the test heads are each source's own.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from nlnet.errors import UserError, choose
@@ -23,11 +23,43 @@ NORM_EPS = 1e-5  # of every batch norm here
 LONG_CLIP_GROUP = 4  # frames that attend to each other in res3 of the authors' affine networks
 
 
+def check_settings(
+    section: str, settings: Settings, *, read: Iterable[str], fixed: Settings
+) -> None:
+    """Refuse keys that are neither `read` nor `fixed`, and another value than that of `fixed`."""
+    unknown = settings.keys() - set(read) - fixed.keys()
+    other = [key for key, value in fixed.items() if not same(settings.get(key, value), value)]
+    if unknown or other:
+        raise UserError(f"{section} settings without an equal here: {sorted([*unknown, *other])}")
+
+
+def same(value: Any, other: Any) -> bool:
+    """Whether two settings agree; a tuple is a list."""
+    if isinstance(value, list | tuple) and isinstance(other, list | tuple):
+        return len(value) == len(other) and all(map(same, value, other))
+    return bool(value == other)
+
+
+CAFFE2_FIXED: Settings = {"MEAN": 114.75, "STD": 57.375, "USE_BGR": False}
+CAFFE2_MODEL = {  # what is read below; the second row is of training and memory
+    *("VIDEO_ARC_CHOICE", "DEPTH", "MODEL_NAME", "USE_AFFINE", "BN_INIT_GAMMA", "BN_EPSILON"),
+    *("NUM_CLASSES", "BN_MOMENTUM", "FC_INIT_STD", "MEMONGER", "SAMPLE_THREADS"),
+    *("ALLOW_INPLACE_SUM", "ALLOW_INPLACE_RELU", "ALLOW_INPLACE_RESHAPE"),
+}
+CAFFE2_BLOCKS = {
+    *("CONV3_NONLOCAL", "CONV4_NONLOCAL", "LAYER_MOD", "NO_BIAS", "USE_MAXPOOL", "USE_SOFTMAX"),
+    *("USE_SCALE", "USE_BN", "USE_AFFINE", "USE_ZERO_INIT_CONV", "BN_INIT_GAMMA", "BN_EPSILON"),
+    *("BN_MOMENTUM", "CONV_INIT_STD"),
+}
+
+
 def from_caffe2(model: Settings, non_local: Settings) -> Tree:
     """The authors' network from the MODEL and NONLOCAL sections of their configuration.
 
     Its temporal sizes do not depend on the clip: the head pools all frames.
     """
+    check_settings("MODEL", model, read=CAFFE2_MODEL, fixed=CAFFE2_FIXED)
+    check_settings("NONLOCAL", non_local, read=CAFFE2_BLOCKS, fixed={})
     check_eps("MODEL.BN_EPSILON", model)
     check_eps("NONLOCAL.BN_EPSILON", non_local)
     arc = model["VIDEO_ARC_CHOICE"]
@@ -86,12 +118,43 @@ def caffe2_blocks(depth: int, affine: bool, settings: Settings) -> Tree:
     )
 
 
+# SlowFast's defaults of what an answer depends on, for what is not said.
+SLOWFAST_DEFAULTS: Settings = {
+    "stride_in_1x1": False,
+    "width_per_group": 64,
+    "num_block_temporal_kernel": [[3], [4], [6], [3]],
+    "head_act": "softmax",
+    "zero_init_final_bn": True,  # its code has False, its Kinetics configurations True
+    "nonlocal_location": [[[]]] * 4,
+    "nonlocal_groups": [[1]] * 4,
+    "nonlocal_instantiation": "dot_product",
+    "nonlocal_pool": [[[1, 2, 2], [1, 2, 2]]] * 4,
+}
+SLOWFAST_FIXED: Settings = {
+    "trans_func": "bottleneck_transform",
+    "num_groups": 1,
+    "spatial_strides": [[1], [2], [2], [2]],
+    "spatial_dilations": [[1], [1], [1], [1]],
+    "norm_type": "batchnorm",
+    "input_channel_num": [3],
+    "reverse_input_channel": False,
+}
+SLOWFAST_TRAINING = {
+    *("num_classes", "dropout_rate", "dropconnect_rate", "fc_init_std", "loss_func"),
+    *("zero_init_final_conv", "inplace_relu", "act_checkpoint", "detach_final_fc", "model_name"),
+}
+
+
 def from_slowfast(settings: Settings, frames: int, crop_size: int = 224) -> Tree:
     """A single-pathway network of the SlowFast repository.
 
     `frames` is the length of its clips, which its groups divide, and `crop_size` the crop it was
     trained with, in pixels, which fixes the window of its head.
     """
+    read = {"arch", "depth", "epsilon", *SLOWFAST_DEFAULTS, *SLOWFAST_TRAINING}
+    check_settings("SlowFast", settings, read=read, fixed=SLOWFAST_FIXED)
+    check_eps("BN.epsilon", settings)
+    settings = {**SLOWFAST_DEFAULTS, **settings}
     kernels, pools = choose(
         "MODEL.ARCH",
         settings["arch"],
@@ -99,7 +162,9 @@ def from_slowfast(settings: Settings, frames: int, crop_size: int = 224) -> Tree
             "2d": (C2D, False),
             "c2d": (C2D, True),
             "slow_c2d": (C2D, False),
+            "c2d_nopool": (C2D, False),
             "i3d": (I3D, True),
+            "i3d_nopool": (I3D, False),
             "slow_i3d": (I3D, False),
             "slow": (SLOW, False),
         },
@@ -116,11 +181,18 @@ def from_slowfast(settings: Settings, frames: int, crop_size: int = 224) -> Tree
     }
     return dict(
         depth=depth,
+        width=settings["width_per_group"],
         conv1_kernel=[*kernels["conv1"], 7, 7],
         pool2_kernel=[2, 1, 1] if pools else None,
         temporal_kernels=table,
         stride_conv="a" if settings["stride_in_1x1"] else "b",
+        zero_init_residual=settings["zero_init_final_bn"],
         head_window=[crop_size // 32, crop_size // 32],
+        activation=choose(
+            "MODEL.HEAD_ACT",
+            settings["head_act"],
+            {"softmax": "softmax", "sigmoid": "sigmoid"},
+        ),
         normalization="kinetics",
         non_local=slowfast_blocks(settings, frames, pools),
     )
@@ -197,48 +269,41 @@ MMACTION2_BACKBONES: Mapping[str, Settings] = {
 MMACTION2_FIXED: Settings = {  # what must be so, where it is said at all
     "in_channels": 3,
     "num_stages": 4,
-    "stage_blocks": None,
     "spatial_strides": (1, 2, 2, 2),
     "temporal_strides": (1, 1, 1, 1),
     "strides": (1, 2, 2, 2),
     "dilations": (1, 1, 1, 1),
     "lateral": False,
 }
-MMACTION2_TRAINING = {
-    "type",
-    "depth",
-    "pretrained",
-    "pretrained2d",
-    "torchvision_pretrain",
-    "init_cfg",
-    "frozen_stages",
-    "partial_bn",
-    "norm_eval",
-    "norm_cfg",
-    "conv_cfg",
-    "act_cfg",
-    "with_cp",
-    "out_indices",
+MMACTION2_READ = {  # beside the defaults above; the rows below are of training, or of two pathways
+    *("type", "depth", "stage_blocks", "out_indices", "norm_cfg", "conv_cfg", "act_cfg"),
+    *("pretrained", "pretrained2d", "torchvision_pretrain", "init_cfg", "frozen_stages"),
+    *("partial_bn", "norm_eval", "with_cp"),
+    *("speed_ratio", "channel_ratio", "lateral_infl", "lateral_norm", "lateral_activate"),
 }
+MMACTION2_HEADS = ("I3DHead", "TSNHead")  # all positions pooled, dropout, one linear map
+MMACTION2_HEAD_READ = {
+    *("type", "spatial_type", "consensus", "num_classes", "in_channels", "dropout_ratio"),
+    *("init_std", "average_clips", "loss_cls", "multi_class", "label_smooth_eps", "topk"),
+}
+BATCH_NORMS = ("BN", "BN1d", "BN2d", "BN3d", "SyncBN")
+CONVS = ("Conv", "Conv2d", "Conv3d")
 
 
 def from_mmaction2(backbone: Settings, head: Settings) -> Tree:
     """mmaction2's recogniser from its backbone and head; what they leave out has its default."""
-    kind = backbone["type"]
+    kind = unscoped(backbone["type"])
     defaults = choose("backbone.type", kind, MMACTION2_BACKBONES)
-    unknown = backbone.keys() - defaults.keys() - MMACTION2_FIXED.keys() - MMACTION2_TRAINING
-    other = [
-        key
-        for key, value in MMACTION2_FIXED.items()
-        if as_lists(backbone.get(key, value)) != as_lists(value)
-    ]
-    if unknown or other:
-        raise UserError(f"backbone settings without an equal here: {sorted([*unknown, *other])}")
-    if head.get("spatial_type", "avg") != "avg":
-        raise UserError(f"head.spatial_type={head['spatial_type']}: only avg is known")
+    depth = choose("backbone.depth", backbone.get("depth", 50), {50: 50, 101: 101, 152: 152})
+    fixed = {**MMACTION2_FIXED, **(foreign_to_images(defaults) if "3d" not in kind else {})}
+    check_settings("backbone", backbone, read={*defaults, *MMACTION2_READ}, fixed=fixed)
+    check_layers("backbone", backbone)
+    check_mmaction2_head(head)
+    if not same(backbone.get("stage_blocks") or DEPTHS[depth], DEPTHS[depth]):
+        raise UserError(f"backbone.stage_blocks={backbone['stage_blocks']}: not of depth {depth}")
+    if list(backbone.get("out_indices", (3,)))[-1:] != [3]:
+        raise UserError(f"backbone.out_indices={backbone['out_indices']}: not the last stage")
     settings = {**defaults, **backbone}
-    check_eps("backbone.norm_cfg.eps", settings.get("norm_cfg") or {})
-    depth = choose("backbone.depth", settings.get("depth", 50), {50: 50, 101: 101, 152: 152})
     time, space = settings["pool1_stride_t"], settings["pool1_stride_s"]
     window = {
         "pool1_kernel": [1, 3, 3],
@@ -272,13 +337,41 @@ def from_mmaction2(backbone: Settings, head: Settings) -> Tree:
     )
 
 
+def unscoped(name: str) -> str:
+    """A registered type without the name of its registry, mmaction.ResNet3d -> ResNet3d."""
+    return name.rpartition(".")[2]
+
+
+def foreign_to_images(defaults: Settings) -> Settings:
+    """What the image networks have as it is; their classes know no such settings."""
+    return {key: value for key, value in defaults.items() if key != "style"}
+
+
+def check_layers(section: str, settings: Settings) -> None:
+    """Refuse other layers than plain convolutions, batch norms and ReLU."""
+    for key, known in (("conv_cfg", CONVS), ("norm_cfg", BATCH_NORMS), ("act_cfg", ("ReLU",))):
+        layer = settings.get(key) or {}
+        if unscoped(layer.get("type", known[0])) not in known:
+            raise UserError(f"{section}.{key}={layer}: only {', '.join(known)} have an equal here")
+    check_eps(f"{section}.norm_cfg.eps", settings.get("norm_cfg") or {})
+
+
+def check_mmaction2_head(head: Settings) -> None:
+    """Refuse a head that is not one average pool and one linear map."""
+    check_settings("head", head, read=MMACTION2_HEAD_READ, fixed={"spatial_type": "avg"})
+    kind = unscoped(head.get("type", MMACTION2_HEADS[0]))
+    choose("head.type", kind, dict.fromkeys(MMACTION2_HEADS))
+    consensus = (head.get("consensus") or {}).get("type", "AvgConsensus")
+    choose("head.consensus.type", unscoped(consensus), {"AvgConsensus": None})
+
+
 def mmaction2_blocks(flags: Any, settings: Settings, depth: int) -> Tree:
     """mmcv's non-local blocks, which pool behind the embeddings and have no bias below a norm."""
-    known = {"sub_sample", "use_scale", "mode", "norm_cfg", "reduction", "zeros_init", "conv_cfg"}
-    if settings.keys() - known:
-        raise UserError(f"non_local_cfg has no equal here: {sorted(settings.keys() - known)}")
+    read = {"type", "sub_sample", "use_scale", "mode", "norm_cfg", "conv_cfg", "reduction"}
+    check_settings("non_local_cfg", settings, read={*read, "zeros_init"}, fixed={})
+    choose("non_local_cfg.type", unscoped(settings.get("type", "NonLocal3d")), {"NonLocal3d": None})
+    check_layers("non_local_cfg", settings)
     norm = settings.get("norm_cfg") is not None
-    check_eps("non_local_cfg.norm_cfg.eps", settings.get("norm_cfg") or {})
     places = {
         stage: [i for i, flag in enumerate(stage_flags) if flag]
         for stage, stage_flags in by_block(flags, depth).items()
@@ -304,8 +397,20 @@ def by_block(flags: Any, depth: int) -> dict[str, list[int]]:
     }
 
 
-def as_lists(value: Any) -> Any:
-    return list(value) if isinstance(value, list | tuple) else value
+PYTORCHVIDEO_FIXED: Settings = {
+    "input_channel": 3,
+    "stem_conv_stride": (1, 2, 2),
+    "stem_pool_kernel_size": (1, 3, 3),
+    "stem_pool_stride": (1, 2, 2),
+    "stage1_pool_kernel_size": (2, 1, 1),
+    "stage_conv_b_num_groups": (1, 1, 1, 1),
+    "stage_spatial_h_stride": (1, 2, 2, 2),
+    "stage_spatial_w_stride": (1, 2, 2, 2),
+    "stage_temporal_stride": (1, 1, 1, 1),
+    "head_activation": None,
+    "head_output_with_global_average": True,
+}
+PYTORCHVIDEO_READ = {"arch", "depth", "stem_dim_out", "model_num_class", "dropout_rate"}
 
 
 def from_pytorchvideo(settings: Settings, crop_size: int = 224) -> Tree:
@@ -313,11 +418,13 @@ def from_pytorchvideo(settings: Settings, crop_size: int = 224) -> Tree:
 
     `crop_size` is the crop it was trained with, in pixels, which fixes the window of its head.
     """
+    check_settings("pytorchvideo", settings, read=PYTORCHVIDEO_READ, fixed=PYTORCHVIDEO_FIXED)
     kernels, pools = choose(
         "arch", settings["arch"], {"c2d": (C2D, True), "i3d": (I3D, True), "slow": (SLOW, False)}
     )
     return dict(
         depth=choose("depth", settings["depth"], {50: 50, 101: 101, 152: 152}),
+        width=settings.get("stem_dim_out", 64),
         conv1_kernel=[*kernels["conv1"], 7, 7],
         pool2_kernel=[2, 1, 1] if pools else None,
         temporal_kernels={stage: list(kernels[stage]) for stage in STAGES},
@@ -327,6 +434,18 @@ def from_pytorchvideo(settings: Settings, crop_size: int = 224) -> Tree:
     )
 
 
+def from_file(code_base: str, facts: Settings) -> Tree:
+    """The network of a settings file: its sections, under the names that READERS take.
+
+    Raises UserError for a code base without a reader, a section or a setting that is missing.
+    """
+    read = choose("--from", code_base, READERS)
+    try:
+        return read(facts)
+    except KeyError as error:
+        raise UserError(f"settings of {code_base}: {error.args[0]} is missing") from error
+
+
 def from_torchvision(depth: int) -> Tree:
     """torchvision's ResNet for images: a C2D network that pools no time, for clips of one frame."""
     return dict(
@@ -334,3 +453,14 @@ def from_torchvision(depth: int) -> Tree:
         pool2_kernel=None,
         zero_init_residual=False,
     )
+
+
+READERS: dict[str, Callable[[Settings], Tree]] = {
+    "caffe2": lambda facts: from_caffe2(facts["MODEL"], facts["NONLOCAL"]),
+    "slowfast": lambda facts: from_slowfast(
+        facts["settings"], facts["frames"], facts.get("crop_size", 224)
+    ),
+    "mmaction2": lambda facts: from_mmaction2(facts["backbone"], facts["head"]),
+    "pytorchvideo": lambda facts: from_pytorchvideo(facts["settings"], facts.get("crop_size", 224)),
+    "torchvision": lambda facts: from_torchvision(facts["depth"]),
+}

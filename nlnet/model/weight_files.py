@@ -6,6 +6,7 @@ have a reader of their own that admits numpy arrays.
 
 import io
 import pickle
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from nlnet.model.formats import CODE_BASES, FORMATS, recognise
 NLNET = "nlnet"
 STEM = "backbone.conv1.weight"  # of our ResNets; other networks have modules of their own
 TORCH_FILES = (b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.")  # zip, and before 1.6
+NO_PICKLE = (LookupError, TypeError, AttributeError, struct.error)  # what junk does to the reader
 WRAPPERS = ("module.", "model.")  # around a network that ran on several GPUs, or in SlowFast
 
 
@@ -53,6 +55,8 @@ def read_weight_file(path: Path, code_base: str | None = None) -> WeightFile:
     if code_base is not None and (form is None or FORMATS[form].code_base != code_base):
         found = "no format that is known" if form is None else FORMATS[form].code_base
         raise UserError(f"{path}: its keys are those of {found}, not of {code_base}")
+    if form is None and not tensors:
+        raise UserError(f"{path}: holds no tensors by name")
     if form is None:
         raise UserError(
             f"{path}: neither an nlnet checkpoint nor one of {', '.join(CODE_BASES)}; its first "
@@ -105,7 +109,7 @@ def read_file(path: Path) -> dict[str, Any]:
         return {name: torch.from_numpy(blob) for name, blob in read_caffe2(path).items()}
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except (*NO_PICKLE, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         raise UserError(f"{path}: not a safe or whole PyTorch file ({cause(error)})") from error
     if not isinstance(saved, dict):
         raise UserError(f"{path}: holds a {type(saved).__name__}, not a checkpoint")
@@ -115,6 +119,8 @@ def read_file(path: Path) -> dict[str, Any]:
 def cause(error: Exception) -> str:
     """Why torch refused a file, in one line: what the pickle asked for, if it asked."""
     asked = [line.strip() for line in str(error).splitlines() if "Unsupported" in line]
+    if isinstance(error, NO_PICKLE):  # its text is of the reader's inside
+        asked = ["it is no pickle"]
     return (asked or [first_line(error)])[0]
 
 

@@ -1,5 +1,6 @@
 """Weights into networks: from checkpoints, public files and inflated ImageNet ResNets."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from nlnet.errors import UserError, choose
 from nlnet.model.convert import StateDict, fit, import_state, listed
 from nlnet.model.public_weights import locate
+from nlnet.model.resnet3d import STAGES
 from nlnet.model.weight_files import STEM, WeightFile, read_weight_file
 
 
@@ -112,6 +114,38 @@ def match(
     report.ignored += sorted(state)
     refuse_strangers(report)
     return matched, report
+
+
+def require_whole(
+    state: Mapping[str, Tensor], source: str, target: Mapping[str, Tensor] | None = None
+) -> None:
+    """Raise UserError unless a state holds all of a network, naming what it lacks.
+
+    `target` is the network's state dict; None for one of our ResNets whose settings are unknown.
+    """
+    wanted = required_keys(state) if target is None else target.keys()
+    missing = {key for key in wanted if not key.endswith("num_batches_tracked")} - state.keys()
+    if missing:
+        raise UserError(f"{source}: not a whole network: it lacks {listed(missing, 5)}")
+
+
+def required_keys(state: Mapping[str, Tensor]) -> set[str]:
+    """What a ResNet of ours must hold, by the last block of each stage that the state knows."""
+    leaves = {"weight", "bias"}
+    if "backbone.norm1.running_mean" in state:
+        leaves |= {"running_mean", "running_var"}
+    convs, norms = {"backbone.conv1"}, {"backbone.norm1"}
+    for stage in STAGES:
+        found = re.findall(rf"^backbone\.{stage}\.block(\d+)\.", "\n".join(state), re.MULTILINE)
+        for i in range(max(map(int, found), default=0) + 1):
+            block = f"backbone.{stage}.block{i}"
+            convs |= {f"{block}.conv_{part}" for part in "abc"}
+            norms |= {f"{block}.norm_{part}" for part in "abc"}
+        convs.add(f"backbone.{stage}.block0.shortcut")
+        norms.add(f"backbone.{stage}.block0.shortcut_norm")
+    keys = {f"{conv}.weight" for conv in convs}
+    keys |= {f"{norm}.{leaf}" for norm in norms for leaf in leaves}
+    return keys | {"head.fc.weight", "head.fc.bias"}
 
 
 def in_the_names_of(target: Mapping[str, Tensor], weights: WeightFile) -> StateDict:

@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -75,15 +75,23 @@ class RunLogger:
     Args:
         out_dir: gets log.txt (appended to), metrics.json and tensorboard/
         start_step: where the run starts or goes on; later points of an earlier attempt disappear
+        missing: of each split, how many listed videos have no file and are left out
 
     Raises:
         UserError: out_dir cannot be written.
     """
 
     def __init__(
-        self, out_dir: Path, *, total_steps: int, steps_per_epoch: int, start_step: int = 0
+        self,
+        out_dir: Path,
+        *,
+        total_steps: int,
+        steps_per_epoch: int,
+        start_step: int = 0,
+        missing: Mapping[str, int] | None = None,
     ) -> None:
         self.out_dir = out_dir
+        self.missing = dict(missing or {})
         self.total_steps = total_steps
         self.steps_per_epoch = steps_per_epoch
         self.window: dict[str, float] = {}  # sums since the last point in TensorBoard
@@ -191,7 +199,7 @@ class RunLogger:
         self.metrics(progress)
 
     def metrics(self, progress: Progress) -> None:
-        """Write metrics.json: the scores of the best epoch, every epoch, the unreadable files."""
+        """Write metrics.json: the scores of the best epoch, every epoch, what could not be read."""
         if self.sinks is None:
             return
         best = best_record(progress)
@@ -199,7 +207,8 @@ class RunLogger:
         if best:
             scores["best_epoch"] = best["epoch"] + 1
         bad = {"clips": progress.bad, "of": progress.asked, "files": progress.bad_files}
-        metrics = scores | {"unreadable": bad, "epochs": progress.history}
+        metrics = scores | {"unreadable": bad, "missing": self.missing}
+        metrics["epochs"] = progress.history
         write_atomic(self.out_dir / METRICS, json.dumps(metrics, indent=1).encode())
 
     def done(self, progress: Progress) -> None:

@@ -12,6 +12,7 @@ import pickle
 import subprocess
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -141,9 +142,10 @@ class TrainState:
 
         Raises:
             DamagedCheckpoint: the file is not what was written.
-            UserError: it is missing or belongs to another network or optimiser.
+            UserError: it is missing or belongs to other classes, another network or optimiser.
         """
         saved = _read(path)
+        _check_same_classes(path, saved["provenance"]["class_names"], self.provenance.class_names)
         _check_same_network(path, saved["model"], self.model.state_dict())
         own = type(self.optimizer).__name__
         if saved["optimizer_name"] != own:
@@ -271,6 +273,18 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(saved, dict) or not {"model", "progress", "provenance"} <= saved.keys():
         raise UserError(f"{path}: is not a checkpoint of nlnet; {remedy}")
     return saved
+
+
+def _check_same_classes(path: Path, saved: list[str], own: list[str]) -> None:
+    if saved != own:
+        differing = [
+            f"{a!r} -> {b!r}" for a, b in zip_longest(saved, own, fillvalue="none") if a != b
+        ]
+        raise UserError(
+            f"{path}: was trained on other classes, {len(differing)} differ, the first"
+            f" {differing[0]}; resume with the same data.root and data.classes, or train in another"
+            " folder with name=NAME"
+        )
 
 
 def _check_same_network(path: Path, saved: dict[str, Tensor], own: dict[str, Tensor]) -> None:

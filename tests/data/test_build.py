@@ -210,11 +210,21 @@ def test_wrong_areas_and_seeds_are_named(data: DataConfig):
         (ViewsConfig(1, 2, 16, 16), "num_crops=2"),
         (ViewsConfig(0, 1, 16, 16), "num_clips=0"),
         (ViewsConfig(1, 1, 17, 16), "crop_size=17"),
+        (ViewsConfig(1, 1, 16, 16, batch_size=0), "batch_size=0"),
+        (ViewsConfig(1, 1, 16, 16, crops="corners"), "crops=corners"),
     ],
 )
-def test_wrong_views_are_named(views: ViewsConfig, word: str, data: DataConfig):
-    with pytest.raises(UsageError, match=word):
+def test_wrong_views_are_named_in_full(views: ViewsConfig, word: str, data: DataConfig):
+    with pytest.raises(UsageError, match=rf"^data\.test_views\.{word}"):
         evaluation(data, views=views)
+    with pytest.raises(UsageError, match=rf"^data\.val_views\.{word}"):
+        build_eval_loader(data, data.val, views, rank=0, world_size=1, key="data.val_views")
+
+
+def test_a_negative_number_of_workers_is_refused(data: DataConfig):
+    data.num_workers = -1
+    with pytest.raises(UsageError, match=r"^data\.num_workers=-1 .*use 0 or more"):
+        evaluation(data)
 
 
 @pytest.mark.parametrize(

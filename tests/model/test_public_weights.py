@@ -13,8 +13,9 @@ import torch
 
 from nlnet.config import ModelConfig
 from nlnet.errors import UserError
+from nlnet.model import public_weights
 from nlnet.model.build import build_model
-from nlnet.model.public_weights import PUBLISHERS, Publisher, download, locate
+from nlnet.model.public_weights import PUBLISHERS, Publisher, locate
 from nlnet.model.weight_files import write_foreign
 from nlnet.model.weights import load_weights
 
@@ -88,7 +89,17 @@ def test_a_url_is_downloaded_once_and_loaded(
     assert len(report.loaded) == len(model.state_dict()) and not report.new
     assert "100%" in capsys.readouterr().err  # the progress bar
     load_weights(build_model(TINY, 5), server.url + "tiny.pyth")
-    assert server.asked == ["tiny.pyth"] and cache(tmp_path) == ["tiny.pyth"]
+    assert server.asked == ["tiny.pyth"]
+    assert [name.partition("-")[2] for name in cache(tmp_path)] == ["tiny.pyth"]
+
+
+def test_files_of_one_name_and_two_addresses_are_two(server: Server):
+    for folder, value in (("a", 1.0), ("b", 2.0)):
+        (server.folder / folder).mkdir()
+        torch.save({"x": torch.tensor(value)}, server.folder / folder / "best_20240115.pt")
+    found = [locate(f"{server.url}{folder}/best_20240115.pt") for folder in "aba"]
+    assert [torch.load(path, weights_only=True)["x"].item() for path in found] == [1, 2, 1]
+    assert server.asked == ["best_20240115.pt"] * 2  # and its date is no checksum
 
 
 def test_a_name_is_found_and_its_licence_said(
@@ -110,14 +121,32 @@ def test_a_name_is_found_and_its_licence_said(
     assert cache(tmp_path) == [file]
 
 
-def test_a_published_checksum_is_checked(server: Server, tmp_path: Path):
+def test_a_published_checksum_is_checked(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     digest = sha256(serve(server, "a.pyth")).hexdigest()[:8]
-    (server.folder / "a.pyth").rename(server.folder / f"good-{digest}.pyth")
-    download(f"{server.url}good-{digest}.pyth")
-    serve(server, "bad_20220812-00000000.pyth")
+    good, bad = f"good-{digest}.pyth", "bad_20220812-00000000.pyth"
+    publisher = Publisher(server.url, "of a test", {"good": good, "bad": bad})
+    monkeypatch.setitem(PUBLISHERS, "slowfast", publisher)
+    (server.folder / "a.pyth").rename(server.folder / good)
+    path = locate("slowfast/good")
+    serve(server, bad)
     with pytest.raises(UserError, match=r"the download failed .*invalid hash"):
-        download(f"{server.url}bad_20220812-00000000.pyth")
-    assert cache(tmp_path) == [f"good-{digest}.pyth"]
+        locate("slowfast/bad")
+    assert cache(tmp_path) == [good]
+    path.write_bytes(b"spoilt")  # what lies in the cache is checked, too
+    assert sha256(locate("slowfast/good").read_bytes()).hexdigest().startswith(digest)
+    assert server.asked == [good, bad, good]
+
+
+@pytest.mark.parametrize("prefix", ["", "torchvision/"])
+def test_torchvision_s_own_names(prefix: str, monkeypatch: pytest.MonkeyPatch):
+    asked: list[str] = []
+    monkeypatch.setattr(
+        public_weights, "download", lambda url: asked.append(url) or Path("there.pth")
+    )
+    assert locate(f"{prefix}ResNet50_Weights.IMAGENET1K_V2") == Path("there.pth")
+    assert asked == [PUBLISHERS["torchvision"].root + "resnet50-11ad3fa6.pth"]
 
 
 @pytest.mark.parametrize("form", ["slowfast", "caffe2"])

@@ -171,6 +171,10 @@ def test_caffe2_arcs(arc: int, depth: int, first: int, name: str):
         ({}, {"BN_EPSILON": 1e-3}, "NONLOCAL.BN_EPSILON"),
         ({}, {"USE_AFFINE": True}, "USE_AFFINE"),
         ({"MODEL_NAME": "other"}, {}, "MODEL_NAME"),
+        ({"USE_BGR": True}, {}, "USE_BGR"),
+        ({"MEAN": 0.0}, {}, "MEAN"),
+        ({"INVENTED": 1}, {}, "INVENTED"),
+        ({}, {"CONV5_NONLOCAL": True}, "CONV5_NONLOCAL"),
     ],
 )
 def test_caffe2_settings_that_disagree_are_refused(model: Tree, blocks: Tree, word: str):
@@ -201,6 +205,8 @@ def slowfast(frames: int = 8, **settings: Any) -> Tree:
         ("c2d", 1, (1, 1, 1, 1), True),
         ("slow_c2d", 1, (1, 1, 1, 1), False),
         ("i3d", 5, (3, 3, 3, 1), True),
+        ("c2d_nopool", 1, (1, 1, 1, 1), False),
+        ("i3d_nopool", 5, (3, 3, 3, 1), False),
         ("slow_i3d", 5, (3, 3, 3, 1), False),
         ("slow", 1, (1, 1, 3, 3), False),
     ],
@@ -253,11 +259,55 @@ def test_slowfast_strides_pools_and_groups():
     assert (everywhere["res2"], everywhere["res5"]) == ([0], [2])
 
 
+def test_slowfast_defaults_stand_for_what_is_not_said():
+    bare = from_slowfast({"arch": "i3d", "depth": 50}, 8)
+    assert bare == slowfast(nonlocal_location=[[[]]] * 4, nonlocal_instantiation="dot_product")
+    assert not any("nonlocal" in name for name in shapes(bare, "slowfast"))
+    deep = from_slowfast({"arch": "i3d", "depth": 101}, 8)
+    assert deep["temporal_kernels"]["res4"] == [3, 1] * 3 + [1] * 17
+
+
+def test_slowfast_settings_beside_the_blocks():
+    thin = shapes(slowfast(width_per_group=32), "slowfast")
+    assert thin["s1.pathway0_stem.conv.weight"][0] == 32
+    assert thin["s5.pathway0_res2.branch2.c.weight"][:2] == (1024, 256)
+    assert slowfast(head_act="sigmoid")["activation"] == "sigmoid"
+    assert not slowfast(zero_init_final_bn=False)["zero_init_residual"]
+    explicit = {
+        "trans_func": "bottleneck_transform",
+        "num_groups": 1,
+        "spatial_strides": [[1], [2], [2], [2]],
+        "spatial_dilations": ((1,), (1,), (1,), (1,)),
+        "head_act": "softmax",
+        "dropout_rate": 0.5,
+        "epsilon": 1e-5,
+    }
+    assert slowfast(**explicit) == slowfast()
+
+
+@pytest.mark.parametrize(
+    ("settings", "word"),
+    [
+        ({"trans_func": "basic_transform"}, "trans_func"),
+        ({"num_groups": 32}, "num_groups"),
+        ({"spatial_strides": [[1], [2], [2], [1]]}, "spatial_strides"),
+        ({"spatial_dilations": [[1], [1], [1], [2]]}, "spatial_dilations"),
+        ({"head_act": "relu"}, "HEAD_ACT"),
+        ({"epsilon": 1e-3}, "epsilon"),
+        ({"nonlocal_invented": 1}, "nonlocal_invented"),
+        ({"arch": "slowfast"}, "ARCH"),
+    ],
+)
+def test_slowfast_settings_without_an_equal_are_refused(settings: Tree, word: str):
+    with pytest.raises(UserError, match=word):
+        slowfast(**settings)
+
+
 HEAD = {"type": "I3DHead", "spatial_type": "avg"}
 
 
-def mmaction2(kind: str = "ResNet3d", **settings: Any) -> Tree:
-    return from_mmaction2({"type": kind, **settings}, HEAD)
+def mmaction2(kind: str = "ResNet3d", head: Tree = HEAD, **settings: Any) -> Tree:
+    return from_mmaction2({"type": kind, **settings}, head)
 
 
 @pytest.mark.parametrize(
@@ -363,11 +413,62 @@ def test_mmaction2_defaults(kind: str):
         ({"non_local_cfg": {"invented": 1}}, "invented"),
         ({"inflate_style": "1x3x3"}, "inflate_style"),
         ({"depth": 34}, "depth"),
+        ({"act_cfg": {"type": "SiLU"}}, "act_cfg"),
+        ({"norm_cfg": {"type": "GN", "num_groups": 32}}, "norm_cfg"),
+        ({"conv_cfg": {"type": "Conv2plus1d"}}, "conv_cfg"),
+        ({"non_local_cfg": {"norm_cfg": {"type": "IN3d"}}}, "norm_cfg"),
+        ({"non_local_cfg": {"type": "ContextBlock3d"}}, "non_local_cfg.type"),
+        ({"out_indices": (0, 1, 2)}, "out_indices"),
+        ({"stage_blocks": (3, 4, 6, 2)}, "stage_blocks"),
+        ({"kind": "C2D", "conv1_kernel": (3, 7, 7)}, "conv1_kernel"),
+        ({"kind": "C2D", "with_pool2": False}, "with_pool2"),
+        ({"kind": "ResNet", "inflate": (1, 1, 1, 1)}, "inflate"),
+        ({"head": {"type": "SlowFastHead"}}, "head.type"),
+        ({"head": {"type": "I3DHead", "spatial_type": "max"}}, "spatial_type"),
+        ({"head": {"type": "TSNHead", "consensus": {"type": "SegmentConsensus"}}}, "consensus"),
+        ({"head": {"type": "I3DHead", "temporal_pool": True}}, "temporal_pool"),
     ],
 )
 def test_mmaction2_settings_without_an_equal_are_refused(settings: Tree, word: str):
     with pytest.raises(UserError, match=word):
         mmaction2(**settings)
+
+
+def test_mmaction2_says_more_than_it_must():
+    said = mmaction2(
+        "mmaction.ResNet3d",
+        head={
+            "type": "mmaction.TSNHead",
+            "consensus": {"type": "AvgConsensus", "dim": 1},
+            "dropout_ratio": 0.4,
+        },
+        stage_blocks=(3, 4, 6, 3),
+        out_indices=(3,),
+        lateral=False,
+        speed_ratio=8,
+        channel_ratio=8,
+        act_cfg={"type": "ReLU", "inplace": True},
+        norm_cfg={"type": "SyncBN", "requires_grad": True, "eps": 1e-5},
+        conv_cfg={"type": "Conv3d"},
+        non_local_cfg={"type": "mmaction.NonLocal3d", "conv_cfg": {"type": "Conv3d"}},
+        with_cp=True,
+    )
+    assert said == mmaction2()
+    assert mmaction2("C2D", conv1_kernel=[1, 7, 7], strides=(1, 2, 2, 2)) == mmaction2("C2D")
+
+
+def test_pytorchvideo_settings_beside_the_architecture():
+    usual = {"arch": "i3d", "depth": 50}
+    explicit = {"stem_pool_stride": [1, 2, 2], "dropout_rate": 0.5}
+    assert from_pytorchvideo({**usual, **explicit}) == from_pytorchvideo(usual)
+    thin = shapes(from_pytorchvideo({**usual, "stem_dim_out": 32}), "pytorchvideo")
+    assert thin["blocks.0.conv.weight"] == (32, 3, 5, 7, 7)
+    with pytest.raises(UserError, match="stage_temporal_stride"):
+        from_pytorchvideo({**usual, "stage_temporal_stride": (1, 2, 2, 2)})
+    with pytest.raises(UserError, match="invented"):
+        from_pytorchvideo({**usual, "invented": 1})
+    with pytest.raises(UserError, match="depth=18"):  # its create_resnet has no such depth either
+        from_pytorchvideo({**usual, "depth": 18})
 
 
 def randomize(model: torch.nn.Module) -> None:

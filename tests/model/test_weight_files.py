@@ -99,6 +99,9 @@ def test_our_file_holds_two_things(tmp_path: Path):
         (b"", "not a safe or whole PyTorch file"),
         (b"PK\x03\x04 and no more", "not a safe or whole PyTorch file"),
         (b"<html>404</html>", "not a safe or whole PyTorch file"),
+        (b"hello world", r"not a safe or whole PyTorch file \(it is no pickle\)"),
+        (b"ehello", r"not a safe or whole PyTorch file \(it is no pickle\)"),
+        (b"X1", r"not a safe or whole PyTorch file \(it is no pickle\)"),
         (pickle.dumps({"blobs": {}}, 2)[:-3], "not a whole Caffe2 pickle"),
     ],
 )
@@ -120,6 +123,9 @@ def test_unknown_and_wrongly_named_formats(tmp_path: Path):
     torch.save({"something": torch.zeros(1)}, tmp_path / "a.pt")
     with pytest.raises(UserError, match="neither an nlnet checkpoint nor one of caffe2, slowfast"):
         read_weight_file(tmp_path / "a.pt")
+    torch.save({}, tmp_path / "empty.pt")
+    with pytest.raises(UserError, match="holds no tensors by name"):
+        read_weight_file(tmp_path / "empty.pt")
     write_foreign(tmp_path / "b", tiny(), "slowfast", frame_kernels=True)
     with pytest.raises(UserError, match="those of slowfast, not of mmaction2"):
         read_weight_file(tmp_path / "b", "mmaction2")

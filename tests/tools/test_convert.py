@@ -15,13 +15,15 @@ from typing import Any
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from torch import Tensor
 
 from nlnet.cli import CONFIG_DIR, to_run
-from nlnet.config import RunConfig, parse_run, register_schemas
+from nlnet.config import ModelConfig, RunConfig, parse_run, register_schemas, run_text
 from nlnet.errors import UsageError, UserError
 from nlnet.model.build import build_model
 from nlnet.model.convert import export_state
+from nlnet.model.published import from_file
 from nlnet.model.weight_files import read_weight_file
 
 TOOLS = Path(__file__).parents[2] / "tools"
@@ -214,6 +216,58 @@ def test_what_a_target_cannot_hold_is_refused(tmp_path: Path):
     assert not (tmp_path / "x").exists()
 
 
+LOST = ("backbone.res5.block0.conv_b.weight", "backbone.res2.block0.shortcut_norm.bias")
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("lost", [*LOST, "backbone.norm1.running_var", "head.fc.bias"])
+def test_an_incomplete_network_is_refused(lost: str, known: bool, tmp_path: Path):
+    run = run_config(*tiny(["model.depth=26"], tmp_path))
+    state = build_model(run.model, 2).state_dict()
+    provenance = {"config": run_text(run)} if known else {}
+    convert = tool("convert").convert
+    torch.save({"model": state, "provenance": provenance}, tmp_path / "whole.pt")
+    convert(options(tmp_path / "whole.pt", tmp_path / "y", to="slowfast"))
+    del state[lost]
+    torch.save({"model": state, "provenance": provenance}, tmp_path / "part.pt")
+    with pytest.raises(UserError, match=rf"not a whole network: it lacks 1 keys \({lost}\)"):
+        convert(options(tmp_path / "part.pt", tmp_path / "x", to="slowfast"))
+    torch.save({"model": {"backbone.conv1.weight": state["backbone.conv1.weight"]}}, tmp_path / "1")
+    with pytest.raises(UserError, match="not a whole network"):
+        convert(options(tmp_path / "1", tmp_path / "x"))
+    assert not (tmp_path / "x").exists()
+
+
+SETTINGS = {
+    "slowfast": {"settings": {"arch": "i3d", "depth": 50}, "frames": 8},
+    "mmaction2": {"backbone": {"type": "mmaction.ResNet3d"}, "head": {"type": "I3DHead"}},
+    "pytorchvideo": {"settings": {"arch": "slow", "depth": 101}},
+    "torchvision": {"depth": 50},
+}
+
+
+@pytest.mark.parametrize("code_base", SETTINGS)
+def test_settings_become_an_experiment(code_base: str, tmp_path: Path):
+    source, target = tmp_path / "settings.json", tmp_path / "mine.yaml"
+    source.write_text(json.dumps(SETTINGS[code_base]))
+    convert = tool("convert").convert
+    convert(options(source, target, from_=code_base))
+    assert target.read_text().startswith("# @package _global_\n")
+    written, usual = OmegaConf.load(target), OmegaConf.structured(ModelConfig)
+    expected = OmegaConf.merge(usual, from_file(code_base, SETTINGS[code_base]))
+    assert written.name == "mine" and OmegaConf.merge(usual, written.model) == expected
+    target.unlink()
+    with pytest.raises(UsageError, match="settings want --from"):
+        convert(options(source, target))
+    source.write_text("{}")
+    with pytest.raises(UserError, match=f"settings of {code_base}: .* is missing"):
+        convert(options(source, target, from_=code_base))
+    source.write_text("{")
+    with pytest.raises(UserError, match="no JSON file"):
+        convert(options(source, target, from_=code_base))
+    assert not target.exists()
+
+
 def test_blocks_go_to_another_code_base(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     theirs = checkpoint("caffe2", tmp_path / "theirs", tmp_path, classes=2)
     convert = tool("convert").convert
@@ -247,4 +301,4 @@ def test_the_command_line(words: list[str], code: int, line: str, tmp_path: Path
     if code:
         assert len(done.stderr.strip().splitlines()) == 1
     else:
-        assert done.stdout.count("python tools/convert.py ") == 3
+        assert done.stdout.count("python tools/convert.py ") == 4

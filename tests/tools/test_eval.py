@@ -56,6 +56,7 @@ def spoil(root: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_an_unreadable_video_is_an_error(
     tool: Tool, trained: Path, copy_of_videos: Path, tmp_path: Path
 ):
@@ -66,6 +67,7 @@ def test_an_unreadable_video_is_an_error(
     assert str(path) in done.stderr and "data.allow_bad=true" in done.stderr
 
 
+@pytest.mark.slow
 def test_where_it_is_allowed_it_counts_as_wrong(
     tool: Tool, trained: Path, copy_of_videos: Path, alone: Path, tmp_path: Path
 ):
@@ -100,6 +102,8 @@ def test_where_it_is_allowed_it_counts_as_wrong(
         (["weights={best}", "model.non_local.res2=[0]"], 1, "another network"),
         (["weights={best}", "model.width=16"], 1, "another network"),
         (["weights={best}", "data.test=gone"], 1, "gone"),
+        (["data.test_views.ensemble=median"], 2, "data.test_views.ensemble=median"),
+        (["weights={best}", "block=dot_product"], 1, "embedded_gaussian -> dot_product"),
     ],
 )
 def test_a_mistake_costs_one_line(

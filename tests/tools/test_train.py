@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import runpy
 import shutil
 import signal
 import socket
@@ -16,11 +17,15 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from hydra import compose, initialize_config_dir
 
-from nlnet.cli import CONFIG_DIR
+from nlnet.cli import CONFIG_DIR, to_run
+from nlnet.config import register_schemas
+from nlnet.errors import UsageError
 from nlnet.model.non_local.build import BLOCKS
 from nlnet.model.non_local.pairwise import PAIRWISE
 
+ROOT = Path(__file__).parents[2]
 Tool = Callable[..., subprocess.CompletedProcess[str]]
 Command = Callable[..., list[str]]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -81,6 +86,7 @@ def test_the_same_command_again_finds_its_work_done(trained: Path, tool: Tool, t
     assert again == json.loads((trained / "metrics.json").read_text())
 
 
+@pytest.mark.slow
 def test_another_configuration_is_refused_with_what_differs(
     trained: Path, tool: Tool, tmp_path: Path
 ):
@@ -109,6 +115,7 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
         time.sleep(0.002)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_goes_on_as_if_nothing_had_been(
     trained: Path, command: Command, tool: Tool, tmp_path: Path
 ):
@@ -156,9 +163,12 @@ def test_finetuning_takes_all_but_the_classifier(
         f"weights={trained / 'best.pt'}",
         "trainer.freeze=[conv1,norm1,res2,res3]",
         "trainer.max_steps=2",
+        "model.non_local.scale=false",
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
+    told = "the weights were trained as another network: model.non_local.scale True -> False\n"
+    assert told in done.stdout
     assert "2 new, 2 ignored; the classifier is new, for other classes" in done.stdout
     assert "frozen: conv1, norm1, res2, res3" in done.stdout
     source = saved(trained, "best.pt")["model"]
@@ -173,6 +183,7 @@ def test_finetuning_takes_all_but_the_classifier(
             assert not torch.equal(tuned["model"][name], value), name
 
 
+@pytest.mark.slow
 def test_unreadable_videos_are_counted_and_listed(tool: Tool, copy_of_videos: Path, tmp_path: Path):
     for name in ("000001", "000003"):
         (copy_of_videos / "train" / "same" / f"{name}.mp4").write_bytes(b"no video")
@@ -201,7 +212,9 @@ def test_too_many_unreadable_videos_stop_the_run(tool: Tool, copy_of_videos: Pat
 @pytest.mark.parametrize(
     ("words", "code", "named"),
     [
-        (["data.root=nowhere", "dist.num_procs=2"], 1, "nowhere"),
+        pytest.param(
+            ["data.root=nowhere", "dist.num_procs=2"], 1, "nowhere", marks=pytest.mark.slow
+        ),
         pytest.param(
             ["data.batch_size=9", "dist.num_procs=2"], 2, "8 or 10", marks=pytest.mark.slow
         ),
@@ -227,6 +240,25 @@ FIVE = (
     "schedule.warmup=0",
     "model.zero_init_residual=true",
 )
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["inflation=foo"], "inflation=foo is unknown"),
+        (["trainer.freeze=[backbone,head]"], "trainer.freeze: no parameter is left"),
+        (["optim=sgd", "optim.momentum=0"], "optim.nesterov=true"),
+        (["trainer.epochs=3"], "trainer.epochs=3 and trainer.max_steps=8"),
+        (["schedule.warmup=9"], "schedule.warmup=9.0"),
+    ],
+)
+def test_a_mistake_is_found_before_there_are_ranks(words: list[str], named: str):
+    register_schemas()
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        run = to_run(compose("run", overrides=["+experiment=smoke", *words]))
+    check = runpy.run_path(str(ROOT / "tools" / "train.py"))["check"]
+    with pytest.raises(UsageError, match=rf"^{re.escape(named)}[^\n]*$"):
+        check(run)
 
 
 @pytest.fixture(scope="module")
@@ -263,7 +295,8 @@ def single_folder(cwd: Path) -> Path:
     return folders[0]
 
 
-@pytest.mark.parametrize("norm", ["sync", pytest.param("frozen", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("norm", ["sync", "frozen"])
 def test_two_ranks_make_the_steps_of_one(
     tool: Tool, alone: Callable[[str], Path], tmp_path: Path, norm: str
 ):
@@ -321,6 +354,7 @@ def test_the_death_of_a_rank_ends_all_with_one_error(command: Command, tmp_path:
     assert not any(is_alive(pid) for pid in ranks)
 
 
+@pytest.mark.slow
 def test_a_sweep_ends_in_one_table(tool: Tool, tmp_path: Path):
     sweep = yaml.safe_load((CONFIG_DIR / "sweep" / "pairwise.yaml").read_text())
     members = [name.strip() for name in sweep["hydra"]["sweeper"]["params"]["block"].split(",")]
@@ -333,13 +367,13 @@ def test_a_sweep_ends_in_one_table(tool: Tool, tmp_path: Path):
         [cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()
     )
     assert header[:2] == ["block", "best_top1"]
-    assert [row[0] for row in rows] == sorted(members)
+    assert [row[0] for row in rows] == members
     assert all(0 <= float(row[1]) <= 100 for row in rows)
 
 
 @pytest.mark.slow
 def test_a_run_that_fails_does_not_stop_the_sweep(tool: Tool, tmp_path: Path):
-    words = ("model.non_local.pairwise=dot_product,cosine,gaussian", "trainer.max_steps=1")
+    words = ("model.non_local.pairwise=dot_product,cosine,gaussian", "trainer.max_steps=2")
     done = tool("train", *words, "-m", cwd=tmp_path)
     assert done.returncode == 1
     table = next(tmp_path.rglob("table.md")).read_text()

@@ -35,7 +35,7 @@ def run_config(**trainer) -> RunConfig:
         data=DataConfig(root="."),
         optim=SGDConfig(lr=0.02),
         schedule=CosineConfig(),
-        trainer=TrainerConfig(**trainer),
+        trainer=TrainerConfig(**{"epochs": 100, **trainer}),
     )
 
 
@@ -79,10 +79,21 @@ def test_bases_are_no_choices():
 
 
 def test_the_length_of_a_run_is_in_epochs_or_steps():
-    assert build_recipe(run_config(epochs=3), 7, CPU).total_steps == 21
-    recipe = build_recipe(run_config(epochs=3, max_steps=10), 7, CPU)
+    assert build_recipe(run_config(epochs=3, max_steps=None), 7, CPU).total_steps == 21
+    recipe = build_recipe(run_config(epochs=None, max_steps=10), 7, CPU)
     assert (recipe.total_steps, recipe.num_epochs) == (10, 2)
     assert (recipe.steps_in(0), recipe.steps_in(1)) == (7, 3)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "max_steps", "remedy"),
+    [(10, 400000, "set trainer.max_steps=null"), (None, None, "give trainer.epochs=NUMBER")],
+)
+def test_a_run_of_two_lengths_or_none_is_refused(
+    epochs: int | None, max_steps: int | None, remedy: str
+):
+    with pytest.raises(UsageError, match=rf"^trainer\.epochs.*{remedy}[^\n]*$"):
+        build_recipe(run_config(epochs=epochs, max_steps=max_steps), 7, CPU)
 
 
 def test_the_recipe_is_the_config():
@@ -106,8 +117,74 @@ def test_the_recipe_is_the_config():
     "name", ["epochs", "max_steps", "accumulate", "eval_every", "save_every_steps"]
 )
 def test_counts_below_one_are_refused(name: str):
-    with pytest.raises(UsageError, match=rf"trainer\.{name}: is 0"):
+    with pytest.raises(UsageError, match=rf"trainer\.{name}=0 must be 1 or more"):
         build_recipe(run_config(**{name: 0}), 7, CPU)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "wanted"),
+    [
+        ("precise_bn", -1, "0 or more"),
+        ("label_smoothing", 2.0, "within 0 and 1"),
+        ("label_smoothing", -0.1, "within 0 and 1"),
+        ("clip_grad_norm", 0.0, "above 0, or null"),
+    ],
+)
+def test_a_number_of_the_trainer_out_of_range_is_refused(name: str, value: float, wanted: str):
+    with pytest.raises(UsageError, match=rf"^trainer\.{name}={value} must be {wanted}"):
+        build_recipe(run_config(**{name: value}), 7, CPU)
+
+
+@pytest.mark.parametrize("share", [-1.0, 1.5])
+def test_a_share_of_bad_videos_is_a_share(share: float):
+    cfg = run_config()
+    cfg.data.max_bad_share = share
+    with pytest.raises(UsageError, match=r"^data\.max_bad_share=.* must be within 0 and 1$"):
+        build_recipe(cfg, 7, CPU)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "named"),
+    [
+        (CosineConfig(warmup=-1.0), r"schedule\.warmup=-1\.0 .*within 0 .* 5 epochs"),
+        (StepConfig(warmup=5.1), r"schedule\.warmup=5\.1 .*within 0 .* 5 epochs"),
+        (CosineConfig(warmup_start=2.0), r"schedule\.warmup_start=2\.0"),
+        (CosineConfig(floor=-0.1), r"schedule\.floor=-0\.1"),
+        (StepConfig(gamma=-0.1), r"schedule\.gamma=-0\.1"),
+    ],
+)
+def test_a_schedule_out_of_range_is_refused(schedule: ScheduleConfig, named: str):
+    with pytest.raises(UsageError, match=f"^{named}"):
+        build_schedule(schedule, 50, 10)
+
+
+@pytest.mark.parametrize(
+    ("optim", "named"),
+    [
+        (SGDConfig(lr=-1.0), r"optim\.lr=-1\.0 must be a number above 0"),
+        (AdamWConfig(lr=float("nan")), r"optim\.lr=nan"),
+        (AdamWConfig(weight_decay=-1.0), r"optim\.weight_decay=-1\.0 must be 0 or more"),
+        (AdamWConfig(betas=[0.9]), r"optim\.betas=\[0\.9\] must be two numbers, each from 0"),
+        (AdamWConfig(betas=[2.0, 3.0]), r"optim\.betas=\[2\.0, 3\.0\] must be two numbers"),
+        (SGDConfig(momentum=1.0), r"optim\.momentum=1\.0 must be within 0 and 1"),
+        (SGDConfig(momentum=0.0), r"optim\.nesterov=true .*set optim\.nesterov=false"),
+    ],
+)
+def test_an_optimiser_out_of_range_is_refused(optim: OptimConfig, named: str):
+    with pytest.raises(UsageError, match=f"^{named}"):
+        build_optimizer(optim, nn.Linear(2, 2))
+
+
+def test_something_must_learn():
+    with pytest.raises(UsageError, match=r"^trainer\.freeze: no parameter is left"):
+        build_optimizer(SGDConfig(), nn.Linear(2, 2).requires_grad_(False))
+
+
+def test_smoothing_is_for_one_label_a_video():
+    cfg = run_config(label_smoothing=0.1)
+    cfg.model.activation = "sigmoid"
+    with pytest.raises(UsageError, match=r"^trainer\.label_smoothing=0\.1 .*val\.txt .*several"):
+        check_labels(cfg, "val.txt", np.zeros((4, 3), np.float32))
 
 
 @pytest.mark.parametrize(

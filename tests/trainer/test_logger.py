@@ -46,7 +46,9 @@ def end_epoch(logger: RunLogger, progress: Progress, top1: float) -> None:
 
 def test_each_epoch_has_its_line_and_its_record(tmp_path: Path, capsys):
     progress = Progress()
-    with RunLogger(tmp_path / "new", total_steps=8, steps_per_epoch=4) as logger:
+    missing = {"train": 3, "val": 0}
+    sizes = {"total_steps": 8, "steps_per_epoch": 4}
+    with RunLogger(tmp_path / "new", **sizes, missing=missing) as logger:
         for top1 in (50.0, 25.0):
             take_steps(logger, progress, 4)
             end_epoch(logger, progress, top1)
@@ -66,6 +68,7 @@ def test_each_epoch_has_its_line_and_its_record(tmp_path: Path, capsys):
     metrics = json.loads((tmp_path / "new" / "metrics.json").read_text())
     assert (metrics["best_top1"], metrics["best_top5"], metrics["best_epoch"]) == (50.0, 60.0, 1)
     assert metrics["unreadable"]["files"] == {"a.mp4": "empty"}
+    assert metrics["missing"] == missing
     assert [record["val"]["top1"] for record in metrics["epochs"]] == [50.0, 25.0]
 
 

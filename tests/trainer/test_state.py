@@ -5,6 +5,7 @@ import random
 import resource
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -205,6 +206,17 @@ def test_other_groups_are_refused_and_nothing_is_taken_over(tiny: ModuleType, tm
     with pytest.raises(UserError, match="other parameter groups"):
         other.load(tmp_path / LAST)
     assert torch.equal(first, before)
+
+
+@pytest.mark.parametrize("names", [["a", "c"], ["b", "a"], ["a", "b", "c"], ["a"]])
+def test_other_classes_are_refused(tiny: ModuleType, tmp_path: Path, names: list[str]):
+    """Weights that fit would pass for a run that is done."""
+    trained(tiny).save(tmp_path / LAST)
+    other = tiny.make_state(seed=1)
+    other.provenance = replace(other.provenance, class_names=names)
+    with pytest.raises(UserError, match=r"last\.pt: was trained on other classes") as caught:
+        resume(other, tmp_path)
+    assert "\n" not in str(caught.value) and other.progress.global_step == 0
 
 
 class Killed(BaseException):

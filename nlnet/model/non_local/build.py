@@ -1,15 +1,47 @@
 """NonLocalConfig -> a block; the dict of the family's members."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 
 from torch import nn
 
 from nlnet.config import NonLocalConfig
-from nlnet.errors import UsageError, choose
-from nlnet.model.non_local.block import Embedding, Logits, NonLocalBlock, Output, Subsample
+from nlnet.errors import choose
+from nlnet.model.non_local.axes import AXES
+from nlnet.model.non_local.block import (
+    INITS,
+    OUTPUT_NORMS,
+    SUBSAMPLES,
+    Embedding,
+    Logits,
+    NonLocalBlock,
+    Output,
+    Subsample,
+)
 from nlnet.model.non_local.compact_generalized import CompactGeneralizedBlock
 from nlnet.model.non_local.double_attention import DoubleAttentionBlock
 from nlnet.model.non_local.global_context import GlobalContextBlock, SimplifiedNonLocalBlock
+from nlnet.model.non_local.pairwise import PAIRWISE
+from nlnet.model.sizes import positive, triple
+
+
+def check_blocks(cfg: NonLocalConfig) -> None:
+    """Raise UsageError, naming the key, for a word or number that no block can have."""
+    choose("model.non_local.block", cfg.block, BLOCKS)
+    choose("model.non_local.pairwise", cfg.pairwise, PAIRWISE)
+    choose("model.non_local.axes", cfg.axes, AXES)
+    choose("model.non_local.subsample", cfg.subsample, SUBSAMPLES)
+    choose("model.non_local.norm", cfg.norm, OUTPUT_NORMS)
+    choose("model.non_local.init", cfg.init, INITS)
+    positive("non_local.temperature", cfg.temperature)
+    positive("non_local.ratio", cfg.ratio)
+    triple("non_local.subsample_kernel", cfg.subsample_kernel)
+    for stage, kernel in asdict(cfg.stage_subsample_kernel).items():
+        if kernel is not None:
+            triple(f"non_local.stage_subsample_kernel.{stage}", kernel)
+    for stage, frames in asdict(cfg.group_frames).items():
+        if frames is not None:
+            positive(f"non_local.group_frames.{stage}", frames)
 
 
 def build_block(cfg: NonLocalConfig, channels: int, group_frames: int | None) -> nn.Module:
@@ -23,12 +55,6 @@ def build_block(cfg: NonLocalConfig, channels: int, group_frames: int | None) ->
 
 
 def non_local(cfg: NonLocalConfig, channels: int, group_frames: int | None) -> nn.Module:
-    if len(cfg.subsample_kernel) != 3:
-        raise UsageError(
-            f"model.non_local.subsample_kernel={list(cfg.subsample_kernel)} wants three numbers, "
-            "[t, h, w]"
-        )
-    frames, height, width = cfg.subsample_kernel
     return NonLocalBlock(
         channels,
         pairwise=cfg.pairwise,
@@ -36,7 +62,9 @@ def non_local(cfg: NonLocalConfig, channels: int, group_frames: int | None) -> n
         group_frames=group_frames,
         logits=Logits(cfg.scale, cfg.temperature),
         embedding=embedding(cfg),
-        subsample=Subsample(cfg.subsample, (frames, height, width)),
+        subsample=Subsample(
+            cfg.subsample, triple("non_local.subsample_kernel", cfg.subsample_kernel)
+        ),
         output=output(cfg),
     )
 

@@ -31,6 +31,11 @@ def insert_non_local(
         if stage_name not in backbone.channels:
             known = ", ".join(backbone.channels)
             raise UsageError(f"model.non_local.{stage_name}: no such stage; choose from {known}")
+        if len(set(indices)) != len(indices):
+            raise UsageError(
+                f"model.non_local.{stage_name}={list(indices)} names a block twice; one non-local "
+                "block stands behind each"
+            )
         stage = dict(backbone.get_submodule(stage_name).named_children())
         for i in indices:
             if f"block{i}" not in stage:

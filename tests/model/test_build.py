@@ -1,0 +1,84 @@
+"""A word or number that makes no network is told by its key, never by a stack trace."""
+
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from nlnet.config import ModelConfig
+from nlnet.errors import UsageError
+from nlnet.model.build import build_model
+from nlnet.model.classifier import VideoClassifier
+from nlnet.model.describe import describe
+
+
+def build(*settings: str) -> VideoClassifier:
+    """A small network with these words of a command line below `model`."""
+    tree = OmegaConf.merge(
+        OmegaConf.structured(ModelConfig(depth=14, width=8)), OmegaConf.from_dotlist(list(settings))
+    )
+    cfg: Any = OmegaConf.to_object(tree)
+    return build_model(cfg, num_classes=3)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "conv1_kernel=[1,7]",
+        "conv1_kernel=[2,7,7]",
+        "conv1_kernel=[1,6,6]",
+        "conv1_stride=[0,2,2]",
+        "pool1_kernel=[1,0,3]",
+        "pool1_stride=[1,2]",
+        "pool1_padding=[5,5,5]",
+        "pool1_padding=[0,-1,1]",
+        "pool2_kernel=[2,1]",
+        "pool2_stride=[0,1,1]",
+        "pool2_padding=[2,0,0]",
+        "temporal_kernels.res3=[]",
+        "temporal_kernels.res3=[0]",
+        "temporal_kernels.res3=[2]",
+        "temporal_kernels.res5=[3,-1]",
+        "width=-1",
+        "width=0",
+        "dropout=2",
+        "dropout=-0.1",
+        "head_window=[7]",
+        "head_window=[0,0]",
+        "non_local.group_frames.res3=0",
+        "non_local.temperature=0",
+        "non_local.ratio=0",
+        "non_local.ratio=-1",
+        "non_local.subsample_kernel=[0,0,0]",
+        "non_local.subsample_kernel=[2,2]",
+        "non_local.stage_subsample_kernel.res4=[1,0,2]",
+        "non_local.block=sparse",
+        "non_local.pairwise=sparse",
+        "non_local.axes=sparse",
+        "non_local.subsample=sparse",
+        "non_local.norm=sparse",
+        "non_local.init=sparse",
+    ],
+)
+@pytest.mark.parametrize("block", [[], ["non_local.res3=[0]"]])
+def test_what_makes_no_network_is_told_by_its_key(setting: str, block: list[str]):
+    with pytest.raises(UsageError) as error:
+        build(*block, setting)
+    assert f"model.{setting.partition('=')[0]}=" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_block_that_is_named_twice_is_refused():
+    with pytest.raises(UsageError, match=r"res4=\[0, 0\] names a block twice"):
+        build("non_local.res4=[0,0]")
+
+
+@pytest.mark.parametrize(
+    ("settings", "frames"),
+    [([], 1), (["head_window=[99,99]"], 8), (["pool1_kernel=[9,3,3]", "conv1_stride=[2,2,2]"], 8)],
+)
+def test_clips_that_are_too_small_are_told_in_a_line(settings: list[str], frames: int):
+    with pytest.raises(UsageError, match=rf"clips of {frames} frames and 64 x 64 pixels") as error:
+        describe(lambda: build(*settings), frames, 64)
+    assert "\n" not in str(error.value)
+    assert describe(build, 8, 64)

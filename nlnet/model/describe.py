@@ -1,5 +1,6 @@
 """What a network costs, stage by stage: sizes, parameters, multiply-adds, activation memory."""
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -57,6 +58,8 @@ def describe(build: Callable[[], VideoClassifier], num_frames: int, crop_size: i
 
 def run_through(model: VideoClassifier, video: Tensor) -> None:
     """A forward pass; a UsageError where a pool or window is larger than what reaches it."""
+    log = logging.getLogger("torch._subclasses.fake_tensor")  # it would tell the same, at length
+    log.disabled = True
     try:
         model(video)
     except RuntimeError as error:
@@ -65,6 +68,8 @@ def run_through(model: VideoClassifier, video: Tensor) -> None:
             f"clips of {frames} frames and {size} x {size} pixels do not pass through the network "
             f"({str(error).splitlines()[0]}); see data.clip, model.pool2_kernel, model.head_window"
         ) from error
+    finally:
+        log.disabled = False
 
 
 def part_of(name: str) -> str:

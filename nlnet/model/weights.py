@@ -186,13 +186,3 @@ def refuse_strangers(report: LoadReport) -> None:
         raise UserError(
             f"{report.source}: another network: {', '.join(parts)}; use the experiment it came from"
         )
-
-
-def read_weights(source: str) -> tuple[StateDict, list[str] | None]:
-    """Tensors under our names, and the class names where the file knows them.
-
-    `source` is a path, a URL or a public name. Raises UserError for a file that is missing, unsafe,
-    damaged or of an unknown format.
-    """
-    weights = read_weight_file(locate(source))
-    return weights.state, weights.class_names

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -27,7 +28,7 @@ CONFIG_DIR = Path(__file__).parents[1] / "configs"
 RESOLVED = "--resolved"  # what a rank is started with: the path of the run's config.yaml
 ERROR_FILE = "NLNET_ERROR_FILE"  # environment variable: where ranks leave their error, once
 # Keys that say where and how fast a run is made, not what it computes.
-FREE_KEYS = ("dist.", "data.num_workers", "data.root")
+FREE_KEYS = ("dist.", "data.num_workers", "data.root", "trainer.allocator", "trainer.fold_norms")
 # Keys of a network that only training reads; norms answer alike, or are other weights.
 TRAINING_KEYS = (
     "model.dropout",
@@ -137,7 +138,8 @@ def group_choices() -> str:
     for folder in sorted(CONFIG_DIR.iterdir()):
         if folder.is_dir() and folder.name != "hydra":
             plus = "+" if folder.name in ("experiment", "sweep") else ""
-            lines.append(f"  {plus}{folder.name}: {', '.join(choices(folder))}")
+            line = f"  {plus}{folder.name}: {', '.join(choices(folder))}"
+            lines.append(fill(line, 100, subsequent_indent="    ", break_on_hyphens=False))
     lines.append("Every key with its value: add --cfg job. What each means: nlnet/config.py.")
     return "\n".join(lines)
 

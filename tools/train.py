@@ -40,7 +40,6 @@ from nlnet.model.build import build_model
 from nlnet.model.classifier import VideoClassifier
 from nlnet.model.memory import save_memory
 from nlnet.model.public_weights import locate
-from nlnet.model.weight_files import read_weight_file
 from nlnet.model.weights import INFLATIONS, load_weights
 from nlnet.trainer.allocator import set_allocator
 from nlnet.trainer.build import (
@@ -134,7 +133,7 @@ def build_state(
     if run.weights is not None:
         report = load_weights(model, run.weights, inflation=run.inflation, class_names=class_names)
         lines.append(report.summary())
-        config = read_weight_file(locate(run.weights)).config
+        config = report.config
         changes = [] if config is None else network_differences(config, run.model)
         if changes:
             lines.append(f"the weights were trained as another network: {', '.join(changes)}")

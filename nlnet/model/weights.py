@@ -23,6 +23,7 @@ class LoadReport:
     new: list[str] = field(default_factory=list)  # in the network alone: left at random
     ignored: list[str] = field(default_factory=list)  # in the file alone
     rewritten: list[str] = field(default_factory=list)  # what was done that keeps the answer
+    config: str | None = None  # of the run that made the file, where it is known
 
     def summary(self) -> str:
         """One line of counts, and what became of the classifier."""
@@ -73,6 +74,7 @@ def load_weights(
     weights = read_weight_file(locate(source))
     state, report = match(weights, target, source, inflation=inflation, class_names=class_names)
     model.load_state_dict({**target, **state})
+    report.config = weights.config
     return report
 
 

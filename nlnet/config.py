@@ -242,7 +242,7 @@ class TrainerConfig:
     lean: bool = True  # CPU, float32: residual blocks keep one map per convolution
     checkpoint_stages: list[str] = field(default_factory=list)  # keep block inputs only: res2, ...
     fold_norms: bool = True  # tools/eval.py: norms are folded into convolutions
-    allocator: str = "reuse"  # of freed CPU memory: reuse (fast), return (small) or system
+    allocator: str = "reuse"  # of freed CPU memory: reuse, keep (fast), return (small), system
 
 
 @dataclass

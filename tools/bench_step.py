@@ -7,6 +7,7 @@ on clips that are normalised already; ours takes the uint8 clips that a loader g
 """
 
 import multiprocessing
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -111,7 +112,7 @@ def contenders(run: BenchmarkConfig, device: torch.device) -> list[list[Contende
     if low_precision(device):
         main += [peer(True, "bf16"), ours("nlnet bf16", True, "bf16")]
         evaluation += [peer(False, "bf16"), ours("nlnet bf16", False, "bf16")]
-    main.append(ours("nlnet, allocator return", True, allocator="return"))
+    main += [ours(f"nlnet, allocator {a}", True, allocator=a) for a in ("keep", "return")]
     least: dict[str, Any] = {"checkpoint_stages": list(STAGES), "allocator": "return"}
     main.append(ours("nlnet, allocator return, stages checkpointed", True, **least))
     if run.quick:
@@ -131,6 +132,7 @@ def compete(
     group: list[Contender], run: BenchmarkConfig, batch: int, repeats: int
 ) -> list[dict[str, Any]]:
     """Rows of a group: median seconds of each phase, peak memory, ratios against the first."""
+    os.environ["PYTHONWARNINGS"] = "ignore::FutureWarning"  # of pytorchvideo's import
     context = multiprocessing.get_context("spawn")
     workers = []
     for contender in group:

@@ -7,8 +7,9 @@ from nlnet.errors import choose
 
 TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4  # numbers of mallopt's parameters, malloc.h
 ALLOCATORS: dict[str, dict[int, int]] = {
-    "reuse": {MMAP_MAX: 0, TRIM_THRESHOLD: -1},  # fast: it stays with the process
-    "return": {MMAP_THRESHOLD: 2**17},  # small: it goes back to the system at once
+    "reuse": {MMAP_THRESHOLD: 2**24, TRIM_THRESHOLD: -1},  # kept up to 16 MB each, above returned
+    "keep": {MMAP_MAX: 0, TRIM_THRESHOLD: -1},  # fastest: all of it stays with the process
+    "return": {MMAP_THRESHOLD: 2**17},  # smallest: it goes back to the system at once
     "system": {},  # as the C library would have it
 }
 
@@ -16,8 +17,9 @@ ALLOCATORS: dict[str, dict[int, int]] = {
 def set_allocator(name: str) -> None:
     """Settle how this process allocates from now on; raises UsageError for an unknown name.
 
-    glibc by itself maps tensors above 32 MB afresh, and the system clears their pages at first
-    touch, which costs more than a norm that writes them. Other C libraries are left as they are.
+    Memory that comes fresh from the system is cleared page by page at its first touch, which costs
+    more than a norm that writes it; memory that is kept for reuse falls to pieces, and a large
+    tensor fits into none. Other C libraries than glibc are left as they are.
     """
     parameters = choose("trainer.allocator", name, ALLOCATORS)
     if platform.libc_ver()[0] != "glibc":

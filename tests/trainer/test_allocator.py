@@ -1,4 +1,4 @@
-"""Freed memory stays with the process."""
+"""What becomes of freed memory."""
 
 import platform
 import subprocess
@@ -13,7 +13,7 @@ COUNT = """
 import resource, torch
 from nlnet.trainer.allocator import set_allocator
 set_allocator('{name}')
-def touch(): torch.ones(2**24)  # 64 MB
+def touch(): torch.ones({size} * 2**18)  # MB
 for _ in range(20): touch()  # the heap finds its size
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(4): touch()
@@ -21,14 +21,21 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-def page_faults(name: str) -> int:
-    command = [sys.executable, "-c", COUNT.format(name=name)]
+def page_faults(name: str, size: int) -> int:
+    """Faults of four tensors of so many MB, one after the other."""
+    command = [sys.executable, "-c", COUNT.format(name=name, size=size)]
     return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
-def test_a_large_tensor_finds_its_pages_again():
-    assert page_faults("reuse") * 20 < page_faults("return")
+@pytest.mark.parametrize(("name", "size"), [("keep", 64), ("keep", 8), ("reuse", 8)])
+def test_a_tensor_finds_kept_pages_again(name, size):
+    assert page_faults(name, size) * 20 < page_faults("return", size)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+def test_a_tensor_above_16_mb_leaves_no_hole():
+    assert page_faults("reuse", 64) * 2 > page_faults("return", 64)
 
 
 def test_an_unknown_allocator_is_a_usage_error():

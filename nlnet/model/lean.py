@@ -127,7 +127,7 @@ class _LeanConvolution(torch.autograd.Function):
         if ctx.needs_input_grad[0] or norm_in is not None:
             dx = convolution_backward(dy, z, conv, (True, False, False))[0]
         if norm_in is not None:
-            aten.threshold_backward.grad_input(dx, z, 0, grad_input=dx)
+            dx = aten.threshold_backward.grad_input(dx, z, 0, grad_input=dx)
             del z
             moments = mean_in, rstd_in, norm_in.eps
             dx, dweight_in, dbias_in = normalize_backward(dx, x, weight_in, *moments)
@@ -162,7 +162,7 @@ class _LeanPool(torch.autograd.Function):
         dx = aten.max_pool3d_with_indices_backward(dy, z, *window, False, indices)
         if norm is None:
             return dx, None, None, None
-        aten.threshold_backward.grad_input(dx, z, 0, grad_input=dx)
+        dx = aten.threshold_backward.grad_input(dx, z, 0, grad_input=dx)
         return *normalize_backward(dx, x, weight, mean, rstd, norm.eps), None
 
 

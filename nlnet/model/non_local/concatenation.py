@@ -11,6 +11,7 @@ before that one, whose terms are active all, with p the last of them (Abel's sum
 No factor in front of a g or an S is negative, so a shift that a and b share cancels nowhere.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 ROWS = 8  # keys of a block: by measurement, against the cost of the sums between blocks
+CHUNK = 2048  # queries of which the slopes are in memory at once
 SMALL = 2**26  # multiply-adds N M e up to which the sum as it stands is quicker
 
 
@@ -57,13 +59,13 @@ def sorted_sum_backward(
     """
     num_keys = order.shape[1]
     blocks, factors = active_blocks(heights, a, num_keys)
-    da = weighted_sum(terms, blocks, slopes_of(factors)).mul_(dy).sum(dim=2)
+    da = slopes_times(dy.split(CHUNK, dim=1), terms, blocks, factors)
 
     keys = heights[:, :, :ROWS].flatten(1)  # b, sorted, and -inf behind its end
     swapped_terms, swapped_heights, _ = sorted_blocks(a, dy)
     blocks, factors = active_blocks(swapped_heights, keys, num_keys)
-    slopes = weighted_sum(swapped_terms, blocks, slopes_of(factors))
-    db = slopes.unflatten(1, (-1, ROWS)).mul_(terms[:, :, :ROWS]).sum(dim=3).flatten(1)
+    values = terms[:, :, :ROWS].split(CHUNK // ROWS, dim=1)  # g, sorted
+    db = slopes_times((rows.flatten(1, 2) for rows in values), swapped_terms, blocks, factors)
     db = torch.empty_like(order, dtype=db.dtype).scatter_(1, order, db[:, :num_keys])
 
     place = torch.empty_like(order)  # of each key among the sorted ones
@@ -92,13 +94,12 @@ def sorted_blocks(b: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     rows = F.pad(rows, (0, 2)) + m * torch.arange(batch, device=b.device).view(-1, 1, 1)
     terms = g.flatten(0, 1).index_select(0, rows.flatten()).view(*rows.shape, -1)
     inside, ends = heights[:, full, :ROWS], heights[:, full, ROWS - 1 : ROWS]
-    factors = torch.stack([torch.ones_like(inside), inside - ends], dim=2)
-    sums = factors @ terms[:, full, :ROWS]  # (B, K - 1, 2, e): a block's share of S and R
-    terms[:, 0, ROWS:] = 0
-    slopes = torch.cumsum(sums[:, :, 0], dim=1)
-    offsets = sums[:, :, 1]
+    each = torch.arange(num - 1, device=b.device).expand(batch, -1)
+    slopes = torch.cumsum(weighted_sum(terms, each, torch.ones_like(inside)), dim=1)
+    offsets = weighted_sum(terms, each, inside - ends)  # (B, K - 1, e), a block's share of R
     drops = last[:, 1:-1] - last[:, 2:]
     offsets[:, 1:].addcmul_(slopes[:, :-1], drops.unsqueeze(2))
+    terms[:, 0, ROWS:] = 0
     terms[:, 1:, ROWS] = slopes
     terms[:, 1:, ROWS + 1] = torch.cumsum(offsets, dim=1)
     return terms, heights, order
@@ -125,11 +126,28 @@ def slopes_of(factors: Tensor) -> Tensor:
     return slopes
 
 
+def slopes_times(
+    values: Iterable[Tensor], terms: Tensor, blocks: Tensor, factors: Tensor
+) -> Tensor:
+    """The slopes of the weighted sums, times values (B, CHUNK, e) each, summed over e: (B, N).
+
+    In chunks, since memory fresh for all the slopes costs more than their sums.
+    """
+    chunks = zip(
+        values,
+        blocks.split(CHUNK, dim=1),
+        slopes_of(factors).split(CHUNK, dim=1),
+        strict=True,
+    )
+    products = [weighted_sum(terms, rows, by).mul_(rest).sum(dim=2) for rest, rows, by in chunks]
+    return torch.cat(products, dim=1)
+
+
 def weighted_sum(terms: Tensor, blocks: Tensor, factors: Tensor) -> Tensor:
-    """sum_l factors_il terms_l over the terms of the block of query i: (B, N, e)."""
+    """sum_l factors_il terms_l over the (first) terms of the block of query i: (B, N, e)."""
     batch, num, width, _ = terms.shape
     first = blocks + num * torch.arange(batch, device=blocks.device).unsqueeze(1)
-    rows = (first * width).unsqueeze(2) + torch.arange(width, device=blocks.device)
+    rows = (first * width).unsqueeze(2) + torch.arange(factors.shape[2], device=blocks.device)
     table = terms.flatten(0, 2)
     y = F.embedding_bag(
         rows.flatten(0, 1), table, per_sample_weights=factors.flatten(0, 1), mode="sum"

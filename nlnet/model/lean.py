@@ -102,7 +102,7 @@ class _LeanConvolution(torch.autograd.Function):
             z.relu_()
         y, mean_out, rstd_out = F.conv3d(z, weight, None, conv.stride, conv.padding), None, None
         if norm_out is not None:
-            y, mean_out, rstd_out = normalize(y, norm_out)
+            y, mean_out, rstd_out = normalize(y, norm_out, out=y)
         ctx.save_for_backward(
             x, weight, weight_in, bias_in, weight_out, mean_in, rstd_in, mean_out, rstd_out
         )
@@ -125,7 +125,7 @@ class _LeanConvolution(torch.autograd.Function):
             del y
         dweight = weight_gradient(dy, z, conv)
         if ctx.needs_input_grad[0] or norm_in is not None:
-            dx = convolution_backward(dy, z, conv, (True, False, False))[0]
+            dx = convolution_backward(dy, z, weight, conv, (True, False, False))[0]
         if norm_in is not None:
             dx = aten.threshold_backward.grad_input(dx, z, 0, grad_input=dx)
             del z
@@ -166,15 +166,29 @@ class _LeanPool(torch.autograd.Function):
         return *normalize_backward(dx, x, weight, mean, rstd, norm.eps), None
 
 
-def normalize(x: Tensor, norm: nn.BatchNorm3d) -> tuple[Tensor, Tensor, Tensor]:
+def normalize(
+    x: Tensor, norm: nn.BatchNorm3d, *, out: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """What a batch norm in training does to x, its running statistics included.
 
-    Returns the output, and mean (C,) and reciprocal standard deviation (C,) of the batch.
+    Returns the output, into `out` where there is one (it may be x), and mean (C,) and reciprocal
+    standard deviation (C,) of the batch.
     """
     norm.get_buffer("num_batches_tracked").add_(1)
-    running = norm.running_mean, norm.running_var
-    return aten.native_batch_norm(
-        x, norm.weight, norm.bias, *running, True, norm.momentum, norm.eps
+    y = torch.empty_like(x) if out is None else out
+    mean, rstd = x.new_empty(x.shape[1]), x.new_empty(x.shape[1])
+    return aten.native_batch_norm.out(
+        x,
+        norm.weight,
+        norm.bias,
+        norm.running_mean,
+        norm.running_var,
+        True,
+        norm.momentum,
+        norm.eps,
+        out=y,
+        save_mean=mean,
+        save_invstd=rstd,
     )
 
 
@@ -194,11 +208,11 @@ def normalize_backward(
 
 
 def convolution_backward(
-    dy: Tensor, x: Tensor, conv: nn.Conv3d, wanted: tuple[bool, bool, bool]
+    dy: Tensor, x: Tensor, weight: Tensor, conv: nn.Conv3d, wanted: tuple[bool, bool, bool]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """torch's own gradients of input, weight and bias; those that are not wanted are None."""
     return aten.convolution_backward(
-        dy, x, conv.weight, None, conv.stride, conv.padding, (1, 1, 1), False, (0, 0, 0), 1, wanted
+        dy, x, weight, None, conv.stride, conv.padding, (1, 1, 1), False, (0, 0, 0), 1, wanted
     )
 
 
@@ -212,8 +226,11 @@ def weight_gradient(dy: Tensor, x: Tensor, conv: nn.Conv3d) -> Tensor:
     if x.is_contiguous(memory_format=torch.channels_last_3d) and not x.is_contiguous():
         if conv.kernel_size[1:] == (1, 1) and conv.stride[0] == 1:
             return product_gradient(dy, x, conv)
-        dy, x = dy.contiguous(), x.contiguous()
-    return convolution_backward(dy, x, conv, (False, True, False))[1]
+        # Weights in channels_last_3d would make oneDNN turn all three to that format.
+        maps = dy.contiguous(), x.contiguous(), conv.weight.contiguous()
+    else:
+        maps = dy, x, conv.weight
+    return convolution_backward(*maps, conv, (False, True, False))[1]
 
 
 def product_gradient(dy: Tensor, x: Tensor, conv: nn.Conv3d) -> Tensor:

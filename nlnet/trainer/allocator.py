@@ -5,9 +5,10 @@ import platform
 
 from nlnet.errors import choose
 
-TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4  # numbers of mallopt's parameters, malloc.h
+TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD, MMAP_MAX = -1, -2, -3, -4  # of mallopt, malloc.h
 ALLOCATORS: dict[str, dict[int, int]] = {
-    "reuse": {MMAP_THRESHOLD: 2**24, TRIM_THRESHOLD: -1},  # kept up to 16 MB each, above returned
+    # The heap is kept; a tensor above 16 MB that fits into none of its holes is mapped for its life.
+    "reuse": {MMAP_THRESHOLD: 2**24, TRIM_THRESHOLD: -1, TOP_PAD: 2**27},
     "keep": {MMAP_MAX: 0, TRIM_THRESHOLD: -1},  # fastest: all of it stays with the process
     "return": {MMAP_THRESHOLD: 2**17},  # smallest: it goes back to the system at once
     "system": {},  # as the C library would have it

@@ -66,7 +66,7 @@ def measure(run: BenchmarkConfig) -> Report:
     device = pick_device(run.dist.device)
     build_peer(run, NUM_CLASSES)  # a layout that it lacks ends here
     batch = run.batch or (2 if device.type == "cpu" else 32)
-    repeats = 2 if run.quick else 3
+    repeats = 2 if run.quick else 5
     groups = contenders(run, device)
     rows = [row for group in groups for row in compete(group, run, batch, repeats)]
     costs = cost(run)

@@ -7,7 +7,7 @@ from nlnet.errors import choose
 
 TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD, MMAP_MAX = -1, -2, -3, -4  # of mallopt, malloc.h
 ALLOCATORS: dict[str, dict[int, int]] = {
-    # The heap is kept; a tensor above 16 MB that fits into none of its holes is mapped for its life.
+    # The heap is kept; a tensor above 16 MB that fits into none of its holes is mapped afresh.
     "reuse": {MMAP_THRESHOLD: 2**24, TRIM_THRESHOLD: -1, TOP_PAD: 2**27},
     "keep": {MMAP_MAX: 0, TRIM_THRESHOLD: -1},  # fastest: all of it stays with the process
     "return": {MMAP_THRESHOLD: 2**17},  # smallest: it goes back to the system at once

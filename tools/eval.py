@@ -13,6 +13,7 @@ import csv
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import hydra
@@ -28,6 +29,7 @@ from nlnet.distributed import is_main, pick_device, process_group, rank, world_s
 from nlnet.errors import UsageError, UserError, choose
 from nlnet.model.build import build_model
 from nlnet.model.classifier import VideoClassifier
+from nlnet.model.describe import check_clips
 from nlnet.model.folding import fold_norms
 from nlnet.model.public_weights import locate
 from nlnet.model.weight_files import WeightFile, read_weight_file
@@ -170,6 +172,8 @@ def main(cfg: DictConfig) -> float:
     run: RunConfig = to_run(cfg)
     out_dir = Path(HydraConfig.get().runtime.output_dir)
     choose("data.test_views.ensemble", run.data.test_views.ensemble, ENSEMBLES)
+    clip, views = run.data.clip, run.data.test_views
+    check_clips(partial(build_model, run.model, num_classes=2), clip.num_frames, [views.crop_size])
     locate(weights_of(run))  # downloaded once, before there are ranks
     if is_rank() or run.dist.num_procs == 1:
         return evaluate_run(run, out_dir)

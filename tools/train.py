@@ -38,6 +38,7 @@ from nlnet.distributed import pick_device, process_group, rank, world_size
 from nlnet.errors import UsageError, choose
 from nlnet.model.build import build_model
 from nlnet.model.classifier import VideoClassifier
+from nlnet.model.describe import check_clips
 from nlnet.model.memory import save_memory
 from nlnet.model.public_weights import locate
 from nlnet.model.weights import INFLATIONS, load_weights
@@ -171,6 +172,8 @@ def check(run: RunConfig) -> None:
     """Find what is wrong with a run before its ranks start: a UserError each."""
     with torch.device("meta"):
         model = build_model(run.model, num_classes=2)
+    clip, crop_sizes = run.data.clip, (run.data.clip.crop_size, run.data.val_views.crop_size)
+    check_clips(partial(build_model, run.model, num_classes=2), clip.num_frames, crop_sizes)
     freeze(model, run.trainer.freeze)
     build_optimizer(run.optim, model)
     choose("inflation", run.inflation, INFLATIONS)

@@ -1,7 +1,7 @@
 """What a network costs, stage by stage: sizes, parameters, multiply-adds, activation memory."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import prod
@@ -54,6 +54,16 @@ def describe(build: Callable[[], VideoClassifier], num_frames: int, crop_size: i
             stages[part_of(name)].non_local.append(name.rpartition(".")[2])
         del module
     return list(stages.values())
+
+
+def check_clips(
+    build: Callable[[], VideoClassifier], num_frames: int, crop_sizes: Iterable[int]
+) -> None:
+    """Raise a UsageError where clips of these sizes are too short or small for a network."""
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        model = build().eval()
+        for crop_size in crop_sizes:
+            run_through(model, torch.empty(1, 3, num_frames, crop_size, crop_size))
 
 
 def run_through(model: VideoClassifier, video: Tensor) -> None:

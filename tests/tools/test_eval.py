@@ -102,6 +102,7 @@ def test_where_it_is_allowed_it_counts_as_wrong(
         (["weights={best}", "model.non_local.res2=[0]"], 1, "another network"),
         (["weights={best}", "model.width=16"], 1, "another network"),
         (["weights={best}", "data.test=gone"], 1, "gone"),
+        (["weights={best}", "data.clip.num_frames=1"], 2, "clips of 1 frames"),
         (["data.test_views.ensemble=median"], 2, "data.test_views.ensemble=median"),
         (["weights={best}", "block=dot_product"], 1, "embedded_gaussian -> dot_product"),
     ],

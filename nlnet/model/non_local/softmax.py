@@ -15,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 BLOCK = 1024  # queries, and keys, of a block of the chunked form: 4 MB stay in a CPU's cache
 SMALL = 2**22  # affinities up to which a CPU keeps them: 16 MB in float32, once
+WIDE = 2  # and up to this many times the numbers of q and k: wide heads are dear to recompute
 
 
 def softmax_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
@@ -40,7 +41,7 @@ def affinity_is_small(q: Tensor, k: Tensor) -> bool:
     """Whether the N x M affinity is so small that to keep it is quicker than to recompute it."""
     affinities = q.shape[1] * k.shape[1]
     if q.device.type == "cpu" and q.dtype in (torch.float32, torch.float64):
-        return affinities <= SMALL
+        return affinities <= max(SMALL, WIDE * (q.shape[1] + k.shape[1]) * q.shape[2])
     return affinities <= 64 * 64  # elsewhere the fused kernels win from there on
 
 

@@ -179,7 +179,7 @@ def _wait(ranks: list[subprocess.Popen[bytes]]) -> int:
     first_bad, deadline = 0, float("inf")
     while None in (codes := [process.poll() for process in ranks]):
         if not first_bad and any(codes):
-            first_bad, deadline = next(code for code in codes if code), time.monotonic() + GRACE
+            first_bad, deadline = _cause(codes), time.monotonic() + GRACE
             if first_bad not in STOPPED:  # else the others are about to end, too
                 for process in ranks:
                     process.terminate()
@@ -187,8 +187,13 @@ def _wait(ranks: list[subprocess.Popen[bytes]]) -> int:
             for process in ranks:
                 _kill(process)
         time.sleep(0.05)
-    first_bad = first_bad or next((code for code in codes if code), 0)
+    first_bad = first_bad or _cause(codes)
     return first_bad if first_bad >= 0 else 128 - first_bad
+
+
+def _cause(codes: list[int | None]) -> int:
+    """The failure to report of those seen at once: an end by a signal made the others fail."""
+    return min((code for code in codes if code), default=0)
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

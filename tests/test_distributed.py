@@ -155,6 +155,29 @@ time.sleep(60)
 
 
 @pytest.mark.slow
+def test_of_two_deaths_at_once_the_signal_is_the_cause(tmp_path: Path):
+    """A launcher that was not looking finds rank 0 failed for want of rank 1, which was killed."""
+    code = """
+note(str(os.getpid()))
+while not os.path.exists(f"{sys.argv[1]}/go"):
+    time.sleep(0.01)
+if me == 1:
+    os.kill(os.getpid(), signal.SIGKILL)
+sys.exit(1)
+"""
+    process = start_launcher(code, tmp_path)
+    pids = [int((tmp_path / str(i)).read_text()) for i in (0, 1)]
+    process.send_signal(signal.SIGSTOP)
+    (tmp_path / "go").touch()
+    deadline = time.monotonic() + 30
+    while any(is_alive(pid) for pid in pids):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGCONT)
+    assert process.wait(30) == 128 + signal.SIGKILL
+
+
+@pytest.mark.slow
 def test_no_rank_outlives_its_launcher(tmp_path: Path):
     code = TORCH_PRELUDE + "    note(str(os.getpid()))\n    time.sleep(60)"
     process = start_launcher(code, tmp_path)

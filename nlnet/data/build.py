@@ -9,18 +9,10 @@ from torch.utils.data import DataLoader
 from nlnet.clip import Sample
 from nlnet.config import AugmentConfig, DataConfig, ViewsConfig
 from nlnet.data.clip_sampling import ClipShape, FixedClips, RandomClip, choose_protocol
-from nlnet.data.dataset import VideoDataset, collate
+from nlnet.data.dataset import Transform, VideoDataset, collate
 from nlnet.data.index import VideoIndex, read_class_names, read_index
 from nlnet.data.loader import EvalLoader, TrainLoader
 from nlnet.data.order import EpochOrder, evaluation_order
-from nlnet.data.transforms import (
-    CROPS,
-    Crop,
-    EvalTransform,
-    JitterCrop,
-    ResizedCrop,
-    TrainTransform,
-)
 from nlnet.errors import UsageError, choose
 
 MAX_WORKERS = 8
@@ -181,12 +173,19 @@ def _clip_shape(cfg: DataConfig) -> ClipShape:
     )
 
 
-def _crop(augment: AugmentConfig, crop_size: int) -> Crop:
+def _train_transform(augment: AugmentConfig, crop_size: int) -> Transform:
+    # imports torchvision: seconds, that --help and a mistyped key need not wait for
+    from nlnet.data.transforms import Crop, JitterCrop, ResizedCrop, TrainTransform
+
+    if not 0 <= augment.color_jitter <= 1:
+        raise UsageError(f"data.augment.color_jitter={augment.color_jitter} is not within 0 and 1")
+    _at_least_1("data.clip.crop_size", crop_size)
+    crop: Crop
     match augment.crop, augment.short_side, augment.area:
         case "jitter", [shortest, longest], _ if crop_size <= shortest <= longest:
-            return JitterCrop(crop_size, shortest, longest)
+            crop = JitterCrop(crop_size, shortest, longest)
         case "resized", _, [smallest, largest] if 0 < smallest <= largest <= 1:
-            return ResizedCrop(smallest, largest)
+            crop = ResizedCrop(smallest, largest)
         case "jitter", _, _:
             raise UsageError(
                 f"data.augment.short_side={augment.short_side} is not [shortest, longest], "
@@ -197,17 +196,14 @@ def _crop(augment: AugmentConfig, crop_size: int) -> Crop:
                 f"data.augment.area={augment.area} is not [smallest, largest], "
                 "both above 0 and at most 1"
             )
-    raise UsageError(f"data.augment.crop={augment.crop} is neither jitter nor resized")
-
-
-def _train_transform(augment: AugmentConfig, crop_size: int) -> TrainTransform:
-    if not 0 <= augment.color_jitter <= 1:
-        raise UsageError(f"data.augment.color_jitter={augment.color_jitter} is not within 0 and 1")
-    crop = _crop(augment, _at_least_1("data.clip.crop_size", crop_size))
+        case _:
+            raise UsageError(f"data.augment.crop={augment.crop} is neither jitter nor resized")
     return TrainTransform(crop, crop_size, augment.flip, augment.color_jitter)
 
 
-def _eval_transform(views: ViewsConfig, key: str) -> EvalTransform:
+def _eval_transform(views: ViewsConfig, key: str) -> Transform:
+    from nlnet.data.transforms import CROPS, EvalTransform  # imports torchvision: seconds
+
     if views.num_crops not in (1, 3):
         raise UsageError(f"{key}.num_crops={views.num_crops} is neither 1 nor 3")
     if not 1 <= views.crop_size <= views.short_side:

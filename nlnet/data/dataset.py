@@ -1,16 +1,19 @@
 """From a key to the views of a video, and from views to a batch."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from nlnet.clip import Clip, ClipBatch, Failure, Sample
 from nlnet.data.clip_sampling import ClipSampler
 from nlnet.data.decoding import DecodeError, FrameCountError, VideoReader
 from nlnet.data.index import VideoIndex
-from nlnet.data.transforms import Transform
+
+# frames uint8 (T, H, W, 3) -> views uint8 (3, T, S, S)
+Transform = Callable[[np.ndarray, np.random.Generator], list[Tensor]]
 
 
 class VideoDataset(Dataset[Sample]):

@@ -1,8 +1,9 @@
 """From frames to square views: choose the window in the source, resize it once, stay uint8.
 
-The only door to torchvision.transforms. Sizes are in pixels. Cropping the window before the one
-resize costs an eighth of resizing whole frames; its border sees no pixel from outside it, which is
-the one difference. All randomness comes from the generator that is passed in.
+The only door to torchvision, which takes seconds to import: nlnet.data.build opens it when it makes
+a loader. Sizes are in pixels. Cropping the window before the one resize costs an eighth of resizing
+whole frames; its border sees no pixel from outside it, which is the one difference. All randomness
+comes from the generator that is passed in.
 """
 
 import math
@@ -15,9 +16,6 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
-
-# frames uint8 (T, H, W, 3) -> views uint8 (3, T, S, S)
-Transform = Callable[[np.ndarray, np.random.Generator], list[Tensor]]
 
 ASPECT_RATIOS = (3 / 4, 4 / 3)  # width over height of a resized window
 RESIZED_ATTEMPTS = 10

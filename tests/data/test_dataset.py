@@ -15,9 +15,9 @@ from nlnet.data.clip_sampling import (
     FixedClips,
     RandomClip,
 )
-from nlnet.data.dataset import VideoDataset, collate
+from nlnet.data.dataset import Transform, VideoDataset, collate
 from nlnet.data.index import VideoIndex
-from nlnet.data.transforms import EvalTransform, JitterCrop, TrainTransform, Transform
+from nlnet.data.transforms import EvalTransform, JitterCrop, TrainTransform
 
 VideoFactory = Callable[..., Path]
 

@@ -3,8 +3,9 @@
 #   bash scripts/test.sh                 the default suite, minutes
 #   bash scripts/test.sh -m slow         the slow checks alone
 #   bash scripts/test.sh -m gpu          what needs a CUDA device
+#   bash scripts/test.sh -n 0 FILE       one file in this process, for a debugger
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/environment.sh "[dev]"
-if [ $# -eq 0 ]; then set -- -m "not slow and not gpu"; fi
-exec python -m pytest "$@"
+# most of the suite waits for one thread: a process per core, as far as memory reaches
+exec python -m pytest -n "$(nproc)" --maxprocesses 4 "$@"

@@ -218,7 +218,7 @@ def test_parity_with_a_committed_fact(path: Path, record_property: Record):
     logits = answer(model.double(), clip(fact).double())
     expected = fact["logits"]
     largest = fact["largest_logit"]
-    difference = np.abs(logits[0, : len(expected)].numpy() - expected).max() / largest
+    difference = float(np.abs(logits[0, : len(expected)].numpy() - expected).max() / largest)
     record_property("float64", difference)
     assert difference <= TOLERANCE.get(fact["source"], 1e-9)
 

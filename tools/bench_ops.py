@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from measure import Report, interleaved
 from naive import NAIVE
+from peer import create_nonlocal
 from picture import Curve, log_log
-from pytorchvideo.layers.nonlocal_net import create_nonlocal
 from torch import nn
 
 from nlnet.cli import markdown
@@ -28,7 +28,7 @@ from nlnet.trainer.logger import progress_bar
 PEER = {"embedded_gaussian": "softmax", "dot_product": "dot_product"}  # pytorchvideo has two
 FRESH_PROCESS = {
     "MALLOC_MMAP_THRESHOLD_": str(2**16),  # freed tensors go back to the system at once
-    "PYTHONWARNINGS": "ignore::FutureWarning",  # of pytorchvideo's import
+    "PYTHONPATH": str(Path(__file__).parent),  # the server that forks them imports this file
 }
 LARGEST_NAIVE = 2**28  # pairs of positions, 1 GB for each affinity; above, it is not tried
 
@@ -207,7 +207,8 @@ def memory_row(shape: Shape, device: torch.device) -> Row:
 
 def in_fresh_process(form: str, name: str, shape: Shape, device: torch.device) -> int:
     os.environ.update(FRESH_PROCESS)
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])  # its imports take seconds: once, not in each
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         threads = torch.get_num_threads()
         return pool.submit(peak_bytes, form, name, shape, str(device), threads).result()

@@ -7,7 +7,6 @@ on clips that are normalised already; ours takes the uint8 clips that a loader g
 """
 
 import multiprocessing
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -132,7 +131,6 @@ def compete(
     group: list[Contender], run: BenchmarkConfig, batch: int, repeats: int
 ) -> list[dict[str, Any]]:
     """Rows of a group: median seconds of each phase, peak memory, ratios against the first."""
-    os.environ["PYTHONWARNINGS"] = "ignore::FutureWarning"  # of pytorchvideo's import
     context = multiprocessing.get_context("spawn")
     workers = []
     for contender in group:

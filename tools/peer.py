@@ -1,12 +1,17 @@
 """pytorchvideo's network of an experiment's layout: what the benchmark compares with."""
 
-from pytorchvideo.layers.nonlocal_net import create_nonlocal
-from pytorchvideo.models.resnet import create_resnet
+import warnings
+
 from torch import nn
 
 from nlnet.config import ModelConfig, NonLocalConfig, RunConfig
 from nlnet.errors import UserError
 from nlnet.model.build import placement
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # of what has become old in torch since it was written
+    from pytorchvideo.layers.nonlocal_net import create_nonlocal
+    from pytorchvideo.models.resnet import create_resnet
 
 INSTANTIATIONS = {"embedded_gaussian": "softmax", "dot_product": "dot_product"}
 

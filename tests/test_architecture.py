@@ -1,6 +1,8 @@
 """The floors of the house: who may import whom, and which library stands in which room."""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import is_dataclass
 from pathlib import Path
@@ -161,3 +163,22 @@ def test_every_knob_is_read():
     }
     assert knobs, "no field was found"
     assert knobs - read == set()
+
+
+def test_slow_libraries_wait_until_they_are_used():
+    """Not even all of nlnet, the two doors left out, nor building a network imports them."""
+    program = (
+        "import pkgutil, importlib, sys, nlnet\n"
+        "names = [m.name for m in pkgutil.walk_packages(nlnet.__path__, 'nlnet.')]\n"
+        "doors = {'nlnet.model.pytorchvideo', 'nlnet.data.transforms'}\n"
+        "assert doors < set(names)\n"
+        "[importlib.import_module(n) for n in names if n not in doors]\n"
+        "from nlnet.config import ModelConfig\n"
+        "from nlnet.model.build import build_model\n"
+        "build_model(ModelConfig(depth=14, width=8), 3)\n"
+        "slow = {'pytorchvideo', 'torchvision'}\n"
+        "assert not slow & {n.split('.')[0] for n in sys.modules}\n"
+        "assert len(names) > 20\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -66,6 +66,13 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+def wait_for_death(pids: list[int], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while any(is_alive(pid) for pid in pids):
+        assert time.monotonic() < deadline, f"still alive: {pids}"
+        time.sleep(0.05)
+
+
 def test_no_rank_at_all_is_refused():
     with pytest.raises(UsageError, match=r"^dist\.num_procs=0 .*use 1 or more"):
         launch(["true"], 0)
@@ -169,10 +176,7 @@ sys.exit(1)
     pids = [int((tmp_path / str(i)).read_text()) for i in (0, 1)]
     process.send_signal(signal.SIGSTOP)
     (tmp_path / "go").touch()
-    deadline = time.monotonic() + 30
-    while any(is_alive(pid) for pid in pids):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_for_death(pids, seconds=30)
     process.send_signal(signal.SIGCONT)
     assert process.wait(30) == 128 + signal.SIGKILL
 
@@ -185,10 +189,7 @@ def test_no_rank_outlives_its_launcher(tmp_path: Path):
     assert all(is_alive(pid) for pid in pids)
     process.kill()
     process.wait()
-    deadline = time.monotonic() + 5
-    while any(is_alive(pid) for pid in pids) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not any(is_alive(pid) for pid in pids)
+    wait_for_death(pids, seconds=5)
 
 
 @pytest.mark.slow

@@ -1,9 +1,9 @@
 """From frames to square views: choose the window in the source, resize it once, stay uint8.
 
-The only door to torchvision, which takes seconds to import: nlnet.data.build opens it when it makes
-a loader. Sizes are in pixels. Cropping the window before the one resize costs an eighth of resizing
-whole frames; its border sees no pixel from outside it, which is the one difference. All randomness
-comes from the generator that is passed in.
+The only door to torchvision.transforms, which takes seconds to import: nlnet.data.build opens it
+when it makes a loader. Sizes are in pixels. Cropping the window before the one resize costs an
+eighth of resizing whole frames; its border sees no pixel from outside it, which is the one
+difference. All randomness comes from the generator that is passed in.
 """
 
 import math

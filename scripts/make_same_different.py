@@ -152,7 +152,12 @@ def write_video(path: Path, frames: np.ndarray, crf: int) -> None:
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
         stream.codec_context.thread_count = 1
-        stream.options = {"crf": str(crf), "preset": "veryfast"}
+        # Without cpu-independent, x264 gives other bytes under AVX-512, even within one process.
+        stream.options = {
+            "crf": str(crf),
+            "preset": "veryfast",
+            "x264-params": "cpu-independent=1",
+        }
         for i, pixels in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             frame.pts, frame.time_base = i, Fraction(1, FPS)

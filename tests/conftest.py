@@ -56,7 +56,13 @@ def write_grey_video(
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.thread_count = 1
         stream.codec_context.time_base = Fraction(1, fps)
-        stream.options = {"g": str(gop), "bf": str(b_frames), **(options or {})}
+        settings = {"g": str(gop), "bf": str(b_frames), **(options or {})}
+        if codec == "libx264":  # the same file on every processor
+            params = settings.get("x264-params")
+            settings["x264-params"] = (
+                f"{params}:cpu-independent=1" if params else "cpu-independent=1"
+            )
+        stream.options = settings
         for i in range(num_frames):
             pixels = np.full((height, width, 3), 4 * i % 256 * np.array(tint), np.uint8)
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")

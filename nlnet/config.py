@@ -260,7 +260,7 @@ class RunConfig:
     name: str = MISSING  # names the output folder, outputs/<name>
     seed: int = 0
     # A file of nlnet or of a code base that tools/convert.py knows, a URL or a public name, such
-    # as caffe2/i3d_nonlocal_8x8 (all of them: nlnet/model/public_weights.py).
+    # as caffe2/i3d_nonlocal_8x8 (all of them: nlnet/weights/public.py).
     weights: str | None = None
     inflation: str = "mean"  # 2-D kernels to 3-D: mean (copies divided by T) or centre
     model: ModelConfig = field(default_factory=ModelConfig)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from nlnet.cli import CONFIG_DIR, to_run
+from nlnet.cli.tool import CONFIG_DIR, to_run
 from nlnet.config import RunConfig, parse_run, register_schemas, run_text
 from nlnet.model.build import build_model
 from nlnet.trainer.build import build_recipe

@@ -8,15 +8,15 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from nlnet.cli import CONFIG_DIR, to_run
+from nlnet.cli.tool import CONFIG_DIR, to_run
 from nlnet.config import ModelConfig, RunConfig, register_schemas
-from nlnet.model.published import (
+from nlnet.model.resnet3d import DEPTHS, STAGES
+from nlnet.weights.published import (
     from_caffe2,
     from_mmaction2,
     from_pytorchvideo,
     from_slowfast,
 )
-from nlnet.model.resnet3d import DEPTHS, STAGES
 
 Tree = dict[str, Any]
 SOURCES = ("caffe2", "slowfast", "mmaction2", "pytorchvideo")

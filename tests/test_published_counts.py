@@ -10,10 +10,10 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from nlnet.cli import CONFIG_DIR, to_run
+from nlnet.cli.tool import CONFIG_DIR, to_run
 from nlnet.config import RunConfig, register_schemas
 from nlnet.model.build import build_model
-from nlnet.model.describe import describe
+from nlnet.model.cost import describe
 
 ROOT = Path(__file__).parents[1]
 

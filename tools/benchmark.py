@@ -14,19 +14,18 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import bench_ops
-import bench_step
 import hydra
-from measure import Report, machine
 from omegaconf import DictConfig
 
-from nlnet.cli import run_tool, to_run, write_text
+from nlnet.bench import ops, step
+from nlnet.bench.measure import Report, machine
+from nlnet.cli.tool import run_tool, to_run, write_text
 from nlnet.config import BenchmarkConfig, register_schemas
 from nlnet.errors import choose
 
 BENCHES: dict[str, Callable[[BenchmarkConfig], Report]] = {
-    "ops": bench_ops.measure,
-    "step": bench_step.measure,
+    "ops": ops.measure,
+    "step": step.measure,
 }
 
 

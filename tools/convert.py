@@ -17,15 +17,11 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 import nlnet
-from nlnet.cli import CONFIG_DIR, run_tool, to_run
+from nlnet.cli.tool import CONFIG_DIR, run_tool, to_run
 from nlnet.config import RunConfig, parse_run, register_schemas, run_text
 from nlnet.errors import UsageError, UserError, choose
 from nlnet.model.build import build_model
-from nlnet.model.convert import REWRITES, express
-from nlnet.model.formats import CODE_BASES, FORMATS, format_for
-from nlnet.model.public_weights import locate
-from nlnet.model.published import READERS, from_file
-from nlnet.model.weight_files import (
+from nlnet.weights.files import (
     NLNET,
     WeightFile,
     read_weight_file,
@@ -33,7 +29,11 @@ from nlnet.model.weight_files import (
     write_nlnet,
     write_whole,
 )
-from nlnet.model.weights import INFLATIONS, match, require_whole
+from nlnet.weights.formats import CODE_BASES, FORMATS, format_for
+from nlnet.weights.load import INFLATIONS, match, require_whole
+from nlnet.weights.public import locate
+from nlnet.weights.published import READERS, from_file
+from nlnet.weights.rewrite import REWRITES, express
 
 EXAMPLES = """\
 Examples:

@@ -17,10 +17,10 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from nlnet.cli import markdown, run_tool, to_run, write_text
+from nlnet.cli.tool import markdown, run_tool, to_run, write_text
 from nlnet.config import DescribeConfig, register_schemas
 from nlnet.model.build import build_model
-from nlnet.model.describe import Stage, describe
+from nlnet.model.cost import Stage, describe
 
 NUM_CLASSES = 400  # Kinetics-400, as published counts
 

@@ -21,25 +21,25 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from nlnet.cli import RESOLVED, is_rank, launch_ranks, network_differences, run_tool, to_run
+from nlnet.cli.tool import RESOLVED, is_rank, launch_ranks, network_differences, run_tool, to_run
 from nlnet.config import RunConfig, parse_run, register_schemas, run_text
 from nlnet.data.build import build_eval_loader, data_class_names
-from nlnet.data.index import VideoIndex
-from nlnet.distributed import is_main, pick_device, process_group, rank, world_size
+from nlnet.data.index.index import VideoIndex
+from nlnet.distributed.ranks import is_main, pick_device, process_group, rank, world_size
 from nlnet.errors import UsageError, UserError, choose
 from nlnet.model.build import build_model
 from nlnet.model.classifier import VideoClassifier
-from nlnet.model.describe import check_clips
-from nlnet.model.folding import fold_norms
-from nlnet.model.public_weights import locate
-from nlnet.model.weight_files import WeightFile, read_weight_file
-from nlnet.model.weights import load_weights
+from nlnet.model.cost import check_clips
+from nlnet.model.speed.folding import fold_norms
+from nlnet.runs.logger import METRICS, progress_bar
 from nlnet.trainer.allocator import set_allocator
 from nlnet.trainer.build import build_precision, check_labels
-from nlnet.trainer.logger import METRICS, progress_bar
 from nlnet.trainer.loop import evaluate
 from nlnet.trainer.metrics import ENSEMBLES, VideoScores
 from nlnet.trainer.state import write_atomic
+from nlnet.weights.files import WeightFile, read_weight_file
+from nlnet.weights.load import load_weights
+from nlnet.weights.public import locate
 
 
 def evaluate_run(run: RunConfig, out_dir: Path) -> float:

@@ -22,7 +22,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from torch import nn
 
-from nlnet.cli import (
+from nlnet.cli.tool import (
     RESOLVED,
     claim_folder,
     is_rank,
@@ -34,14 +34,13 @@ from nlnet.cli import (
 from nlnet.config import RunConfig, parse_run, register_schemas, run_text
 from nlnet.data.build import build_eval_loader, build_train_loader
 from nlnet.data.loader import EvalLoader, TrainLoader
-from nlnet.distributed import pick_device, process_group, rank, world_size
+from nlnet.distributed.ranks import pick_device, process_group, rank, world_size
 from nlnet.errors import UsageError, choose
 from nlnet.model.build import build_model
 from nlnet.model.classifier import VideoClassifier
-from nlnet.model.describe import check_clips
-from nlnet.model.memory import save_memory
-from nlnet.model.public_weights import locate
-from nlnet.model.weights import INFLATIONS, load_weights
+from nlnet.model.cost import check_clips
+from nlnet.model.speed.checkpointing import save_memory
+from nlnet.runs.logger import METRICS, RunLogger, progress_bar
 from nlnet.trainer.allocator import set_allocator
 from nlnet.trainer.build import (
     build_network,
@@ -51,11 +50,12 @@ from nlnet.trainer.build import (
     build_scaler,
     check_labels,
 )
-from nlnet.trainer.logger import METRICS, RunLogger, progress_bar
 from nlnet.trainer.loop import evaluate, fit
 from nlnet.trainer.metrics import ENSEMBLES, VideoScores
 from nlnet.trainer.optim import freeze
 from nlnet.trainer.state import TrainState, provenance, resume
+from nlnet.weights.load import INFLATIONS, load_weights
+from nlnet.weights.public import locate
 
 
 def train(run: RunConfig, out_dir: Path) -> float:

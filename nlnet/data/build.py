@@ -10,7 +10,7 @@ from nlnet.clip import Sample
 from nlnet.config import AugmentConfig, DataConfig, ViewsConfig
 from nlnet.data.clip_sampling import ClipShape, FixedClips, RandomClip, choose_protocol
 from nlnet.data.dataset import Transform, VideoDataset, collate
-from nlnet.data.index import VideoIndex, read_class_names, read_index
+from nlnet.data.index.index import VideoIndex, read_class_names, read_index
 from nlnet.data.loader import EvalLoader, TrainLoader
 from nlnet.data.order import EpochOrder, evaluation_order
 from nlnet.errors import UsageError, choose

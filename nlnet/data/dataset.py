@@ -9,8 +9,8 @@ from torch.utils.data import Dataset
 
 from nlnet.clip import Clip, ClipBatch, Failure, Sample
 from nlnet.data.clip_sampling import ClipSampler
-from nlnet.data.decoding import DecodeError, FrameCountError, VideoReader
-from nlnet.data.index import VideoIndex
+from nlnet.data.decoding.pyav import DecodeError, FrameCountError, VideoReader
+from nlnet.data.index.index import VideoIndex
 
 # frames uint8 (T, H, W, 3) -> views uint8 (3, T, S, S)
 Transform = Callable[[np.ndarray, np.random.Generator], list[Tensor]]

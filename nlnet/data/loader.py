@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from torch.utils.data import DataLoader
 
 from nlnet.clip import ClipBatch, Sample
-from nlnet.data.index import VideoIndex
+from nlnet.data.index.index import VideoIndex
 from nlnet.data.order import EpochOrder
 from nlnet.errors import UserError
 

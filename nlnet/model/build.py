@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from nlnet.checks import Triple, odd, positive, triple
 from nlnet.config import ModelConfig, NonLocalConfig
 from nlnet.errors import UsageError
 from nlnet.model.classifier import Head, VideoClassifier
 from nlnet.model.non_local.build import build_block, check_blocks
 from nlnet.model.non_local.insertion import insert_non_local
 from nlnet.model.resnet3d import STAGES, ResNet3d
-from nlnet.model.sizes import Triple, odd, positive, triple
 
 if TYPE_CHECKING:
     from nlnet.model import pytorchvideo

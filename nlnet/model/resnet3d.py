@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nlnet.errors import choose
-from nlnet.model.lean import lean_convolution, lean_pool, plain_convolution, plain_pool
 from nlnet.model.norm import NORMS, Norm
+from nlnet.model.speed.lean import lean_convolution, lean_pool, plain_convolution, plain_pool
 
 DEPTHS: dict[int, tuple[int, int, int, int]] = {  # residual blocks of res2, res3, res4, res5
     14: (1, 1, 1, 1),

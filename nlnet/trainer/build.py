@@ -22,7 +22,7 @@ from nlnet.config import (
     StepConfig,
     TrainerConfig,
 )
-from nlnet.distributed import world_size
+from nlnet.distributed.ranks import world_size
 from nlnet.errors import UsageError, choose
 from nlnet.trainer.optim import parameter_groups
 from nlnet.trainer.recipe import Recipe

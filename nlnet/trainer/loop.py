@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from nlnet.clip import ClipBatch
-from nlnet.distributed import from_main, gather_objects
+from nlnet.distributed.ranks import from_main, gather_objects
 from nlnet.errors import UserError
-from nlnet.trainer.logger import RunLogger, StepRecord, rates
+from nlnet.runs.logger import RunLogger, StepRecord, rates
 from nlnet.trainer.metrics import VideoScores
 from nlnet.trainer.precise_bn import precise_bn
 from nlnet.trainer.preemption import Preempted, StopRequest

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nlnet.clip import Failure
-from nlnet.distributed import all_sum, gather_objects
+from nlnet.distributed.ranks import all_sum, gather_objects
 from nlnet.errors import choose
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nlnet.clip import ClipBatch
-from nlnet.distributed import all_sum
+from nlnet.distributed.ranks import all_sum
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 import nlnet
-from nlnet.distributed import gather_objects, is_main
+from nlnet.distributed.ranks import gather_objects, is_main
 from nlnet.errors import UserError
 
 LAST = "last.pt"

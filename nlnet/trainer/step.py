@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from nlnet.clip import ClipBatch
-from nlnet.distributed import all_sum, rank
+from nlnet.distributed.ranks import all_sum, rank
 from nlnet.errors import UsageError, UserError
 from nlnet.trainer.metrics import best_classes, is_right
 from nlnet.trainer.preemption import StopRequest

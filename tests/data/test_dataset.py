@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from nlnet.clip import Clip, Failure, Sample
-from nlnet.data import decoding
 from nlnet.data.clip_sampling import (
     INDEX_RULES,
     SAMPLERS,
@@ -16,7 +15,8 @@ from nlnet.data.clip_sampling import (
     RandomClip,
 )
 from nlnet.data.dataset import Transform, VideoDataset, collate
-from nlnet.data.index import VideoIndex
+from nlnet.data.decoding import pyav as decoding
+from nlnet.data.index.index import VideoIndex
 from nlnet.data.transforms import EvalTransform, JitterCrop, TrainTransform
 
 VideoFactory = Callable[..., Path]

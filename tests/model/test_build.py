@@ -9,7 +9,7 @@ from nlnet.config import ModelConfig
 from nlnet.errors import UsageError
 from nlnet.model.build import build_model
 from nlnet.model.classifier import VideoClassifier
-from nlnet.model.describe import describe
+from nlnet.model.cost import describe
 
 
 def build(*settings: str) -> VideoClassifier:

@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from nlnet.model.classifier import Head, VideoClassifier
-from nlnet.model.memory import save_memory
 from nlnet.model.non_local.block import NonLocalBlock
 from nlnet.model.non_local.insertion import insert_non_local
 from nlnet.model.non_local.pairwise import PAIRWISE
 from nlnet.model.resnet3d import ResNet3d
+from nlnet.model.speed.checkpointing import save_memory
 
 I3D = {"res2": [3], "res3": [1], "res4": [3], "res5": [1]}
 

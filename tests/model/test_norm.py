@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from nlnet.distributed import launch
+from nlnet.distributed.ranks import launch
 from nlnet.model.norm import NORMS, Affine3d, SyncBatchNorm3d
 
 RANK = """
 import sys
 import torch
-from nlnet.distributed import process_group, rank
+from nlnet.distributed.ranks import process_group, rank
 from nlnet.model.norm import SyncBatchNorm3d
 
 folder, dtype = sys.argv[1], getattr(torch, sys.argv[2])

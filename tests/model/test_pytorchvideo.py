@@ -10,8 +10,8 @@ from omegaconf import OmegaConf
 from nlnet.config import ModelConfig, NonLocalConfig
 from nlnet.errors import UsageError
 from nlnet.model.build import build_model
-from nlnet.model.convert import export_state, import_state
-from nlnet.model.weights import load_weights
+from nlnet.weights.load import load_weights
+from nlnet.weights.rewrite import export_state, import_state
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the library, while it is imported
 

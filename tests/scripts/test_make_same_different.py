@@ -9,8 +9,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from nlnet.data.decoding import VideoReader
-from nlnet.data.index import read_index
+from nlnet.data.decoding.pyav import VideoReader
+from nlnet.data.index.index import read_index
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "make_same_different.py"
 FEW = ("--train", "12", "--val", "4", "--test", "2", "--workers", "2")

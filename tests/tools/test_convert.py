@@ -18,13 +18,13 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from nlnet.cli import CONFIG_DIR, to_run
+from nlnet.cli.tool import CONFIG_DIR, to_run
 from nlnet.config import ModelConfig, RunConfig, parse_run, register_schemas, run_text
 from nlnet.errors import UsageError, UserError
 from nlnet.model.build import build_model
-from nlnet.model.convert import export_state
-from nlnet.model.published import from_file
-from nlnet.model.weight_files import read_weight_file
+from nlnet.weights.files import read_weight_file
+from nlnet.weights.published import from_file
+from nlnet.weights.rewrite import export_state
 
 TOOLS = Path(__file__).parents[2] / "tools"
 VideoFactory = Callable[..., Path]

@@ -19,10 +19,10 @@ from torch.nn.functional import one_hot
 
 from nlnet.clip import ClipBatch, Failure
 from nlnet.config import TrainerConfig
-from nlnet.distributed import is_main, pick_device, process_group, rank, world_size
+from nlnet.distributed.ranks import is_main, pick_device, process_group, rank, world_size
 from nlnet.errors import UserError
+from nlnet.runs.logger import RunLogger
 from nlnet.trainer.build import build_network
-from nlnet.trainer.logger import RunLogger
 from nlnet.trainer.loop import evaluate, fit
 from nlnet.trainer.metrics import VideoScores
 from nlnet.trainer.precise_bn import precise_bn

@@ -5,6 +5,7 @@ from dataclasses import asdict
 
 from torch import nn
 
+from nlnet.checks import positive, triple
 from nlnet.config import NonLocalConfig
 from nlnet.errors import choose
 from nlnet.model.non_local.axes import AXES
@@ -22,7 +23,6 @@ from nlnet.model.non_local.compact_generalized import CompactGeneralizedBlock
 from nlnet.model.non_local.double_attention import DoubleAttentionBlock
 from nlnet.model.non_local.global_context import GlobalContextBlock, SimplifiedNonLocalBlock
 from nlnet.model.non_local.pairwise import PAIRWISE
-from nlnet.model.sizes import positive, triple
 
 
 def check_blocks(cfg: NonLocalConfig) -> None:

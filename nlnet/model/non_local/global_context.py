@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from nlnet.model.non_local.axes import single_pass
 from nlnet.model.non_local.block import initialize, inner_channels
-from nlnet.model.non_local.disentangled import unary_context
+from nlnet.model.non_local.kernels.disentangled import unary_context
 from nlnet.model.non_local.tokens import Operation, Pointwise, to_map, to_tokens
 
 

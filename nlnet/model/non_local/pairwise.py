@@ -6,10 +6,14 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from nlnet.model.non_local.concatenation import concatenation
-from nlnet.model.non_local.disentangled import disentangled, unary_context, whitened_pairwise
-from nlnet.model.non_local.dot_product import dot_product
-from nlnet.model.non_local.softmax import softmax_attention
+from nlnet.model.non_local.kernels.concatenation import concatenation
+from nlnet.model.non_local.kernels.disentangled import (
+    disentangled,
+    unary_context,
+    whitened_pairwise,
+)
+from nlnet.model.non_local.kernels.dot_product import dot_product
+from nlnet.model.non_local.kernels.softmax import softmax_attention
 from nlnet.model.non_local.tokens import Operation
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from nlnet.model.non_local import concatenation, softmax
+from nlnet.model.non_local.kernels import concatenation, softmax
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from nlnet.config import NonLocalConfig
 from nlnet.errors import UsageError
-from nlnet.model.non_local import softmax
 from nlnet.model.non_local.axes import AXES
 from nlnet.model.non_local.block import (
     SUBSAMPLES,
@@ -23,6 +22,7 @@ from nlnet.model.non_local.block import (
     Subsample,
 )
 from nlnet.model.non_local.build import BLOCKS, build_block
+from nlnet.model.non_local.kernels import softmax
 from nlnet.model.non_local.pairwise import PAIRWISE
 from nlnet.model.norm import NORMS
 from tests.model.non_local import reference_block

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from nlnet.model.non_local.concatenation import concatenation
-from nlnet.model.non_local.dot_product import dot_product
-from nlnet.model.non_local.softmax import softmax_attention
+from nlnet.model.non_local.kernels.concatenation import concatenation
+from nlnet.model.non_local.kernels.dot_product import dot_product
+from nlnet.model.non_local.kernels.softmax import softmax_attention
 from tests.model.non_local import reference
 
 pytestmark = [

@@ -1,0 +1,180 @@
+"""Laws of the training forms that save memory: the same numbers, the same names, fewer maps."""
+
+import copy
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nlnet.errors import UsageError
+from nlnet.model.classifier import Head, VideoClassifier
+from nlnet.model.non_local.block import NonLocalBlock
+from nlnet.model.non_local.insertion import insert_non_local
+from nlnet.model.resnet3d import STAGES, ResNet3d
+from nlnet.model.speed.checkpointing import save_memory
+from nlnet.model.speed.lean import (
+    lean_convolution,
+    lean_pool,
+    plain_convolution,
+    plain_pool,
+    weight_gradient,
+)
+
+KERNELS = {"1x1x1": (1, 1, 1), "3x1x1": (3, 1, 1), "1x3x3": (1, 3, 3), "3x3x3": (3, 3, 3)}
+FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last_3d}
+SAVINGS = {
+    "lean": (True, ()),
+    "checkpointed": (False, STAGES),
+    "both": (True, ("res2", "res4")),
+}
+
+
+def convolution(kernel: tuple[int, int, int], stride: int = 1) -> nn.Conv3d:
+    padding = tuple(k // 2 for k in kernel)
+    conv = nn.Conv3d(6, 5, kernel, (1, stride, stride), padding, bias=False)
+    return conv.double()
+
+
+def norm(channels: int) -> nn.BatchNorm3d:
+    layer = nn.BatchNorm3d(channels).double()
+    nn.init.uniform_(layer.weight, 0.5, 1.5)
+    nn.init.normal_(layer.bias)
+    return layer
+
+
+def clip(memory_format: torch.memory_format, size: Sequence[int] = (2, 6, 4, 5, 5)) -> Tensor:
+    return torch.randn(*size, dtype=torch.float64).contiguous(memory_format=memory_format)
+
+
+def network() -> VideoClassifier:
+    torch.manual_seed(0)
+    i3d = {"res2": [3], "res3": [3, 1], "res4": [3, 1], "res5": [1, 3]}
+    backbone = ResNet3d(26, i3d, width=4, zero_init_residual=False)
+    insert_non_local(backbone, {"res3": [0], "res4": [1]}, lambda _, size: NonLocalBlock(size))
+    model = VideoClassifier(backbone, Head(128, 3, 0.0, None)).double()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm3d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+    return model
+
+
+def answers(model: VideoClassifier, video: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    logits = model(video)
+    gradients = torch.autograd.grad(logits.square().sum(), list(model.parameters()))
+    return logits, list(gradients), list(model.buffers())
+
+
+@pytest.mark.parametrize("memory_format", FORMATS.values(), ids=FORMATS)
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)
+def test_the_weight_gradient_is_that_of_autograd(
+    kernel: tuple[int, int, int], stride: int, memory_format: torch.memory_format
+):
+    conv, x = convolution(kernel, stride), clip(memory_format)
+    y = conv(x)
+    dy = torch.randn_like(y)
+    (expected,) = torch.autograd.grad(y, conv.weight, dy)
+    torch.testing.assert_close(weight_gradient(dy, x, conv), expected)
+
+
+@pytest.mark.parametrize("memory_format", FORMATS.values(), ids=FORMATS)
+@pytest.mark.parametrize("behind", [False, True], ids=["", "norm_out"])
+@pytest.mark.parametrize("before", [False, True], ids=["", "norm_in"])
+@pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)
+def test_a_lean_convolution_equals_the_plain_one(
+    kernel: tuple[int, int, int], before: bool, behind: bool, memory_format: torch.memory_format
+):
+    layers = nn.ModuleList([convolution(kernel), norm(6), norm(5)])
+    twins = copy.deepcopy(layers)
+    x = clip(memory_format).requires_grad_()
+
+    def run(form, layers: nn.ModuleList) -> list[Tensor]:
+        conv, first, last = layers
+        y = form(x, conv, norm_in=first if before else None, norm_out=last if behind else None)
+        loss = (y * torch.arange(y.numel()).view_as(y).sin()).sum()
+        gradients = torch.autograd.grad(loss, [x, *layers.parameters()], allow_unused=True)
+        return [y, *(g for g in gradients if g is not None), *layers.buffers()]
+
+    for lean, plain in zip(
+        run(lean_convolution, layers), run(plain_convolution, twins), strict=True
+    ):
+        torch.testing.assert_close(lean, plain)
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["", "norm_in"])
+@pytest.mark.parametrize("window", [((2, 1, 1), (2, 1, 1), 0), ((1, 3, 3), (1, 2, 2), (0, 1, 1))])
+def test_a_lean_pool_equals_the_plain_one(window: tuple, before: bool):
+    pool, layer = nn.MaxPool3d(*window), norm(6)
+    twin = copy.deepcopy(layer)
+    x = clip(torch.channels_last_3d).requires_grad_()
+
+    def run(form, layer: nn.BatchNorm3d) -> list[Tensor]:
+        y = form(x, pool, norm_in=layer if before else None)
+        wanted = [x, *layer.parameters()] if before else [x]
+        return [y, *torch.autograd.grad(y.square().sum(), wanted), *layer.buffers()]
+
+    for lean, plain in zip(run(lean_pool, layer), run(plain_pool, twin), strict=True):
+        torch.testing.assert_close(lean, plain)
+
+
+def test_gradcheck_of_a_lean_convolution():
+    conv, first, last = convolution((3, 1, 1)), norm(6), norm(5)
+    x = clip(torch.channels_last_3d, (2, 6, 3, 2, 2)).requires_grad_()
+    torch.autograd.gradcheck(
+        lambda x, *_: lean_convolution(x, conv, norm_in=first, norm_out=last),
+        (x, conv.weight, first.weight, first.bias, last.weight, last.bias),
+    )
+
+
+@pytest.mark.parametrize(("lean", "stages"), SAVINGS.values(), ids=SAVINGS)
+def test_a_saving_network_gives_the_same_numbers(lean: bool, stages: tuple[str, ...]):
+    plain = network()
+    saving = copy.deepcopy(plain)
+    save_memory(saving, lean=lean, checkpoint_stages=stages)
+    assert list(saving.state_dict()) == list(plain.state_dict())
+    video = torch.randn(2, 3, 4, 32, 32, dtype=torch.float64)
+    for found, expected in zip(answers(saving, video), answers(plain, video), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize(("lean", "stages"), SAVINGS.values(), ids=SAVINGS)
+def test_a_saving_network_keeps_less(lean: bool, stages: tuple[str, ...]):
+    plain = network()
+    saving = copy.deepcopy(plain)
+    save_memory(saving, lean=lean, checkpoint_stages=stages)
+    video = torch.randn(2, 3, 8, 64, 64, dtype=torch.float64)
+    assert kept_bytes(saving, video) < 0.7 * kept_bytes(plain, video)
+
+
+def kept_bytes(model: nn.Module, video: Tensor) -> int:
+    """Bytes of the maps that autograd holds, each storage once, weights not counted."""
+    weights = {tensor.untyped_storage().data_ptr() for tensor in model.state_dict().values()}
+    kept: dict[int, Tensor] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        logits = model(video)
+    assert logits.requires_grad
+    return sum(t.untyped_storage().nbytes() for at, t in kept.items() if at not in weights)
+
+
+def test_a_frozen_stem_trains_on():
+    plain = network()
+    for parameter in plain.backbone.get_submodule("conv1").parameters():
+        parameter.requires_grad_(False)
+    lean = copy.deepcopy(plain)
+    save_memory(lean, lean=True, checkpoint_stages=("res2",))
+    video = torch.randn(2, 3, 4, 32, 32, dtype=torch.float64)
+    for model in (plain, lean):
+        model(video).square().sum().backward()
+    for found, expected in zip(lean.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(found.grad, expected.grad, rtol=1e-7, atol=1e-9)
+
+
+def test_an_unknown_stage_is_a_usage_error():
+    with pytest.raises(UsageError, match=r"trainer\.checkpoint_stages.*res9"):
+        save_memory(network(), lean=True, checkpoint_stages=("res9",))

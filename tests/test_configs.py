@@ -8,7 +8,8 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from nlnet.cli.tool import CONFIG_DIR, to_run
+from nlnet.cli.choices import CONFIG_DIR
+from nlnet.cli.tool import to_run
 from nlnet.config import RunConfig, parse_run, register_schemas, run_text
 from nlnet.model.build import build_model
 from nlnet.trainer.build import build_recipe

@@ -8,7 +8,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from nlnet.cli.tool import CONFIG_DIR, to_run
+from nlnet.cli.choices import CONFIG_DIR
+from nlnet.cli.tool import to_run
 from nlnet.config import ModelConfig, RunConfig, register_schemas
 from nlnet.model.resnet3d import DEPTHS, STAGES
 from nlnet.weights.published import (

@@ -10,7 +10,8 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from nlnet.cli.tool import CONFIG_DIR, to_run
+from nlnet.cli.choices import CONFIG_DIR
+from nlnet.cli.tool import to_run
 from nlnet.config import RunConfig, register_schemas
 from nlnet.model.build import build_model
 from nlnet.model.cost import describe

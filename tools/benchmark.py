@@ -19,7 +19,8 @@ from omegaconf import DictConfig
 
 from nlnet.bench import ops, step
 from nlnet.bench.measure import Report, machine
-from nlnet.cli.tool import run_tool, to_run, write_text
+from nlnet.cli.folders import write_text
+from nlnet.cli.tool import run_tool, to_run
 from nlnet.config import BenchmarkConfig, register_schemas
 from nlnet.errors import choose
 

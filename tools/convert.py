@@ -17,7 +17,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 import nlnet
-from nlnet.cli.tool import CONFIG_DIR, run_tool, to_run
+from nlnet.cli.choices import CONFIG_DIR
+from nlnet.cli.tool import run_tool, to_run
 from nlnet.config import RunConfig, parse_run, register_schemas, run_text
 from nlnet.errors import UsageError, UserError, choose
 from nlnet.model.build import build_model

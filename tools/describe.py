@@ -17,7 +17,9 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from nlnet.cli.tool import markdown, run_tool, to_run, write_text
+from nlnet.cli.folders import write_text
+from nlnet.cli.sweep import markdown
+from nlnet.cli.tool import run_tool, to_run
 from nlnet.config import DescribeConfig, register_schemas
 from nlnet.model.build import build_model
 from nlnet.model.cost import Stage, describe

@@ -21,7 +21,8 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from nlnet.cli.tool import RESOLVED, is_rank, launch_ranks, network_differences, run_tool, to_run
+from nlnet.cli.folders import network_differences
+from nlnet.cli.tool import RESOLVED, is_rank, launch_ranks, run_tool, to_run
 from nlnet.config import RunConfig, parse_run, register_schemas, run_text
 from nlnet.data.build import build_eval_loader, data_class_names
 from nlnet.data.index.index import VideoIndex

@@ -22,15 +22,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from torch import nn
 
-from nlnet.cli.tool import (
-    RESOLVED,
-    claim_folder,
-    is_rank,
-    launch_ranks,
-    network_differences,
-    run_tool,
-    to_run,
-)
+from nlnet.cli.folders import claim_folder, network_differences
+from nlnet.cli.tool import RESOLVED, is_rank, launch_ranks, run_tool, to_run
 from nlnet.config import RunConfig, parse_run, register_schemas, run_text
 from nlnet.data.build import build_eval_loader, build_train_loader
 from nlnet.data.loader import EvalLoader, TrainLoader

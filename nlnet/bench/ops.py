@@ -18,7 +18,7 @@ from nlnet.bench.measure import Report, interleaved
 from nlnet.bench.naive import NAIVE
 from nlnet.bench.peer import create_nonlocal
 from nlnet.bench.picture import Curve, log_log
-from nlnet.cli.tool import markdown
+from nlnet.cli.sweep import markdown
 from nlnet.config import BenchmarkConfig
 from nlnet.distributed.ranks import pick_device
 from nlnet.model.non_local.block import NonLocalBlock, Output, Subsample

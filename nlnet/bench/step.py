@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from nlnet.bench.measure import Report
 from nlnet.bench.peer import build_peer
-from nlnet.cli.tool import markdown
+from nlnet.cli.sweep import markdown
 from nlnet.config import BenchmarkConfig, TrainerConfig
 from nlnet.data.decoding.pyav import VideoReader
 from nlnet.data.transforms import JitterCrop, TrainTransform

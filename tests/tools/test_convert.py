@@ -18,7 +18,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from nlnet.cli.tool import CONFIG_DIR, to_run
+from nlnet.cli.choices import CONFIG_DIR
+from nlnet.cli.tool import to_run
 from nlnet.config import ModelConfig, RunConfig, parse_run, register_schemas, run_text
 from nlnet.errors import UsageError, UserError
 from nlnet.model.build import build_model

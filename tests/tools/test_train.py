@@ -19,7 +19,8 @@ import torch
 import yaml
 from hydra import compose, initialize_config_dir
 
-from nlnet.cli.tool import CONFIG_DIR, to_run
+from nlnet.cli.choices import CONFIG_DIR
+from nlnet.cli.tool import to_run
 from nlnet.config import register_schemas
 from nlnet.errors import UsageError
 from nlnet.model.non_local.build import BLOCKS

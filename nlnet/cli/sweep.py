@@ -1,0 +1,124 @@
+"""Hydra's callbacks for the end of a run and of a sweep, and the table of a sweep."""
+
+import csv
+import json
+import sys
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from nlnet.cli.folders import write_text
+from nlnet.cli.tool import MISTAKES, fail, fail_with
+from nlnet.errors import UserError
+
+
+class OneLine(Callback):
+    """Hydra's callback that ends a single run at a mistake, before Hydra adds lines of its own."""
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        error = job_return._return_value
+        if config.hydra.mode.name == "RUN" and isinstance(error, MISTAKES):
+            fail_with(error)
+
+
+class SweepTable(Callback):
+    """Hydra's callback that ends a sweep in one table of its runs.
+
+    Each leaves its row in a folder that the start of the sweep has named, whichever process it was
+    in. A run that fails does not stop the others; the sweep then ends with exit code 1.
+    """
+
+    def __init__(self) -> None:
+        self.rows = Path()
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        refuse_shared_folders(config)
+        self.rows = Path(config.hydra.sweep.dir).absolute() / "rows"
+        for path in self.rows.glob("*.json"):  # of an earlier sweep
+            path.unlink()
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        if config.hydra.mode.name != "MULTIRUN":
+            return
+        folder = Path(config.hydra.runtime.output_dir)
+        row = override_values(config.hydra.overrides.task)
+        if job_return.status is JobStatus.FAILED:
+            error = job_return._return_value
+            row["error"] = str(error).splitlines()[0] if str(error) else type(error).__name__
+            if not isinstance(error, UserError):
+                traceback.print_exception(error)
+            print(f"error: {row['error']}", file=sys.stderr)
+            # The table tells of the failure; raised here it would stop the runs that follow.
+            job_return.status, job_return.return_value = JobStatus.COMPLETED, None
+        elif (folder / "metrics.json").exists():
+            metrics = json.loads((folder / "metrics.json").read_text())
+            row.update({key: value for key, value in metrics.items() if is_number(value)})
+        write_text(self.rows / f"{config.hydra.job.num:05d}.json", json.dumps(row))
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        folder = Path(config.hydra.sweep.dir)
+        rows = [json.loads(path.read_text()) for path in sorted(self.rows.glob("*.json"))]
+        header, cells = sweep_table(rows)
+        with (folder / "table.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([header, *cells])
+        table = markdown(header, cells)
+        (folder / "table.md").write_text(table + "\n")
+        print(f"\n{table}\n\n{len(rows)} runs; this table: {folder / 'table.md'}")
+        failed = sum("error" in row for row in rows)
+        if failed:
+            fail(f"{failed} of {len(rows)} runs of the sweep failed; see the table", 1)
+
+
+def refuse_shared_folders(config: DictConfig) -> None:
+    """End a sweep of keys that its runs' folders are not named after: all would share one."""
+    words = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
+    swept = {word.key_or_group for word in words if word.is_sweep_override()}
+    swept |= set(config.hydra.sweeper.params or {})
+    unnamed = set(config.hydra.job.config.override_dirname.exclude_keys) - {"experiment", "name"}
+    for key in sorted(swept & unnamed):
+        fail(
+            f"{key} cannot be swept, the folders of runs are not named after it; start a run for "
+            f"each, with name=NAME {key}=VALUE",
+            2,
+        )
+
+
+def override_values(overrides: Iterable[str]) -> dict[str, Any]:
+    """Key -> value of the words of a run; a key that is taken away (`~key`) has none."""
+    parts = (override.lstrip("+~").partition("=") for override in overrides)
+    return {key: value for key, _, value in parts}
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def sweep_table(rows: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Header and cells; an override that all runs share is no column."""
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    values = {key: {str(row.get(key)) for row in rows} for key in keys}
+    header = [
+        key for key in keys if len(values[key]) > 1 or all(is_number(row.get(key)) for row in rows)
+    ]
+    header.sort(key=lambda key: (key == "error", any(is_number(row.get(key)) for row in rows)))
+    return header, [[cell(row.get(key, "")) for key in header] for row in rows]
+
+
+def cell(value: Any) -> str:
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
+def markdown(header: list[str], cells: list[list[str]]) -> str:
+    """A table whose columns line up on a terminal, too."""
+    widths = [max(len(text) for text in column) for column in zip(header, *cells, strict=True)]
+    lines = [header, ["-" * width for width in widths], *cells]
+    return "\n".join(
+        "| " + " | ".join(t.ljust(w) for t, w in zip(line, widths, strict=True)) + " |"
+        for line in lines
+    )

@@ -1,0 +1,24 @@
+"""What the tests of commands share: a composed run, and a tool as a command of its own."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+
+from nlnet.cli.choices import CONFIG_DIR
+from nlnet.cli.tool import to_run
+from nlnet.config import RunConfig, register_schemas
+
+ROOT = Path(__file__).parents[2]
+
+
+def run_config(*overrides: str) -> RunConfig:
+    register_schemas()
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        return to_run(compose("run", overrides=["+experiment=smoke", *overrides]))
+
+
+def tool(name: str, *words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "tools" / f"{name}.py"), *words]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)

@@ -1,0 +1,66 @@
+"""A run folder belongs to one configuration, and differences between configurations are named."""
+
+from pathlib import Path
+
+import pytest
+
+from nlnet.cli.folders import claim_folder, network_differences, write_text
+from nlnet.config import RunConfig, run_text
+from nlnet.errors import UserError
+from tests.cli.commands import run_config, tool
+
+
+def test_a_folder_belongs_to_one_configuration(tmp_path: Path):
+    claim_folder(run_config("optim.lr=0.25"), tmp_path)  # never begun
+    claim_folder(run_config(), tmp_path)
+    (tmp_path / "log.txt").touch()
+    claim_folder(run_config(), tmp_path)
+    claim_folder(run_config("dist.num_procs=2", "data.num_workers=1"), tmp_path)
+    with pytest.raises(UserError, match=r"optim\.lr .* -> 0\.5") as caught:
+        claim_folder(run_config("optim.lr=0.5", "seed=3"), tmp_path)
+    assert "seed 0 -> 3" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["block=dot_product"], "model.non_local.pairwise embedded_gaussian -> dot_product"),
+        (["model.non_local.scale=false"], "model.non_local.scale True -> False"),
+        (["model.non_local.subsample=embedded"], "model.non_local.subsample"),
+        (["model.non_local.group_frames.res3=2"], "model.non_local.group_frames.res3 None -> 2"),
+        (["model.non_local.temperature=2"], "model.non_local.temperature"),
+        (["model.pool1_padding=[0,0,0]"], "model.pool1_padding"),
+        (["model.normalization=slowfast"], "model.normalization"),
+        (["model.head_window=[2,2]"], "model.head_window None -> [2, 2]"),
+        (["model.head_average=logits"], "model.head_average"),
+    ],
+)
+def test_a_network_that_answers_otherwise_is_told(words: list[str], named: str):
+    """Where no shape tells, the configuration in the file of weights does."""
+    (told,) = network_differences(run_text(run_config()), run_config(*words).model)
+    assert told.startswith(named)
+
+
+def test_what_only_training_reads_is_no_other_network():
+    text = run_text(run_config())
+    words = ["model.dropout=0.25", "model.norm=frozen", "model.non_local.norm=sync"]
+    words += ["model.zero_init_residual=false", "model.non_local.init=kaiming", "optim.lr=1"]
+    assert network_differences(text, run_config(*words).model) == []
+    plain = run_config("non_local=none")
+    unused = run_config("non_local=none", "block=dot_product").model
+    assert network_differences(run_text(plain), unused) == []
+    assert network_differences("name: older\nmodel: {}", RunConfig().model) == []
+
+
+def test_a_file_that_cannot_be_written_costs_one_line(tmp_path: Path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file/x\.json: cannot be written \([^\n]*$"):
+        write_text(tmp_path / "file" / "x.json", "{}")
+    write_text(tmp_path / "new" / "x.json", "{}")
+    assert (tmp_path / "new" / "x.json").read_text() == "{}"
+
+
+def test_a_description_leaves_its_file_alone(tmp_path: Path):
+    done = tool("describe", "+experiment=smoke", "json=x/y.json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in tmp_path.rglob("*")] == ["x", "y.json"]

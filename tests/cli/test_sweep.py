@@ -1,0 +1,69 @@
+"""A sweep ends in one table, and is refused where its runs would share a folder."""
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from nlnet.cli.choices import CONFIG_DIR
+from nlnet.cli.sweep import markdown, override_values, refuse_shared_folders, sweep_table
+from nlnet.config import register_schemas
+from tests.cli.commands import tool
+
+
+def test_a_sweep_over_experiments_ends_in_one_table(tmp_path: Path):
+    """With -m between the words, too; a run that fails is in the table, and in the exit code."""
+    words = ["model.non_local.pairwise=cosine,gaussian", "-m", "+experiment=smoke,quickstart"]
+    done = tool("describe", *words, cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert "error: 2 of 4 runs of the sweep failed; see the table" in done.stderr
+    table = (tmp_path / "outputs" / "run" / "sweep" / "table.md").read_text()
+    assert table in done.stdout
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
+    assert rows[0] == ["model.non_local.pairwise", "experiment", "error"]
+    assert [row[:2] for row in rows[2:]] == [
+        [pairwise, experiment]
+        for pairwise in ("cosine", "gaussian")
+        for experiment in ("smoke", "quickstart")
+    ]
+
+
+def sweep_config(*words: str) -> DictConfig:
+    register_schemas()
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        cfg = compose("run", overrides=["data.root=."], return_hydra_config=True)
+    cfg.hydra.overrides.task = list(words)
+    return cfg
+
+
+@pytest.mark.parametrize("key", ["weights", "data.root"])
+def test_a_sweep_whose_runs_would_share_a_folder_is_refused(
+    key: str, capsys: pytest.CaptureFixture[str]
+):
+    with pytest.raises(SystemExit) as caught:
+        refuse_shared_folders(sweep_config("+experiment=c2d", f"{key}=a,b"))
+    error = capsys.readouterr().err
+    assert caught.value.code == 2 and error.count("\n") == 1
+    assert error.startswith(f"error: {key} cannot be swept") and f"name=NAME {key}=VALUE" in error
+    refuse_shared_folders(sweep_config("+experiment=c2d,i3d", f"{key}=a", "block=gaussian,unary"))
+
+
+def test_the_words_of_a_run_are_the_cells_of_its_row():
+    words = ["+experiment=i3d", "~trainer", "name=a=b", "++optim.lr=1"]
+    expected = {"experiment": "i3d", "trainer": "", "name": "a=b", "optim.lr": "1"}
+    assert override_values(words) == expected
+
+
+def test_the_table_of_a_sweep_has_a_column_for_what_differs():
+    rows = [
+        {"experiment": "c2d", "block": "gaussian", "best_top1": 71.25},
+        {"experiment": "c2d", "block": "dot_product", "best_top1": 73.5},
+        {"experiment": "c2d", "block": "broken", "error": "no such block"},
+    ]
+    header, cells = sweep_table(rows)
+    assert header == ["block", "best_top1", "error"]
+    assert cells[0] == ["gaussian", "71.25", ""]
+    assert cells[2] == ["broken", "", "no such block"]
+    lines = markdown(header, cells).splitlines()
+    assert len({len(line) for line in lines}) == 1 and len(lines) == 5

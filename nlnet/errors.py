@@ -1,4 +1,4 @@
-"""The errors that a user can mend; tools print them as one line, without a stack trace."""
+"""The errors that a user can correct; tools print them as one line, without a stack trace."""
 
 from collections.abc import Hashable, Mapping
 from typing import TypeVar
@@ -8,19 +8,30 @@ Choice = TypeVar("Choice")
 
 
 class UserError(Exception):
-    """Something in the user's data, files or settings; the message names it and the remedy.
+    """Something is wrong with the user's data, files or settings.
 
-    A tool prints the message and exits with code 1.
+    The message says what is wrong, where, and what to do. A tool prints it and exits with code 1.
     """
 
 
 class UsageError(UserError):
-    """A wrong word on the command line or in a config; a tool exits with code 2."""
+    """A word or number on the command line or in a config is wrong; a tool exits with code 2."""
 
 
-def choose(key: str, name: Name, choices: Mapping[Name, Choice]) -> Choice:
-    """Look up a choice by name; an unknown name raises a UsageError that lists the known ones."""
-    if name not in choices:
+class ArgumentError(ValueError):
+    """An argument of a function or module is wrong.
+
+    The message begins with the argument's name, as `depth=51 is unknown`. A caller that read the
+    argument from a config adds the section of the key: see `section` in nlnet/checks.py.
+    """
+
+
+def choose(argument: str, value: Name, choices: Mapping[Name, Choice]) -> Choice:
+    """Look up an argument's value in `choices`.
+
+    Raises ArgumentError that lists the known values if `value` is unknown.
+    """
+    if value not in choices:
         known = ", ".join(str(choice) for choice in choices)
-        raise UsageError(f"{key}={name} is unknown; choose one of: {known}")
-    return choices[name]
+        raise ArgumentError(f"{argument}={value} is unknown; choose one of: {known}")
+    return choices[value]

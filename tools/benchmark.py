@@ -19,10 +19,10 @@ from omegaconf import DictConfig
 
 from nlnet.bench import ops, step
 from nlnet.bench.measure import Report, machine
+from nlnet.checks import one_of
 from nlnet.cli.folders import write_text
 from nlnet.cli.tool import run_tool, to_run
 from nlnet.config import BenchmarkConfig, register_schemas
-from nlnet.errors import choose
 
 BENCHES: dict[str, Callable[[BenchmarkConfig], Report]] = {
     "ops": ops.measure,
@@ -33,7 +33,7 @@ BENCHES: dict[str, Callable[[BenchmarkConfig], Report]] = {
 @hydra.main(version_base="1.3", config_path="../configs", config_name="benchmark")
 def main(cfg: DictConfig) -> None:
     run: BenchmarkConfig = to_run(cfg)
-    measure = choose("bench", run.bench, BENCHES)
+    measure = one_of("bench", run.bench, BENCHES)
     facts = machine()
     report = measure(run)
     text = f"{', '.join(f'{name} {fact}' for name, fact in facts.items())}\n\n{report.markdown}\n"

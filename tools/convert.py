@@ -17,10 +17,11 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 import nlnet
+from nlnet.checks import one_of
 from nlnet.cli.choices import CONFIG_DIR
 from nlnet.cli.tool import run_tool, to_run
 from nlnet.config import RunConfig, parse_run, register_schemas, run_text
-from nlnet.errors import UsageError, UserError, choose
+from nlnet.errors import UsageError, UserError
 from nlnet.model.build import build_model
 from nlnet.weights.files import (
     NLNET,
@@ -123,14 +124,14 @@ def convert(args: argparse.Namespace) -> None:
     if args.source.endswith(".json"):
         write_experiment(Path(args.source), args.target, args.from_)
         return
-    choose("--to", args.to, dict.fromkeys((NLNET, *CODE_BASES)))
+    one_of("--to", args.to, dict.fromkeys((NLNET, *CODE_BASES)))
     weights = read_weight_file(locate(args.source), args.from_)
     print(f"{args.source}: {len(weights.state)} tensors, {weights.form or NLNET}")
     run = None if weights.config is None else parse_run(weights.config, args.source)
     if args.experiment is None and weights.form != "pytorchvideo_modules":
         require_whole(weights.state, args.source, None if run is None else shapes(run, weights))
     for name in args.rewrite:
-        state = choose("--rewrite", name, REWRITES)(weights.state)
+        state = one_of("--rewrite", name, REWRITES)(weights.state)
         weights, run = replace(weights, state=state, config=None), None  # of what it was
     if args.experiment is not None:
         run = compose_run(args.experiment)

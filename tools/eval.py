@@ -21,13 +21,14 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from nlnet.checks import one_of
 from nlnet.cli.folders import network_differences
 from nlnet.cli.tool import RESOLVED, is_rank, launch_ranks, run_tool, to_run
 from nlnet.config import RunConfig, parse_run, register_schemas, run_text
 from nlnet.data.build import build_eval_loader, data_class_names
 from nlnet.data.index.index import VideoIndex
 from nlnet.distributed.ranks import is_main, pick_device, process_group, rank, world_size
-from nlnet.errors import UsageError, UserError, choose
+from nlnet.errors import UsageError, UserError
 from nlnet.model.build import build_model
 from nlnet.model.classifier import VideoClassifier
 from nlnet.model.cost import check_clips
@@ -172,7 +173,7 @@ def write_results(
 def main(cfg: DictConfig) -> float:
     run: RunConfig = to_run(cfg)
     out_dir = Path(HydraConfig.get().runtime.output_dir)
-    choose("data.test_views.ensemble", run.data.test_views.ensemble, ENSEMBLES)
+    one_of("data.test_views.ensemble", run.data.test_views.ensemble, ENSEMBLES)
     clip, views = run.data.clip, run.data.test_views
     check_clips(partial(build_model, run.model, num_classes=2), clip.num_frames, [views.crop_size])
     locate(weights_of(run))  # downloaded once, before there are ranks

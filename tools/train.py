@@ -22,13 +22,14 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from torch import nn
 
+from nlnet.checks import one_of
 from nlnet.cli.folders import claim_folder, network_differences
 from nlnet.cli.tool import RESOLVED, is_rank, launch_ranks, run_tool, to_run
 from nlnet.config import RunConfig, parse_run, register_schemas, run_text
 from nlnet.data.build import build_eval_loader, build_train_loader
 from nlnet.data.loader import EvalLoader, TrainLoader
 from nlnet.distributed.ranks import pick_device, process_group, rank, world_size
-from nlnet.errors import UsageError, choose
+from nlnet.errors import UsageError
 from nlnet.model.build import build_model
 from nlnet.model.classifier import VideoClassifier
 from nlnet.model.cost import check_clips
@@ -169,8 +170,8 @@ def check(run: RunConfig) -> None:
     check_clips(partial(build_model, run.model, num_classes=2), clip.num_frames, crop_sizes)
     freeze(model, run.trainer.freeze)
     build_optimizer(run.optim, model)
-    choose("inflation", run.inflation, INFLATIONS)
-    choose("data.val_views.ensemble", run.data.val_views.ensemble, ENSEMBLES)
+    one_of("inflation", run.inflation, INFLATIONS)
+    one_of("data.val_views.ensemble", run.data.val_views.ensemble, ENSEMBLES)
     if run.weights is not None:
         locate(run.weights)  # downloaded once, before there are ranks
     if run.trainer.compile and run.trainer.checkpoint_stages:

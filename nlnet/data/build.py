@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader
 
+from nlnet.checks import one_of
 from nlnet.clip import Sample
 from nlnet.config import AugmentConfig, DataConfig, ViewsConfig
 from nlnet.data.clip_sampling import ClipShape, FixedClips, RandomClip, choose_protocol
@@ -13,7 +14,7 @@ from nlnet.data.dataset import Transform, VideoDataset, collate
 from nlnet.data.index.index import VideoIndex, read_class_names, read_index
 from nlnet.data.loader import EvalLoader, TrainLoader
 from nlnet.data.order import EpochOrder, evaluation_order
-from nlnet.errors import UsageError, choose
+from nlnet.errors import UsageError
 
 MAX_WORKERS = 8
 REPLACEMENTS = 10  # other videos that training tries in place of an unreadable one
@@ -211,5 +212,5 @@ def _eval_transform(views: ViewsConfig, key: str) -> Transform:
             f"{key}.crop_size={views.crop_size} is not within 1 and "
             f"{key}.short_side={views.short_side}"
         )
-    places = choose(f"{key}.crops", views.crops, CROPS)
+    places = one_of(f"{key}.crops", views.crops, CROPS)
     return EvalTransform(views.crop_size, views.short_side, views.num_crops, places)

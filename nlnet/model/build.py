@@ -82,12 +82,15 @@ def refuse_resnet_keys(cfg: ModelConfig) -> None:
 
 def build_resnet(cfg: ModelConfig) -> ResNet3d:
     """A C2D or I3D ResNet."""
-    conv1 = triple("conv1_kernel", cfg.conv1_kernel), triple("conv1_stride", cfg.conv1_stride)
-    odd("conv1_kernel", cfg.conv1_kernel)
-    positive("width", cfg.width)
+    conv1 = (
+        triple("model.conv1_kernel", cfg.conv1_kernel),
+        triple("model.conv1_stride", cfg.conv1_stride),
+    )
+    odd("model.conv1_kernel", cfg.conv1_kernel)
+    positive("model.width", cfg.width)
     temporal_kernels: dict[str, list[int]] = asdict(cfg.temporal_kernels)
     for stage, pattern in temporal_kernels.items():
-        odd(f"temporal_kernels.{stage}", pattern)
+        odd(f"model.temporal_kernels.{stage}", pattern)
     pool2 = None
     if cfg.pool2_kernel is not None:
         pool2 = window("pool2", cfg.pool2_kernel, cfg.pool2_stride, cfg.pool2_padding)
@@ -109,13 +112,13 @@ def window(
     pool: str, kernel: list[int], stride: list[int], padding: list[int]
 ) -> tuple[Triple, Triple, Triple]:
     """The kernel, stride and padding of a max pool, which pads by half its kernel at most."""
-    sizes = triple(f"{pool}_kernel", kernel)
-    border = triple(f"{pool}_padding", padding, least=0)
+    sizes = triple(f"model.{pool}_kernel", kernel)
+    border = triple(f"model.{pool}_padding", padding, least=0)
     if any(2 * pad > size for pad, size in zip(border, sizes, strict=True)):
         raise UsageError(
             f"model.{pool}_padding={list(padding)} is above half of {pool}_kernel={list(kernel)}"
         )
-    return sizes, triple(f"{pool}_stride", stride), border
+    return sizes, triple(f"model.{pool}_stride", stride), border
 
 
 def build_stage_block(cfg: NonLocalConfig, channels: int, stage: str) -> nn.Module:

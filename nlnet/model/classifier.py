@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nlnet.errors import choose
+from nlnet.checks import one_of
 
 Channels = tuple[float, float, float]
 
@@ -65,11 +65,11 @@ class VideoClassifier(nn.Module):
         activation: str = "softmax",
     ) -> None:
         super().__init__()
-        self.activation = choose("model.activation", activation, ACTIVATIONS)
+        self.activation = one_of("model.activation", activation, ACTIVATIONS)
         self.backbone = backbone
         self.head = head
-        self.average = choose("model.head_average", average, {name: name for name in AVERAGES})
-        mean, std = choose("model.normalization", normalization, NORMALIZATIONS)
+        self.average = one_of("model.head_average", average, {name: name for name in AVERAGES})
+        mean, std = one_of("model.normalization", normalization, NORMALIZATIONS)
         # On the scale of pixels, 0 to 255; constants of the network, so not in its checkpoints.
         self.register_buffer("mean", 255 * torch.tensor(mean).view(1, 3, 1, 1, 1), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(std).view(1, 3, 1, 1, 1), persistent=False)

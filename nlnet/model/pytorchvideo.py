@@ -11,7 +11,7 @@ from typing import cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nlnet.errors import choose
+from nlnet.checks import one_of
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of what has become old in torch since it was written
@@ -88,6 +88,6 @@ def build_network(
     `window` is the (h, w) of the pool at its end, None for all positions. Raises UsageError for an
     unknown name.
     """
-    make = choose("model.network", name, NETWORKS)
+    make = one_of("model.network", name, NETWORKS)
     blocks = cast(nn.ModuleList, make(pretrained=False, model_num_class=num_classes).blocks)
     return Backbone(blocks), WindowHead(blocks[5], dropout, window)

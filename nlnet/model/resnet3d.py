@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nlnet.errors import choose
+from nlnet.checks import one_of
 from nlnet.model.norm import NORMS, Norm
 from nlnet.model.speed.lean import lean_convolution, lean_pool, plain_convolution, plain_pool
 
@@ -103,10 +103,10 @@ class ResNet3d(nn.Module):
     ) -> None:
         """`conv1` is its kernel and stride; `pool1` and `pool2` are kernel, stride and padding."""
         super().__init__()
-        make_norm = choose("model.norm", norm, NORMS)
-        choose("model.inflate_conv", inflate_conv, {"a": 0, "b": 0})
-        choose("model.stride_conv", stride_conv, {"a": 0, "b": 0})
-        blocks = choose("model.depth", depth, DEPTHS)
+        make_norm = one_of("model.norm", norm, NORMS)
+        one_of("model.inflate_conv", inflate_conv, {"a": 0, "b": 0})
+        one_of("model.stride_conv", stride_conv, {"a": 0, "b": 0})
+        blocks = one_of("model.depth", depth, DEPTHS)
         self.channels = {stage: 4 * width * 2**i for i, stage in enumerate(STAGES)}
         self.lean = False  # keep fewer maps for the backward pass
         self.conv1 = conv3d(3, width, *conv1)

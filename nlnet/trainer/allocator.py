@@ -3,7 +3,7 @@
 import ctypes
 import platform
 
-from nlnet.errors import choose
+from nlnet.checks import one_of
 
 TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD, MMAP_MAX = -1, -2, -3, -4  # of mallopt, malloc.h
 ALLOCATORS: dict[str, dict[int, int]] = {
@@ -22,7 +22,7 @@ def set_allocator(name: str) -> None:
     more than a norm that writes it; memory that is kept for reuse falls to pieces, and a large
     tensor fits into none. Other C libraries than glibc are left as they are.
     """
-    parameters = choose("trainer.allocator", name, ALLOCATORS)
+    parameters = one_of("trainer.allocator", name, ALLOCATORS)
     if platform.libc_ver()[0] != "glibc":
         return
     libc = ctypes.CDLL(None)

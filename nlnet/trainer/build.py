@@ -12,6 +12,7 @@ from torch.amp import GradScaler
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
+from nlnet.checks import one_of
 from nlnet.config import (
     AdamWConfig,
     CosineConfig,
@@ -23,7 +24,7 @@ from nlnet.config import (
     TrainerConfig,
 )
 from nlnet.distributed.ranks import world_size
-from nlnet.errors import UsageError, choose
+from nlnet.errors import UsageError
 from nlnet.trainer.optim import parameter_groups
 from nlnet.trainer.recipe import Recipe
 from nlnet.trainer.schedule import Schedule, cosine_schedule, step_schedule, with_warmup
@@ -97,7 +98,7 @@ def build_schedule(cfg: ScheduleConfig, total_steps: int, steps_per_epoch: int) 
 
 def build_precision(cfg: TrainerConfig, device: torch.device) -> torch.dtype | None:
     """The dtype of autocast, None for float32; raises UsageError."""
-    return choose("trainer.precision", cfg.precision, PRECISIONS)(device)
+    return one_of("trainer.precision", cfg.precision, PRECISIONS)(device)
 
 
 def build_scaler(cfg: TrainerConfig, device: torch.device) -> GradScaler:

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from nlnet.checks import one_of
 from nlnet.clip import Failure
 from nlnet.distributed.ranks import all_sum, gather_objects
-from nlnet.errors import choose
 
 
 def best_classes(scores: Tensor, k: int) -> Tensor:
@@ -90,7 +90,7 @@ class VideoScores:
 
     def __init__(self, labels: Tensor, num_classes: int, ensemble: str = "mean") -> None:
         self.labels = labels
-        self.ensemble = choose("ensemble", ensemble, ENSEMBLES)
+        self.ensemble = one_of("ensemble", ensemble, ENSEMBLES)
         self.totals = torch.zeros(len(labels), num_classes, dtype=torch.float64)
         self.num_views = torch.zeros(len(labels), dtype=torch.int64)
         self.failures: list[Failure] = []

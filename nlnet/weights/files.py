@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nlnet.errors import UserError, choose
+from nlnet.checks import one_of
+from nlnet.errors import UserError
 from nlnet.weights.caffe2_pickle import first_line, read_caffe2, write_caffe2
 from nlnet.weights.formats import CODE_BASES, FORMATS, recognise
 from nlnet.weights.rewrite import StateDict, export_state, import_state
@@ -46,7 +47,7 @@ def read_weight_file(path: Path, code_base: str | None = None) -> WeightFile:
     the keys that are left over.
     """
     if code_base is not None:
-        choose("--from", code_base, dict.fromkeys([NLNET, *CODE_BASES]))
+        one_of("--from", code_base, dict.fromkeys([NLNET, *CODE_BASES]))
     saved = read_file(path)
     if code_base in (None, NLNET) and is_ours(saved):
         return read_ours(saved)

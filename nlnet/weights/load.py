@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from nlnet.errors import UserError, choose
+from nlnet.checks import one_of
+from nlnet.errors import UserError
 from nlnet.model.resnet3d import STAGES
 from nlnet.weights.files import STEM, WeightFile, read_weight_file
 from nlnet.weights.public import locate
@@ -90,7 +91,7 @@ def match(
 
     Raises UserError, naming `source` and the keys, where the file is of another network.
     """
-    spread = choose("inflation", inflation, INFLATIONS)
+    spread = one_of("inflation", inflation, INFLATIONS)
     report = LoadReport(source)
     state = in_the_names_of(target, weights)
     names = weights.class_names

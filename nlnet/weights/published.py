@@ -9,7 +9,8 @@ the released models; the test heads are each source's own.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from nlnet.errors import UserError, choose
+from nlnet.checks import one_of
+from nlnet.errors import UserError
 from nlnet.model.resnet3d import DEPTHS, STAGES
 
 Settings = Mapping[str, Any]
@@ -63,12 +64,12 @@ def from_caffe2(model: Settings, non_local: Settings) -> Tree:
     check_eps("MODEL.BN_EPSILON", model)
     check_eps("NONLOCAL.BN_EPSILON", non_local)
     arc = model["VIDEO_ARC_CHOICE"]
-    depth, kernels = choose(
+    depth, kernels = one_of(
         "MODEL.VIDEO_ARC_CHOICE", arc, {1: (50, C2D), 2: (50, I3D), 3: (101, C2D), 4: (101, I3D)}
     )
     if model["DEPTH"] != depth:
         raise UserError(f"MODEL.DEPTH={model['DEPTH']} disagrees with VIDEO_ARC_CHOICE={arc}")
-    time = choose(
+    time = one_of(
         "MODEL.MODEL_NAME", model["MODEL_NAME"], {"resnet_video": 1, "resnet_video_org": 2}
     )
     return dict(
@@ -155,7 +156,7 @@ def from_slowfast(settings: Settings, frames: int, crop_size: int = 224) -> Tree
     check_settings("SlowFast", settings, read=read, fixed=SLOWFAST_FIXED)
     check_eps("BN.epsilon", settings)
     settings = {**SLOWFAST_DEFAULTS, **settings}
-    kernels, pools = choose(
+    kernels, pools = one_of(
         "MODEL.ARCH",
         settings["arch"],
         {
@@ -169,7 +170,7 @@ def from_slowfast(settings: Settings, frames: int, crop_size: int = 224) -> Tree
             "slow": (SLOW, False),
         },
     )
-    depth = choose("RESNET.DEPTH", settings["depth"], {18: 26, 50: 50, 101: 101})
+    depth = one_of("RESNET.DEPTH", settings["depth"], {18: 26, 50: 50, 101: 101})
     counts = dict(zip(STAGES, DEPTHS[depth], strict=True))
     inflated = per_stage(settings["num_block_temporal_kernel"])
     table = {
@@ -188,7 +189,7 @@ def from_slowfast(settings: Settings, frames: int, crop_size: int = 224) -> Tree
         stride_conv="a" if settings["stride_in_1x1"] else "b",
         zero_init_residual=settings["zero_init_final_bn"],
         head_window=[crop_size // 32, crop_size // 32],
-        activation=choose(
+        activation=one_of(
             "MODEL.HEAD_ACT",
             settings["head_act"],
             {"softmax": "softmax", "sigmoid": "sigmoid"},
@@ -212,7 +213,7 @@ def slowfast_blocks(settings: Settings, frames: int, pools: bool) -> Tree:
     length = {stage: frames // 2 if pools and stage != "res2" else frames for stage in STAGES}
     return dict(
         **places,
-        pairwise=choose(
+        pairwise=one_of(
             "NONLOCAL.INSTANTIATION",
             settings["nonlocal_instantiation"],
             {"softmax": "embedded_gaussian", "dot_product": "dot_product"},
@@ -293,8 +294,8 @@ CONVS = ("Conv", "Conv2d", "Conv3d")
 def from_mmaction2(backbone: Settings, head: Settings) -> Tree:
     """mmaction2's recogniser from its backbone and head; what they leave out has its default."""
     kind = unscoped(backbone["type"])
-    defaults = choose("backbone.type", kind, MMACTION2_BACKBONES)
-    depth = choose("backbone.depth", backbone.get("depth", 50), {50: 50, 101: 101, 152: 152})
+    defaults = one_of("backbone.type", kind, MMACTION2_BACKBONES)
+    depth = one_of("backbone.depth", backbone.get("depth", 50), {50: 50, 101: 101, 152: 152})
     fixed = {**MMACTION2_FIXED, **(foreign_to_images(defaults) if "3d" not in kind else {})}
     check_settings("backbone", backbone, read={*defaults, *MMACTION2_READ}, fixed=fixed)
     check_layers("backbone", backbone)
@@ -328,10 +329,10 @@ def from_mmaction2(backbone: Settings, head: Settings) -> Tree:
         temporal_kernels={
             stage: [3 if yes else 1 for yes in flags] for stage, flags in inflated.items()
         },
-        inflate_conv=choose(
+        inflate_conv=one_of(
             "backbone.inflate_style", settings["inflate_style"], {"3x1x1": "a", "3x3x3": "b"}
         ),
-        stride_conv=choose("backbone.style", settings["style"], {"pytorch": "b", "caffe": "a"}),
+        stride_conv=one_of("backbone.style", settings["style"], {"pytorch": "b", "caffe": "a"}),
         zero_init_residual=settings["zero_init_residual"],
         non_local=mmaction2_blocks(settings["non_local"], settings["non_local_cfg"], depth),
     )
@@ -360,16 +361,16 @@ def check_mmaction2_head(head: Settings) -> None:
     """Refuse a head that is not one average pool and one linear map."""
     check_settings("head", head, read=MMACTION2_HEAD_READ, fixed={"spatial_type": "avg"})
     kind = unscoped(head.get("type", MMACTION2_HEADS[0]))
-    choose("head.type", kind, dict.fromkeys(MMACTION2_HEADS))
+    one_of("head.type", kind, dict.fromkeys(MMACTION2_HEADS))
     consensus = (head.get("consensus") or {}).get("type", "AvgConsensus")
-    choose("head.consensus.type", unscoped(consensus), {"AvgConsensus": None})
+    one_of("head.consensus.type", unscoped(consensus), {"AvgConsensus": None})
 
 
 def mmaction2_blocks(flags: Any, settings: Settings, depth: int) -> Tree:
     """mmcv's non-local blocks, which pool behind the embeddings and have no bias below a norm."""
     read = {"type", "sub_sample", "use_scale", "mode", "norm_cfg", "conv_cfg", "reduction"}
     check_settings("non_local_cfg", settings, read={*read, "zeros_init"}, fixed={})
-    choose("non_local_cfg.type", unscoped(settings.get("type", "NonLocal3d")), {"NonLocal3d": None})
+    one_of("non_local_cfg.type", unscoped(settings.get("type", "NonLocal3d")), {"NonLocal3d": None})
     check_layers("non_local_cfg", settings)
     norm = settings.get("norm_cfg") is not None
     places = {
@@ -419,11 +420,11 @@ def from_pytorchvideo(settings: Settings, crop_size: int = 224) -> Tree:
     `crop_size` is the crop it was trained with, in pixels, which fixes the window of its head.
     """
     check_settings("pytorchvideo", settings, read=PYTORCHVIDEO_READ, fixed=PYTORCHVIDEO_FIXED)
-    kernels, pools = choose(
+    kernels, pools = one_of(
         "arch", settings["arch"], {"c2d": (C2D, True), "i3d": (I3D, True), "slow": (SLOW, False)}
     )
     return dict(
-        depth=choose("depth", settings["depth"], {50: 50, 101: 101, 152: 152}),
+        depth=one_of("depth", settings["depth"], {50: 50, 101: 101, 152: 152}),
         width=settings.get("stem_dim_out", 64),
         conv1_kernel=[*kernels["conv1"], 7, 7],
         pool2_kernel=[2, 1, 1] if pools else None,
@@ -439,7 +440,7 @@ def from_file(code_base: str, facts: Settings) -> Tree:
 
     Raises UserError for a code base without a reader, a section or a setting that is missing.
     """
-    read = choose("--from", code_base, READERS)
+    read = one_of("--from", code_base, READERS)
     try:
         return read(facts)
     except KeyError as error:
@@ -449,7 +450,7 @@ def from_file(code_base: str, facts: Settings) -> Tree:
 def from_torchvision(depth: int) -> Tree:
     """torchvision's ResNet for images: a C2D network that pools no time, for clips of one frame."""
     return dict(
-        depth=choose("depth", depth, {50: 50, 101: 101, 152: 152}),
+        depth=one_of("depth", depth, {50: 50, 101: 101, 152: 152}),
         pool2_kernel=None,
         zero_init_residual=False,
     )

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from nlnet.errors import UsageError, choose
+from nlnet.checks import one_of
+from nlnet.errors import UsageError
 
 
 def fold_volume(tokens: Tensor, groups: int) -> Tensor:
@@ -70,7 +71,7 @@ AXES: dict[str, tuple[Pass, ...]] = {
 
 def single_pass(axes: str) -> Pass:
     """The pass of axes that have one: blocks without queries have no second round."""
-    passes = choose("model.non_local.axes", axes, AXES)
+    passes = one_of("model.non_local.axes", axes, AXES)
     if len(passes) != 1:
         raise UsageError(f"model.non_local.axes={axes} is for model.non_local.block=non_local")
     return passes[0]

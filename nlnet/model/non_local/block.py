@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nlnet.errors import UsageError, choose
+from nlnet.checks import one_of
+from nlnet.errors import UsageError
 from nlnet.model.non_local.axes import AXES, Pass
 from nlnet.model.non_local.pairwise import PAIRWISE, Maps
 from nlnet.model.non_local.tokens import Pointwise, to_map, to_tokens
@@ -91,12 +92,12 @@ class NonLocalBlock(nn.Module):
         output: Output = Output(),
     ) -> None:
         super().__init__()
-        self.passes = choose("model.non_local.axes", axes, AXES)
+        self.passes = one_of("model.non_local.axes", axes, AXES)
         self.group_frames = group_frames
-        choose("model.non_local.subsample", subsample.where, SUBSAMPLES)
+        one_of("model.non_local.subsample", subsample.where, SUBSAMPLES)
         self.subsample = subsample
         inner = inner_channels(channels, embedding.ratio)
-        make = choose("model.non_local.pairwise", pairwise, PAIRWISE)
+        make = one_of("model.non_local.pairwise", pairwise, PAIRWISE)
         self.pairwise = make(inner, scale=logits.scale, temperature=logits.temperature)
         self.theta: Pointwise | None = None
         self.phi: Pointwise | None = None  # theta too where they are shared
@@ -186,7 +187,7 @@ def inner_channels(channels: int, ratio: float) -> int:
 
 def initialize(block: nn.Module, init: str) -> None:
     """Draw the weights of a block's convolutions; biases start at 0."""
-    draw = choose("model.non_local.init", init, INITS)
+    draw = one_of("model.non_local.init", init, INITS)
     for module in block.modules():
         if isinstance(module, nn.Conv3d):
             draw(module.weight)
@@ -200,7 +201,7 @@ def output_layers(out: nn.Conv3d, output: Output) -> tuple[nn.Module, nn.Paramet
     With `zero_init` exactly one thing in the chain starts at 0, so that it, and then the rest, can
     learn: the scalar, else the norm, else W_z.
     """
-    norm = choose("model.non_local.norm", output.norm, OUTPUT_NORMS)(out.out_channels)
+    norm = one_of("model.non_local.norm", output.norm, OUTPUT_NORMS)(out.out_channels)
     learns = any(parameter.requires_grad for parameter in norm.parameters())
     gamma = None
     if output.gamma:

@@ -5,9 +5,8 @@ from dataclasses import asdict
 
 from torch import nn
 
-from nlnet.checks import positive, triple
+from nlnet.checks import one_of, positive, triple
 from nlnet.config import NonLocalConfig
-from nlnet.errors import choose
 from nlnet.model.non_local.axes import AXES
 from nlnet.model.non_local.block import (
     INITS,
@@ -27,21 +26,21 @@ from nlnet.model.non_local.pairwise import PAIRWISE
 
 def check_blocks(cfg: NonLocalConfig) -> None:
     """Raise UsageError, naming the key, for a word or number that no block can have."""
-    choose("model.non_local.block", cfg.block, BLOCKS)
-    choose("model.non_local.pairwise", cfg.pairwise, PAIRWISE)
-    choose("model.non_local.axes", cfg.axes, AXES)
-    choose("model.non_local.subsample", cfg.subsample, SUBSAMPLES)
-    choose("model.non_local.norm", cfg.norm, OUTPUT_NORMS)
-    choose("model.non_local.init", cfg.init, INITS)
-    positive("non_local.temperature", cfg.temperature)
-    positive("non_local.ratio", cfg.ratio)
-    triple("non_local.subsample_kernel", cfg.subsample_kernel)
+    one_of("model.non_local.block", cfg.block, BLOCKS)
+    one_of("model.non_local.pairwise", cfg.pairwise, PAIRWISE)
+    one_of("model.non_local.axes", cfg.axes, AXES)
+    one_of("model.non_local.subsample", cfg.subsample, SUBSAMPLES)
+    one_of("model.non_local.norm", cfg.norm, OUTPUT_NORMS)
+    one_of("model.non_local.init", cfg.init, INITS)
+    positive("model.non_local.temperature", cfg.temperature)
+    positive("model.non_local.ratio", cfg.ratio)
+    triple("model.non_local.subsample_kernel", cfg.subsample_kernel)
     for stage, kernel in asdict(cfg.stage_subsample_kernel).items():
         if kernel is not None:
-            triple(f"non_local.stage_subsample_kernel.{stage}", kernel)
+            triple(f"model.non_local.stage_subsample_kernel.{stage}", kernel)
     for stage, frames in asdict(cfg.group_frames).items():
         if frames is not None:
-            positive(f"non_local.group_frames.{stage}", frames)
+            positive(f"model.non_local.group_frames.{stage}", frames)
 
 
 def build_block(cfg: NonLocalConfig, channels: int, group_frames: int | None) -> nn.Module:
@@ -50,7 +49,7 @@ def build_block(cfg: NonLocalConfig, channels: int, group_frames: int | None) ->
     `group_frames` is the stage's entry of cfg.group_frames. A member of the family reads the
     fields that its definition has; raises UsageError for unknown names.
     """
-    build = choose("model.non_local.block", cfg.block, BLOCKS)
+    build = one_of("model.non_local.block", cfg.block, BLOCKS)
     return build(cfg, channels, group_frames)
 
 
@@ -63,7 +62,7 @@ def non_local(cfg: NonLocalConfig, channels: int, group_frames: int | None) -> n
         logits=Logits(cfg.scale, cfg.temperature),
         embedding=embedding(cfg),
         subsample=Subsample(
-            cfg.subsample, triple("non_local.subsample_kernel", cfg.subsample_kernel)
+            cfg.subsample, triple("model.non_local.subsample_kernel", cfg.subsample_kernel)
         ),
         output=output(cfg),
     )

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from nlnet.errors import choose
+from nlnet.checks import one_of
 from nlnet.model.classifier import VideoClassifier
 from nlnet.model.resnet3d import STAGES, Bottleneck, ResNet3d
 
@@ -25,7 +25,7 @@ def save_memory(model: VideoClassifier, *, lean: bool, checkpoint_stages: Sequen
             module.lean = lean
     known = {stage: stage for stage in STAGES}
     for name in checkpoint_stages:
-        stage = model.backbone.get_submodule(choose("trainer.checkpoint_stages", name, known))
+        stage = model.backbone.get_submodule(one_of("trainer.checkpoint_stages", name, known))
         kept = CheckpointedStage()
         for child, block in stage.named_children():
             kept.add_module(child, block)

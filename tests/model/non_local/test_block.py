@@ -308,7 +308,7 @@ REFUSALS: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "kernel": (
         lambda: build_block(NonLocalConfig(subsample_kernel=[2, 2]), 8, None),
-        "model.non_local.subsample_kernel=[2, 2] wants three numbers",
+        "model.non_local.subsample_kernel=[2, 2] must be three numbers",
     ),
     "norm": (
         lambda: build_block(NonLocalConfig(norm="layer"), 8, None),

@@ -29,6 +29,7 @@ from nlnet.data.build import build_eval_loader, data_class_names
 from nlnet.data.index.index import VideoIndex
 from nlnet.distributed.ranks import is_main, pick_device, process_group, rank, world_size
 from nlnet.errors import UsageError, UserError
+from nlnet.files import write_atomic
 from nlnet.model.build import build_model
 from nlnet.model.classifier import VideoClassifier
 from nlnet.model.cost import check_clips
@@ -38,7 +39,6 @@ from nlnet.trainer.allocator import set_allocator
 from nlnet.trainer.build import build_precision, check_labels
 from nlnet.trainer.loop import evaluate
 from nlnet.trainer.metrics import ENSEMBLES, VideoScores
-from nlnet.trainer.state import write_atomic
 from nlnet.weights.files import WeightFile, read_weight_file
 from nlnet.weights.load import load_weights
 from nlnet.weights.public import locate

@@ -22,6 +22,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from torch import nn
 
+from nlnet.checkpoint import current_provenance
 from nlnet.checks import one_of
 from nlnet.cli.folders import claim_folder, network_differences
 from nlnet.cli.tool import RESOLVED, is_rank, launch_ranks, run_tool, to_run
@@ -47,7 +48,7 @@ from nlnet.trainer.build import (
 from nlnet.trainer.loop import evaluate, fit
 from nlnet.trainer.metrics import ENSEMBLES, VideoScores
 from nlnet.trainer.optim import freeze
-from nlnet.trainer.state import TrainState, provenance, resume
+from nlnet.trainer.state import TrainState, resume
 from nlnet.weights.load import INFLATIONS, load_weights
 from nlnet.weights.public import locate
 
@@ -139,7 +140,7 @@ def build_state(
     save_memory(model, lean=run.trainer.lean, checkpoint_stages=run.trainer.checkpoint_stages)
     model.to(device)
     optimizer = build_optimizer(run.optim, model)
-    made_by = provenance(run_text(run), list(class_names))
+    made_by = current_provenance(run_text(run), list(class_names))
     return TrainState(model, optimizer, made_by, build_scaler(run.trainer, device)), lines
 
 

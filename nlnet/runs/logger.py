@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, TextIO, TypeVar
@@ -14,10 +14,11 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from nlnet.checkpoint import BEST, EpochRecord, Progress
 from nlnet.clip import Failure
 from nlnet.distributed.ranks import is_main
 from nlnet.errors import UserError
-from nlnet.trainer.state import BEST, Progress, write_atomic
+from nlnet.files import write_atomic
 
 T = TypeVar("T")
 
@@ -187,12 +188,13 @@ class RunLogger:
         if self.sinks is None:
             return
         record = progress.history[-1]
-        for name, value in record["val"].items():
-            self.sinks.board.add_scalar(f"val/{name}", value, record["global_step"])
+        for name, value in record.val.items():
+            self.sinks.board.add_scalar(f"val/{name}", value, record.global_step)
         self.sinks.board.flush()
-        speed = f"{record['clips_per_second']:.1f} clips/s  data wait {record['data_wait']:.0f}%"
-        parts = [f"{self._name(record['epoch'])}  {_duration(record['seconds'])}  {speed}"]
-        parts += [f"{name}: {_shown(record[name])}" for name in ("train", "val") if record[name]]
+        speed = f"{record.clips_per_second:.1f} clips/s  data wait {record.data_wait:.0f}%"
+        parts = [f"{self._name(record.epoch)}  {_duration(record.seconds)}  {speed}"]
+        scores = {"train": record.train, "val": record.val}
+        parts += [f"{name}: {_shown(values)}" for name, values in scores.items() if values]
         if progress.global_step < self.total_steps:
             parts.append(f"{self._left(progress)} left")
         self.say("  |  ".join(parts))
@@ -203,17 +205,17 @@ class RunLogger:
         if self.sinks is None:
             return
         best = best_record(progress)
-        scores = {f"best_{name}": value for name, value in best["val"].items()} if best else {}
+        scores = {f"best_{name}": value for name, value in best.val.items()} if best else {}
         if best:
-            scores["best_epoch"] = best["epoch"] + 1
+            scores["best_epoch"] = best.epoch + 1
         bad = {"clips": progress.bad, "of": progress.asked, "files": progress.bad_files}
         metrics = scores | {"unreadable": bad, "missing": self.missing}
-        metrics["epochs"] = progress.history
+        metrics["epochs"] = [asdict(record) for record in progress.history]
         write_atomic(self.out_dir / METRICS, json.dumps(metrics, indent=1).encode())
 
     def done(self, progress: Progress) -> None:
         """Say what a finished run has come to."""
-        seconds = sum(record["seconds"] for record in progress.history)
+        seconds = sum(record.seconds for record in progress.history)
         where = os.path.relpath(self.out_dir / BEST)
         if progress.bad:
             self.say(
@@ -221,7 +223,7 @@ class RunLogger:
                 f" {len(progress.bad_files)} files that {METRICS} lists"
             )
         if best := best_record(progress):
-            scores = f"best epoch {best['epoch'] + 1}: {_shown(best['val'])}"
+            scores = f"best epoch {best.epoch + 1}: {_shown(best.val)}"
             self.say(f"done, {_duration(seconds)} of training  |  {scores}  |  {where}")
 
     def _name(self, epoch: int) -> str:
@@ -256,10 +258,10 @@ def _shown(scores: dict[str, float]) -> str:
     )
 
 
-def best_record(progress: Progress) -> dict[str, Any] | None:
+def best_record(progress: Progress) -> EpochRecord | None:
     """The record of the epoch that best.pt comes from: the first with the highest score."""
     for record in progress.history:
-        if progress.best is not None and progress.best == next(iter(record["val"].values()), None):
+        if progress.best is not None and progress.best == record.score:
             return record
     return None
 

@@ -15,6 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from nlnet.checkpoint import BEST, LAST, PREVIOUS, EpochRecord, Progress
 from nlnet.clip import ClipBatch
 from nlnet.distributed.ranks import from_main, gather_objects
 from nlnet.errors import UserError
@@ -23,7 +24,7 @@ from nlnet.trainer.metrics import VideoScores
 from nlnet.trainer.precise_bn import precise_bn
 from nlnet.trainer.preemption import Preempted, StopRequest
 from nlnet.trainer.recipe import Recipe
-from nlnet.trainer.state import BEST, LAST, PREVIOUS, Progress, TrainState, save_on_main
+from nlnet.trainer.state import TrainState, save_on_main
 from nlnet.trainer.step import StepSums, autocast, place, step_seed, train_step
 
 LoaderAt = Callable[[int, int], Iterable[ClipBatch]]  # (epoch, step) -> this rank's micro-batches
@@ -72,7 +73,7 @@ def fit(
                 _settle_buffers(state.model, recipe, loader_at, epoch)
                 metrics = validate()
             _finish_epoch(state, metrics, out_dir, logger)
-    return dict(progress.history[-1]["val"])
+    return dict(progress.history[-1].val)
 
 
 def _settle_buffers(model: nn.Module, recipe: Recipe, loader_at: LoaderAt, epoch: int) -> None:
@@ -92,10 +93,20 @@ def _finish_epoch(
     progress, seconds = state.progress, state.progress.totals["seconds"]
     means = rates(progress.totals)
     train = {name: means.pop(name) for name in ("loss", "top1", "top5")}
-    record = {"epoch": progress.epoch, "global_step": progress.global_step, "seconds": seconds}
-    progress.history.append(record | means | {"train": train, "val": metrics})
+    main = next(iter(metrics), None)
+    progress.history.append(
+        EpochRecord(
+            epoch=progress.epoch,
+            global_step=progress.global_step,
+            seconds=seconds,
+            **means,
+            train=train,
+            val=metrics,
+            main=main,
+        )
+    )
     progress.epoch, progress.step, progress.totals = progress.epoch + 1, 0, {}
-    score = next(iter(metrics.values()), None)
+    score = progress.history[-1].score
     is_best = score is not None and (progress.best is None or score > progress.best)
     if is_best:
         progress.best = score

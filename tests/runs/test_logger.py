@@ -17,10 +17,10 @@ from types import ModuleType
 import pytest
 import torch
 
+from nlnet.checkpoint import EpochRecord, Progress
 from nlnet.clip import Failure
 from nlnet.errors import UserError
 from nlnet.runs.logger import RunLogger, StepRecord, progress_bar
-from nlnet.trainer.state import Progress
 
 TRAIN = {"loss", "lr", "top1", "top5", "grad_norm", "clips_per_second", "data_wait"}
 
@@ -35,10 +35,18 @@ def take_steps(logger: RunLogger, progress: Progress, count: int) -> None:
 
 
 def end_epoch(logger: RunLogger, progress: Progress, top1: float) -> None:
-    record = {"epoch": progress.epoch, "global_step": progress.global_step, "seconds": 3725.0}
-    record |= {"clips_per_second": 24.0, "data_wait": 25.0}
-    record |= {"train": {"loss": 2.0}, "val": {"top1": top1, "top5": top1 + 10}}
-    progress.history.append(record)
+    progress.history.append(
+        EpochRecord(
+            epoch=progress.epoch,
+            global_step=progress.global_step,
+            seconds=3725.0,
+            clips_per_second=24.0,
+            data_wait=25.0,
+            train={"loss": 2.0},
+            val={"top1": top1, "top5": top1 + 10},
+            main="top1",
+        )
+    )
     progress.best = max(progress.best or 0.0, top1)
     progress.epoch, progress.step, progress.totals = progress.epoch + 1, 0, {}
     logger.epoch(progress)

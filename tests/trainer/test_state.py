@@ -13,16 +13,10 @@ import pytest
 import torch
 
 import nlnet
+from nlnet.checkpoint import LAST, PREVIOUS, EpochRecord, current_provenance, read_checkpoint
 from nlnet.errors import UserError
-from nlnet.trainer.state import (
-    LAST,
-    PREVIOUS,
-    DamagedCheckpoint,
-    TrainState,
-    provenance,
-    read_checkpoint,
-    resume,
-)
+from nlnet.files import DamagedFile
+from nlnet.trainer.state import TrainState, resume
 
 LIMIT = 4096  # bytes, less than the miniature's checkpoint
 
@@ -35,7 +29,9 @@ def trained(tiny: ModuleType, optimizer: str = "sgd", seed: int = 0, global_step
     state.progress.epoch, state.progress.step = 1, 1
     state.progress.global_step, state.progress.best = global_step, 0.25
     state.progress.totals = {"loss": 1.5, "clips": 12.0}
-    state.progress.history = [{"epoch": 0, "val": {"top1": 0.25}}]
+    state.progress.history = [
+        EpochRecord(0, 4, 2.0, 6.0, 0.0, {"loss": 1.0}, {"top1": 0.25}, "top1")
+    ]
     return state
 
 
@@ -88,7 +84,7 @@ def test_provenance_names_versions_and_the_commit_of_the_working_tree():
     root = Path(nlnet.__file__).parents[1]
     command = ["git", "-C", str(root), "rev-parse", "--verify", "-q", "HEAD"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    found = provenance("name: x\n", ["a", "b"])
+    found = current_provenance("name: x\n", ["a", "b"])
     assert (found.config, found.class_names) == ("name: x\n", ["a", "b"])
     assert (found.nlnet, found.torch) == (nlnet.__version__, torch.__version__)
     assert found.commit == (done.stdout.strip() or None)
@@ -109,7 +105,7 @@ def test_a_flipped_bit_is_refused_wherever_it_is(tiny: ModuleType, tmp_path: Pat
     for _ in range(100):
         bit = rng.randrange(8 * path.stat().st_size)
         flip(path, bit)
-        with pytest.raises(DamagedCheckpoint, match=r"last\.pt: is damaged.*remove it"):
+        with pytest.raises(DamagedFile, match=r"last\.pt: is damaged.*remove it"):
             fresh.load(path)
         flip(path, bit)
     for name, value in fresh.model.state_dict().items():
@@ -159,7 +155,9 @@ def test_a_file_that_is_no_checkpoint(tiny: ModuleType, tmp_path: Path, monkeypa
         path.write_bytes(files[content])
     else:
         torch.save(objects[content], path)
-    with pytest.raises(UserError, match=r"last\.pt: is (no|not a) checkpoint") as caught:
+    with pytest.raises(
+        UserError, match=r"last\.pt: (not a safe or whole|is not a checkpoint)"
+    ) as caught:
         tiny.make_state().load(path)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "hostile").exists()
@@ -282,7 +280,7 @@ def test_a_full_disk_leaves_the_old_file_and_no_torso(tiny: ModuleType, tmp_path
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, hard))
     try:
-        with pytest.raises(UserError, match=r"cannot write last\.pt .*make room") as caught:
+        with pytest.raises(UserError, match=r"cannot write last\.pt .*free disk space") as caught:
             state.save(tmp_path / LAST, tmp_path / PREVIOUS)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -299,7 +297,8 @@ SAVE_FOR_EVER = """
 import itertools, os, signal, sys, time
 import torch
 from pathlib import Path
-from nlnet.trainer.state import LAST, PREVIOUS, TrainState, provenance, resume
+from nlnet.checkpoint import LAST, PREVIOUS, current_provenance
+from nlnet.trainer.state import TrainState, resume
 
 folder, trials = Path(sys.argv[1]), int(sys.argv[2])
 torch.set_num_threads(1)
@@ -307,7 +306,8 @@ torch.set_num_threads(1)
 def state_of(step):
     model = torch.nn.Linear(300, 300)
     torch.nn.init.constant_(model.weight, step)
-    state = TrainState(model, torch.optim.SGD(model.parameters(), lr=0.1), provenance("", []))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    state = TrainState(model, optimizer, current_provenance("", []))
     state.progress.global_step = step
     return state
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
+from nlnet.checkpoint import Provenance
 from nlnet.clip import ClipBatch, Failure
 from nlnet.config import TrainerConfig
 from nlnet.distributed.ranks import is_main, pick_device, process_group, rank, world_size
@@ -28,7 +29,7 @@ from nlnet.trainer.metrics import VideoScores
 from nlnet.trainer.precise_bn import precise_bn
 from nlnet.trainer.recipe import Recipe
 from nlnet.trainer.schedule import cosine_schedule
-from nlnet.trainer.state import Provenance, TrainState, resume
+from nlnet.trainer.state import TrainState, resume
 
 CPU = torch.device("cpu")
 PROVENANCE = Provenance("name: tiny\n", ["a", "b"], "0", str(torch.__version__), None)

@@ -1,0 +1,148 @@
+"""Atomic file writes, and SHA-256 digests that detect damaged files.
+
+`write_verified` keeps the digest of a file beside it, in `<name>.sha256`, as `sha256sum` writes it
+(`sha256sum --check` reads it). `read_verified` compares the file with this digest. A file that was
+copied without its digest is read unverified.
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from nlnet.errors import UserError
+
+Data = bytes | memoryview
+
+
+class DamagedFile(UserError):
+    """The content of a file is not what was written."""
+
+
+def digest(data: Data) -> str:
+    """Return the SHA-256 of `data` as 64 hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def digest_path(path: Path) -> Path:
+    """Return the path of the file that holds the digest of the file at `path`."""
+    return path.with_name(f"{path.name}.sha256")
+
+
+def write_atomic(path: Path, data: Data) -> None:
+    """Replace a file. A reader sees the old content or the new content, never a part of it.
+
+    Raises:
+        UserError: the file cannot be written; the old content is unchanged.
+    """
+    try:
+        _write_atomic(path, data)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
+def write_verified(path: Path, data: Data, previous: Path | None = None) -> None:
+    """Replace a file and its digest. Killed at any instant, it leaves a file that verifies.
+
+    Args:
+        path: the file to replace
+        data: its new content
+        previous: a path in the same folder for the old file; None discards the old file
+
+    Raises:
+        UserError: the file cannot be written; the old file is at `path` or at `previous`.
+    """
+    partial = _partial_path(path)
+    try:
+        _write_synced(partial, data)
+        if previous is not None and path.exists():
+            _move(path, previous, _valid_digests(path) or [digest(path.read_bytes())])
+        _move(partial, path, [digest(data)])
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    finally:
+        with suppress(OSError):  # an error here would replace the original exception
+            partial.unlink()
+
+
+def read_verified(path: Path) -> bytes:
+    """Read a file once, and compare its content with the digest beside it, if there is one.
+
+    Raises:
+        DamagedFile: the digest differs.
+        UserError: the file or its digest cannot be read.
+    """
+    try:
+        data = path.read_bytes()
+        valid = _valid_digests(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); use another file") from error
+    if valid and digest(data) not in valid:
+        raise DamagedFile(
+            f"{path}: is damaged, its SHA-256 is not the one in {digest_path(path).name};"
+            " remove it, or use an intact copy"
+        )
+    return data
+
+
+def _write_atomic(path: Path, data: Data) -> None:
+    partial = _partial_path(path)
+    try:
+        _write_synced(partial, data)
+        _replace(partial, path)
+    finally:
+        with suppress(OSError):  # an error here would replace the original exception
+            partial.unlink()
+
+
+def _move(source: Path, target: Path, digests: Sequence[str]) -> None:
+    """Rename a file and write its digests. At each instant, the file at `target` verifies.
+
+    While the rename is in progress, the digests of the old file and of the new file are valid.
+    """
+
+    def write_digests(valid: Sequence[str]) -> None:
+        text = "".join(f"{entry}  {target.name}\n" for entry in valid)
+        _write_atomic(digest_path(target), text.encode())
+
+    write_digests([*digests, *_valid_digests(target)])
+    _replace(source, target)
+    write_digests(digests)
+
+
+def _valid_digests(path: Path) -> list[str]:
+    """Read the digests of a file: none, one, or two if its last replacement was interrupted."""
+    beside = digest_path(path)
+    if not beside.exists():
+        return []
+    lines = beside.read_text(errors="replace").splitlines()
+    return [line.split()[0].lower() for line in lines if line.strip()]
+
+
+def _partial_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.partial")
+
+
+def _write_synced(path: Path, data: Data) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _replace(source: Path, target: Path) -> None:
+    """Rename a file, and wait until the folder's entry is on the disk."""
+    source.replace(target)
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _cannot_write(path: Path, error: OSError) -> UserError:
+    return UserError(
+        f"{path.parent}: cannot write {path.name} ({error.strerror}); the older file is intact:"
+        " free disk space or set another output folder, then run the command again"
+    )

@@ -1,0 +1,41 @@
+"""What the reader of an annotation format returns: the listed videos of a split."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from nlnet.errors import UserError
+
+
+class SplitSource(NamedTuple):
+    """Where a split is listed."""
+
+    path: Path  # a folder or a file
+    part: str  # the rows to take, by the value of their split column; "" without a `#part`
+    videos: Path  # the folder that a file refers to
+
+    def refuse_part(self) -> None:
+        """Raise UserError if a part is given, for formats that have no split column."""
+        if self.part:
+            raise UserError(
+                f"{self.path} has no split column, so #{self.part} has no meaning; remove it"
+            )
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One video of a split."""
+
+    source: str  # file and line, for error messages
+    name: str  # the path or id that is listed
+    labels: tuple[str, ...]  # as listed: see `SplitEntries.label_form`
+    path: Path | None  # None if there is no file
+
+
+@dataclass(frozen=True)
+class SplitEntries:
+    """All videos of a split, and how to interpret their labels."""
+
+    entries: list[Entry]
+    label_form: str = "name"  # a key of nlnet.data.index.labels.LABEL_FORMS
+    multi_label: bool = False  # whether a video may have several labels, or none

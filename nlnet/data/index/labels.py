@@ -1,0 +1,89 @@
+"""Class names, and the numbers of the classes that labels refer to."""
+
+import difflib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from nlnet.data.index.entries import SplitEntries
+from nlnet.data.index.text import read_text
+from nlnet.data.setting_names import ARGUMENT_NAMES, SettingNames
+from nlnet.errors import UserError
+
+# How labels refer to classes: (number of the class, its name) -> label. A class can also be
+# referred to by its name in each of the forms.
+LABEL_FORMS: dict[str, Callable[[int, str], str]] = {
+    "name": lambda number, name: name,
+    "number": lambda number, name: str(number),
+    "code": lambda number, name: name.partition(" ")[0],  # Charades: `c000 Holding some clothes`
+}
+
+
+def read_class_names(path: Path, settings: SettingNames = ARGUMENT_NAMES) -> tuple[str, ...]:
+    """The names in a file with one class name a line, in the order of the file.
+
+    Raises UserError for a file that does not exist or is empty, and for empty or repeated lines.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; correct {settings.classes}")
+    names: dict[str, int] = {}
+    for line, text in enumerate(read_text(path).splitlines(), start=1):
+        name = text.strip()
+        if not name:
+            raise UserError(f"{path} line {line} is empty; give one class name a line")
+        if name in names:
+            raise UserError(f"{path} line {line} repeats {name!r} of line {names[name]}")
+        names[name] = line
+    if not names:
+        raise UserError(f"{path} is empty; give one class name a line")
+    return tuple(names)
+
+
+def listed_class_names(path: Path, split: SplitEntries, settings: SettingNames) -> tuple[str, ...]:
+    """The sorted labels of a split; for whole numbers, "0" to the largest.
+
+    Raises UserError, with `path`, if no video has a label or no video has label 0.
+    """
+    labels = {label for entry in split.entries for label in entry.labels}
+    if not labels:
+        raise UserError(
+            f"{path}: no video has a label; name the classes with {settings.classes}=FILE"
+        )
+    if split.label_form != "number":
+        return tuple(sorted(labels))
+    if "0" not in labels:
+        raise UserError(f"{path}: no video has label 0; count the labels from 0")
+    return tuple(str(number) for number in range(max(int(label) for label in labels) + 1))
+
+
+def class_numbers(
+    split: SplitEntries, class_names: tuple[str, ...], settings: SettingNames
+) -> list[list[int]]:
+    """The classes of each video, as indices into `class_names`.
+
+    Raises UserError, with file and line, for a label that is none of the classes.
+    """
+    label_of = LABEL_FORMS[split.label_form]
+    numbers = {label_of(i, name): i for i, name in enumerate(class_names)}
+    numbers |= {name: i for i, name in enumerate(class_names)}
+    for entry in split.entries:
+        for label in entry.labels:
+            if label not in numbers:
+                near = difflib.get_close_matches(label, class_names, n=1)
+                advice = (
+                    f"did you mean {near[0]!r}?" if near else f"correct it or {settings.classes}"
+                )
+                raise UserError(
+                    f"{entry.source} has the label {label!r}, "
+                    f"which is none of the {len(class_names)} classes; {advice}"
+                )
+    return [[numbers[label] for label in entry.labels] for entry in split.entries]
+
+
+def indicators(numbers: list[list[int]], num_classes: int) -> np.ndarray:
+    """(N, K) float32 with a 1 at each class of a video."""
+    rows = np.zeros((len(numbers), num_classes), dtype=np.float32)
+    for row, each in zip(rows, numbers, strict=True):
+        row[each] = 1
+    return rows

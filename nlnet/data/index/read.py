@@ -1,0 +1,96 @@
+"""Reading the index of a split; the annotation format is detected automatically.
+
+A new format is one more file beside this one, and one more entry of FORMATS.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from nlnet.data.index.charades import is_charades, read_charades
+from nlnet.data.index.entries import SplitEntries, SplitSource
+from nlnet.data.index.folder import read_folder
+from nlnet.data.index.kinetics import is_kinetics, read_kinetics
+from nlnet.data.index.labels import class_numbers, indicators, listed_class_names
+from nlnet.data.index.listing import read_listing
+from nlnet.data.index.text import csv_columns
+from nlnet.data.index.video_index import VideoIndex
+from nlnet.data.setting_names import ARGUMENT_NAMES, SettingNames
+from nlnet.errors import UserError
+
+FORMATS: dict[str, Callable[[SplitSource], SplitEntries]] = {
+    "folder": read_folder,
+    "kinetics": read_kinetics,
+    "charades": read_charades,
+    "listing": read_listing,
+}
+
+
+def detect_format(path: Path) -> str:
+    """The format of a split, a key of FORMATS: a folder, or a file known by its columns."""
+    if path.is_dir():
+        return "folder"
+    columns = csv_columns(path) if path.is_file() else []
+    if is_kinetics(columns):
+        return "kinetics"
+    if is_charades(columns):
+        return "charades"
+    return "listing"
+
+
+def read_index(
+    root: Path,
+    split: str,
+    *,
+    videos: str = ".",
+    class_names: tuple[str, ...] | None = None,
+    allow_missing: bool = False,
+    settings: SettingNames = ARGUMENT_NAMES,
+) -> VideoIndex:
+    """Read the index of a split below `root`.
+
+    `split` is a folder or a file below `root`; `file.csv#val` takes the rows of a Kinetics CSV
+    whose split column is val. `videos` is the folder, below `root`, that files refer to. Without
+    `class_names`, they are the sorted labels of the split (for whole numbers, "0" to the largest).
+    Raises UserError, with file and line, for every mistake in a split. A listed video without a
+    file is a mistake unless `allow_missing`. `settings` are the names that messages use.
+    """
+    file, _, part = split.partition("#")
+    source = SplitSource(root / file, part, root / videos)
+    _check_paths(source, settings)
+    listed = FORMATS[detect_format(source.path)](source)
+    entries = listed.entries
+    if not entries:
+        raise UserError(
+            f"{source.path} lists no video; correct {settings.root} or the name of the split"
+        )
+    if class_names is None:
+        class_names = listed_class_names(source.path, listed, settings)
+    numbers = class_numbers(listed, class_names, settings)
+    missing = tuple(entry for entry in entries if entry.path is None)
+    if missing and not allow_missing:
+        first = "; ".join(f"{entry.name} ({entry.source})" for entry in missing[:3])
+        raise UserError(
+            f"{len(missing)} of the {len(entries)} videos of {split} have no file below "
+            f"{source.videos}, first {first}; add the files, or leave the videos out with "
+            f"{settings.allow_missing}=true"
+        )
+    paths = [entry.path for entry in entries if entry.path]
+    if not paths:
+        raise UserError(
+            f"none of the videos of {root / split} has a file; correct {settings.videos}"
+        )
+    numbers = [each for each, entry in zip(numbers, entries, strict=True) if entry.path]
+    names = tuple(entry.name for entry in missing)
+    if listed.multi_label:
+        return VideoIndex(paths, indicators(numbers, len(class_names)), class_names, names)
+    return VideoIndex(paths, [number for (number,) in numbers], class_names, names)
+
+
+def _check_paths(source: SplitSource, settings: SettingNames) -> None:
+    """Raise UserError if the split or the folder of its videos does not exist."""
+    if not source.path.exists():
+        raise UserError(
+            f"{source.path} does not exist; correct {settings.root} or the name of the split"
+        )
+    if source.path.is_file() and not source.videos.is_dir():
+        raise UserError(f"{source.videos} is not a folder; correct {settings.videos}")

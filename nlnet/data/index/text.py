@@ -1,0 +1,47 @@
+"""Reading annotation files: text, and the rows of a CSV."""
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from nlnet.errors import UserError
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file, without a byte order mark; raises UserError for other encodings."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text ({error.reason}); convert it") from error
+
+
+def csv_columns(path: Path) -> list[str]:
+    """The fields of the first line."""
+    return next(csv.reader(read_text(path).splitlines()[:1]), [])
+
+
+def csv_rows(
+    path: Path, columns: Sequence[str], filled: Sequence[str]
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """Each row of a CSV, with "file line n" for error messages.
+
+    Raises UserError if one of `columns` is absent, if a row has another number of fields than the
+    header, if a field of the columns `filled` is empty, or if the text is not CSV.
+    """
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
+    absent = [column for column in columns if column not in (reader.fieldnames or ())]
+    if absent:
+        raise UserError(f"{path} has no column {', '.join(absent)}; add it")
+    try:
+        for row in reader:
+            source = f"{path} line {reader.line_num}"
+            if None in row or None in row.values():
+                raise UserError(
+                    f"{source} does not have as many fields as the header; correct it"
+                )
+            if not all(row[column].strip() for column in filled):
+                raise UserError(f"{source} has an empty {' or '.join(filled)}; fill or remove it")
+            yield source, row
+    except csv.Error as error:
+        raise UserError(f"{path} line {reader.line_num} is not CSV ({error}); correct it") from error

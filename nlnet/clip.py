@@ -1,4 +1,4 @@
-"""What flows through the house: the views of videos, from the decoder to the scores."""
+"""The data that passes from the loaders to the training loop: views of videos."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class Failure(NamedTuple):
-    """A video that could not be read, and why."""
+    """A video that cannot be read, and why."""
 
     path: str
     cause: str
@@ -17,19 +17,19 @@ class Clip(NamedTuple):
     """One view of one video: uint8 frames (3, T, H, W)."""
 
     video: Tensor
-    label: Tensor  # () int64, or (K,) float32 where a video bears several labels
+    label: Tensor  # () int64, or (K,) float32 if a video may have several labels
     video_id: int  # the row of the video in its index
 
 
 class Sample(NamedTuple):
-    """All views that were taken from one video, and what went wrong on the way."""
+    """All views of one video, and the videos that could not be read in its place."""
 
     clips: tuple[Clip, ...]
     failures: tuple[Failure, ...]
 
 
 class ClipBatch(NamedTuple):
-    """Views side by side: video (B, 3, T, H, W) uint8, label (B,) or (B, K), video_id (B,)."""
+    """A batch of views: video (B, 3, T, H, W) uint8, label (B,) or (B, K), video_id (B,)."""
 
     video: Tensor
     label: Tensor
@@ -37,7 +37,7 @@ class ClipBatch(NamedTuple):
     failures: tuple[Failure, ...]
 
     def to(self, device: torch.device) -> "ClipBatch":
-        """The same batch on a device; the copy overlaps computation where memory is pinned."""
+        """The same batch on a device; the copy is asynchronous if the memory is pinned."""
         return ClipBatch(
             self.video.to(device, non_blocking=True),
             self.label.to(device, non_blocking=True),

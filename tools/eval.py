@@ -26,7 +26,7 @@ from nlnet.cli.folders import network_differences
 from nlnet.cli.tool import RESOLVED, is_rank, launch_ranks, run_tool, to_run
 from nlnet.config import RunConfig, parse_run, register_schemas, run_text
 from nlnet.data.build import build_eval_loader, data_class_names
-from nlnet.data.index.index import VideoIndex
+from nlnet.data.index.video_index import VideoIndex
 from nlnet.distributed.ranks import is_main, pick_device, process_group, rank, world_size
 from nlnet.errors import UsageError, UserError
 from nlnet.files import write_atomic

@@ -27,7 +27,7 @@ from nlnet.bench.measure import Report
 from nlnet.bench.peer import build_peer
 from nlnet.cli.sweep import markdown
 from nlnet.config import BenchmarkConfig, TrainerConfig
-from nlnet.data.decoding.pyav import VideoReader
+from nlnet.data.decoding.pyav import PyAVReader
 from nlnet.data.transforms import JitterCrop, TrainTransform
 from nlnet.distributed.ranks import pick_device
 from nlnet.model.build import build_model
@@ -312,7 +312,7 @@ def input_seconds(run: BenchmarkConfig) -> dict[str, float]:
             span = clip.num_frames * clip.frame_stride
             first = int(rng.integers(max(300 - span, 1)))
             start = time.perf_counter()
-            with VideoReader(path) as reader:
+            with PyAVReader(path) as reader:
                 frames = reader.read(first + clip.frame_stride * np.arange(clip.num_frames))
             middle = time.perf_counter()
             transform(frames, rng)

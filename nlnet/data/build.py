@@ -1,4 +1,4 @@
-"""DataConfig and a split -> a loader."""
+"""Build the index and the loader of a split from a DataConfig."""
 
 import os
 from pathlib import Path
@@ -6,43 +6,53 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader
 
-from nlnet.checks import one_of
+from nlnet.checks import at_least, one_of, section, within
 from nlnet.clip import Sample
-from nlnet.config import AugmentConfig, DataConfig, ViewsConfig
-from nlnet.data.clip_sampling import ClipShape, FixedClips, RandomClip, choose_protocol
+from nlnet.config import AugmentConfig, ClipConfig, DataConfig, ViewsConfig
+from nlnet.data.clip_sampling import (
+    ClipProtocol,
+    ClipShape,
+    FixedClips,
+    IndexRule,
+    RandomClip,
+    choose_protocol,
+)
 from nlnet.data.dataset import Transform, VideoDataset, collate
-from nlnet.data.index.index import VideoIndex, read_class_names, read_index
+from nlnet.data.decoding.pyav import PyAVReader
+from nlnet.data.flips import directional_names
+from nlnet.data.index.labels import read_class_names
+from nlnet.data.index.read import read_index
+from nlnet.data.index.video_index import VideoIndex
 from nlnet.data.loader import EvalLoader, TrainLoader
 from nlnet.data.order import EpochOrder, evaluation_order
+from nlnet.data.setting_names import SettingNames
 from nlnet.errors import UsageError
 
 MAX_WORKERS = 8
-REPLACEMENTS = 10  # other videos that training tries in place of an unreadable one
+REPLACEMENTS = 10  # how many other videos training tries instead of an unreadable one
+KEYS = SettingNames(
+    root="data.root",
+    videos="data.videos",
+    classes="data.classes",
+    allow_missing="data.allow_missing",
+    allow_bad="data.allow_bad",
+)
 
 
 def build_index(
     cfg: DataConfig, split: str, class_names: tuple[str, ...] | None = None
 ) -> VideoIndex:
-    """The videos of a split; without `class_names`, those of `data_class_names`."""
+    """The videos of a split; without `class_names`, the classes are those of the data set."""
     if class_names is None:
         class_names = data_class_names(cfg)
-    return read_index(
-        Path(cfg.root),
-        split,
-        videos=cfg.videos,
-        class_names=class_names,
-        allow_missing=cfg.allow_missing,
-    )
+    return _read_index(cfg, split, class_names)
 
 
 def data_class_names(cfg: DataConfig) -> tuple[str, ...]:
-    """The class names of a data set: from its classes file if it has one, else its train split."""
+    """The class names of a data set: from its file of classes, or else from its training split."""
     if cfg.classes is not None:
-        return read_class_names(Path(cfg.root) / cfg.classes)
-    train = read_index(
-        Path(cfg.root), cfg.train, videos=cfg.videos, allow_missing=cfg.allow_missing
-    )
-    return train.class_names
+        return read_class_names(Path(cfg.root) / cfg.classes, KEYS)
+    return _read_index(cfg, cfg.train, None).class_names
 
 
 def build_train_loader(
@@ -54,17 +64,21 @@ def build_train_loader(
     world_size: int,
     pin_memory: bool = False,
 ) -> TrainLoader:
-    """Random clips of the train split, `cfg.batch_size` of them per optimiser step of all ranks."""
+    """Random clips of the training split, for one rank.
+
+    An optimizer step uses `cfg.batch_size` clips, over all ranks and accumulation steps. Raises
+    UsageError, with the key, for a wrong setting.
+    """
     micro_batch = _micro_batch(cfg.batch_size, world_size, accumulate)
-    if seed < 0:
-        raise UsageError(f"seed={seed} is negative; use 0 or more")
-    protocol, rule = choose_protocol(cfg.clip.sampler, cfg.clip.short)
+    at_least("seed", seed, 0)
+    protocol, shape, rule = _clips(cfg.clip)
     transform = _train_transform(cfg.augment, cfg.clip.crop_size)
     index = build_index(cfg, cfg.train)
     dataset = VideoDataset(
         index,
-        RandomClip(protocol, _clip_shape(cfg), rule),
+        RandomClip(protocol, shape, rule),
         transform,
+        open_video=PyAVReader,
         seed=seed,
         replacements=REPLACEMENTS,
     )
@@ -79,7 +93,14 @@ def build_train_loader(
     batches = _batches(
         dataset, order, micro_batch, num_workers=cfg.num_workers, pin_memory=pin_memory
     )
-    return TrainLoader(index, batches, order, batch_size=micro_batch)
+    return TrainLoader(
+        index,
+        batches,
+        order,
+        batch_size=micro_batch,
+        remarks=_remarks(cfg, index),
+        settings=KEYS,
+    )
 
 
 def build_eval_loader(
@@ -93,28 +114,60 @@ def build_eval_loader(
     pin_memory: bool = False,
     key: str = "data.test_views",
 ) -> EvalLoader:
-    """All views of this rank's videos of a split; `class_names` are those of a trained model.
+    """All views of the videos of a split, for one rank.
 
-    Raises UsageError naming what is wrong with the views below `key`.
+    `class_names` are those of a trained model; without them, the classes are those of the data
+    set. `key` is the section of `views`. Raises UsageError, with the key, for a wrong setting.
     """
-    protocol, rule = choose_protocol(cfg.clip.sampler, cfg.clip.short)
+    protocol, shape, rule = _clips(cfg.clip)
     transform = _eval_transform(views, key)
-    num_clips = _at_least_1(f"{key}.num_clips", views.num_clips)
-    batch_size = _at_least_1(f"{key}.batch_size", views.batch_size)
+    at_least(f"{key}.num_clips", views.num_clips, 1)
+    at_least(f"{key}.batch_size", views.batch_size, 1)
     index = build_index(cfg, split, class_names)
     dataset = VideoDataset(
         index,
-        FixedClips(protocol, _clip_shape(cfg), rule, num_clips),
+        FixedClips(protocol, shape, rule, views.num_clips),
         transform,
+        open_video=PyAVReader,
         seed=0,
         replacements=0,
     )
-    videos_per_batch = max(batch_size // (num_clips * views.num_crops), 1)
+    videos_per_batch = max(views.batch_size // (views.num_clips * views.num_crops), 1)
     order = evaluation_order(len(index), rank=rank, world_size=world_size)
     batches = _batches(
         dataset, order, videos_per_batch, num_workers=cfg.num_workers, pin_memory=pin_memory
     )
-    return EvalLoader(index, batches, allow_bad=cfg.allow_bad)
+    return EvalLoader(index, batches, allow_bad=cfg.allow_bad, settings=KEYS)
+
+
+def _read_index(cfg: DataConfig, split: str, class_names: tuple[str, ...] | None) -> VideoIndex:
+    return read_index(
+        Path(cfg.root),
+        split,
+        videos=cfg.videos,
+        class_names=class_names,
+        allow_missing=cfg.allow_missing,
+        settings=KEYS,
+    )
+
+
+def _remarks(cfg: DataConfig, index: VideoIndex) -> tuple[str, ...]:
+    """Lines about settings that do not fit the training videos; they are no errors."""
+    lines = []
+    if cfg.batch_size > len(index):
+        lines.append(
+            f"data.batch_size={cfg.batch_size} is larger than the training split of {len(index)} "
+            f"videos, so that each step repeats videos; {len(index)} or less is faster"
+        )
+    names = directional_names(index.class_names)
+    if cfg.augment.flip and names:
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        lines.append(
+            f"data.augment.flip=true mirrors half of the training clips, but their labels stay the "
+            f"same; class names mention a direction ({', '.join(names[:3])}{more}): set "
+            "data.augment.flip=false if a mirrored video belongs to another class"
+        )
+    return tuple(lines)
 
 
 def _batches(
@@ -128,7 +181,7 @@ def _batches(
     if num_workers is None:
         num_workers = _default_workers()
     if num_workers < 0:
-        raise UsageError(f"data.num_workers={num_workers} is negative; use 0 or more, or null")
+        raise UsageError(f"data.num_workers={num_workers} must be 0 or more, or null")
     return DataLoader(
         dataset,
         batch_size=batch_size,
@@ -137,50 +190,45 @@ def _batches(
         collate_fn=collate,
         pin_memory=pin_memory,
         persistent_workers=num_workers > 0,
-        # its own generator: the loader would draw from the global one, by the number of epochs
+        # Without a generator, each iteration would change the state of the global one.
         generator=torch.Generator(),
     )
 
 
 def _default_workers() -> int:
-    """One decoding process per CPU that this rank can have; none where it has only one CPU."""
+    """One decoding process for each CPU of this rank, but none if it has only one CPU."""
     ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     cpus = len(os.sched_getaffinity(0)) // ranks_here
     return min(cpus, MAX_WORKERS) if cpus > 1 else 0
 
 
 def _micro_batch(batch_size: int, world_size: int, accumulate: int) -> int:
+    """Clips of one rank in one forward pass."""
     parts = world_size * accumulate
     if batch_size < 1 or batch_size % parts:
         below = batch_size // parts * parts
         sizes = f"{below} or {below + parts}" if below > 0 else f"{parts}"
         raise UsageError(
-            f"data.batch_size={batch_size} does not divide by {world_size} ranks x "
+            f"data.batch_size={batch_size} is not a positive multiple of {world_size} ranks x "
             f"{accumulate} accumulation steps; use {sizes}"
         )
     return batch_size // parts
 
 
-def _at_least_1(key: str, number: int) -> int:
-    if number < 1:
-        raise UsageError(f"{key}={number} is not positive; use 1 or more")
-    return number
-
-
-def _clip_shape(cfg: DataConfig) -> ClipShape:
-    return ClipShape(
-        _at_least_1("data.clip.num_frames", cfg.clip.num_frames),
-        _at_least_1("data.clip.frame_stride", cfg.clip.frame_stride),
-    )
+def _clips(clip: ClipConfig) -> tuple[ClipProtocol, ClipShape, IndexRule]:
+    with section("data.clip"):
+        protocol, rule = choose_protocol(clip.sampler, clip.short)
+    at_least("data.clip.num_frames", clip.num_frames, 1)
+    at_least("data.clip.frame_stride", clip.frame_stride, 1)
+    return protocol, ClipShape(clip.num_frames, clip.frame_stride), rule
 
 
 def _train_transform(augment: AugmentConfig, crop_size: int) -> Transform:
-    # imports torchvision: seconds, that --help and a mistyped key need not wait for
+    # The import takes seconds, and neither --help nor a misspelled key should wait for it.
     from nlnet.data.transforms import Crop, JitterCrop, ResizedCrop, TrainTransform
 
-    if not 0 <= augment.color_jitter <= 1:
-        raise UsageError(f"data.augment.color_jitter={augment.color_jitter} is not within 0 and 1")
-    _at_least_1("data.clip.crop_size", crop_size)
+    within("data.augment.color_jitter", augment.color_jitter, 0, 1)
+    at_least("data.clip.crop_size", crop_size, 1)
     crop: Crop
     match augment.crop, augment.short_side, augment.area:
         case "jitter", [shortest, longest], _ if crop_size <= shortest <= longest:
@@ -189,28 +237,30 @@ def _train_transform(augment: AugmentConfig, crop_size: int) -> Transform:
             crop = ResizedCrop(smallest, largest)
         case "jitter", _, _:
             raise UsageError(
-                f"data.augment.short_side={augment.short_side} is not [shortest, longest], "
-                f"both at least data.clip.crop_size={crop_size}"
+                f"data.augment.short_side={augment.short_side} must be [shortest, longest], "
+                f"both {crop_size} (data.clip.crop_size) or more"
             )
         case "resized", _, _:
             raise UsageError(
-                f"data.augment.area={augment.area} is not [smallest, largest], "
+                f"data.augment.area={augment.area} must be [smallest, largest], "
                 "both above 0 and at most 1"
             )
         case _:
-            raise UsageError(f"data.augment.crop={augment.crop} is neither jitter nor resized")
+            raise UsageError(
+                f"data.augment.crop={augment.crop} is unknown; choose one of: jitter, resized"
+            )
     return TrainTransform(crop, crop_size, augment.flip, augment.color_jitter)
 
 
 def _eval_transform(views: ViewsConfig, key: str) -> Transform:
-    from nlnet.data.transforms import CROPS, EvalTransform  # imports torchvision: seconds
+    from nlnet.data.transforms import CROPS, EvalTransform  # the import takes seconds
 
     if views.num_crops not in (1, 3):
-        raise UsageError(f"{key}.num_crops={views.num_crops} is neither 1 nor 3")
+        raise UsageError(f"{key}.num_crops={views.num_crops} must be 1 or 3")
     if not 1 <= views.crop_size <= views.short_side:
         raise UsageError(
-            f"{key}.crop_size={views.crop_size} is not within 1 and "
-            f"{key}.short_side={views.short_side}"
+            f"{key}.crop_size={views.crop_size} must be from 1 to {views.short_side} "
+            f"({key}.short_side)"
         )
-    places = one_of(f"{key}.crops", views.crops, CROPS)
-    return EvalTransform(views.crop_size, views.short_side, views.num_crops, places)
+    offsets = one_of(f"{key}.crops", views.crops, CROPS)
+    return EvalTransform(views.crop_size, views.short_side, views.num_crops, offsets)

@@ -1,4 +1,4 @@
-"""From a key to the views of a video, and from views to a batch."""
+"""The views of a video by its key, and batches of views."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,19 +9,19 @@ from torch.utils.data import Dataset
 
 from nlnet.clip import Clip, ClipBatch, Failure, Sample
 from nlnet.data.clip_sampling import ClipSampler
-from nlnet.data.decoding.pyav import DecodeError, FrameCountError, VideoReader
-from nlnet.data.index.index import VideoIndex
+from nlnet.data.decoding.reader import DecodeError, FrameCountError, OpenVideo, VideoReader
+from nlnet.data.index.video_index import VideoIndex
 
 # frames uint8 (T, H, W, 3) -> views uint8 (3, T, S, S)
 Transform = Callable[[np.ndarray, np.random.Generator], list[Tensor]]
 
 
 class VideoDataset(Dataset[Sample]):
-    """The views of the video that a key (epoch, video) names.
+    """The views of the video with a key (epoch, video).
 
-    All randomness comes from (seed, epoch, video), so neither the number of workers nor a restart
-    changes a sample. A video that cannot be read is replaced by another, drawn from the same
-    numbers, up to `replacements` times; a sample without clips means that none could be read.
+    All randomness comes from (seed, epoch, video). Neither the number of workers nor a restart
+    therefore changes a sample. A video that cannot be read is replaced by a random other one, up
+    to `replacements` times. A sample has no clips if none of these videos can be read.
     """
 
     def __init__(
@@ -30,12 +30,14 @@ class VideoDataset(Dataset[Sample]):
         clip_sampler: ClipSampler,
         transform: Transform,
         *,
+        open_video: OpenVideo,
         seed: int,
         replacements: int,
     ) -> None:
         self.index = index
         self._clip_sampler = clip_sampler
         self._transform = transform
+        self._open_video = open_video
         self._seed = seed
         self._replacements = replacements
 
@@ -56,12 +58,12 @@ class VideoDataset(Dataset[Sample]):
         return Sample((), tuple(failures))
 
     def _views(self, video_id: int, entropy: list[int]) -> tuple[Clip, ...]:
-        """Every crop of every clip, clip by clip; one opening of the file serves all."""
+        """All crops of all clips, clip by clip; the file is opened once."""
         label = torch.tensor(self.index.labels[video_id])
-        with VideoReader(self.index.path(video_id)) as video:
+        with self._open_video(self.index.path(video_id)) as video:
             try:
                 clips, rng = self._frames(video, entropy)
-            except FrameCountError:  # the count is exact from here on
+            except FrameCountError:  # the count is exact from now on
                 clips, rng = self._frames(video, entropy)
         views = [view for frames in clips for view in self._transform(frames, rng)]
         return tuple(Clip(view, label, video_id) for view in views)
@@ -69,7 +71,7 @@ class VideoDataset(Dataset[Sample]):
     def _frames(
         self, video: VideoReader, entropy: list[int]
     ) -> tuple[list[np.ndarray], np.random.Generator]:
-        """The frames (T, H, W, 3) of each clip, and the generator as sampling left it."""
+        """The frames (T, H, W, 3) of each clip, and the generator in its state after sampling."""
         rng = np.random.default_rng(entropy)
         clips = self._clip_sampler(video.num_frames, rng)
         frames = video.read(np.concatenate(clips))
@@ -77,7 +79,7 @@ class VideoDataset(Dataset[Sample]):
 
 
 def collate(samples: Sequence[Sample]) -> ClipBatch:
-    """All views of all samples; without any, tensors of no elements."""
+    """All views of all samples in one batch; empty tensors if there is no view."""
     clips = [clip for sample in samples for clip in sample.clips]
     failures = tuple(failure for sample in samples for failure in sample.failures)
     if not clips:

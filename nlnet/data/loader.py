@@ -1,41 +1,53 @@
-"""Batches of one split for one rank: what the loops iterate over."""
+"""Batches of one split for one rank: the training and evaluation loops iterate over them."""
 
 from collections.abc import Iterator
 
 from torch.utils.data import DataLoader
 
 from nlnet.clip import ClipBatch, Sample
-from nlnet.data.index.index import VideoIndex
+from nlnet.data.index.video_index import VideoIndex
 from nlnet.data.order import EpochOrder
+from nlnet.data.setting_names import ARGUMENT_NAMES, SettingNames
 from nlnet.errors import UserError
 
 
 class TrainLoader:
-    """The micro-batches of an epoch, from any step of it on; a new iteration ends the one before.
+    """The micro-batches of an epoch, from any step on.
 
-    `failures` of a batch names videos that could not be read and were replaced. Raises UserError
-    where too many in a row cannot be read. Errors are raised here, not in the worker processes,
-    where they would lose their one-line message.
+    A new iteration ends the one before it. `failures` of a batch names the videos that could not be
+    read and were replaced. `remarks` are lines about the data to log before training. Raises
+    UserError if too many videos in a row cannot be read. Errors are raised here and not in the
+    worker processes, which would add a traceback to the message.
     """
 
     def __init__(
-        self, index: VideoIndex, batches: DataLoader[Sample], order: EpochOrder, *, batch_size: int
+        self,
+        index: VideoIndex,
+        batches: DataLoader[Sample],
+        order: EpochOrder,
+        *,
+        batch_size: int,
+        remarks: tuple[str, ...] = (),
+        settings: SettingNames = ARGUMENT_NAMES,
     ) -> None:
         self.index = index
         self.steps_per_epoch = order.steps_per_epoch
+        self.remarks = remarks
         self._batches = batches
         self._order = order
         self._batch_size = batch_size
+        self._settings = settings
 
     def at(self, epoch: int, step: int = 0) -> Iterator[ClipBatch]:
-        """The micro-batches from this optimiser step of this epoch, counted from 0, to its end."""
+        """The micro-batches of an epoch from an optimizer step on; both are counted from 0."""
         self._order.set_position(epoch, step)
         for batch in self._batches:
             if len(batch.label) < self._batch_size:
                 path, cause = batch.failures[-1]
                 raise UserError(
                     f"too many videos cannot be read, {len(batch.failures)} in one batch, the last "
-                    f"{path}: {cause}; check data.root, or take them out of the training split"
+                    f"{path}: {cause}; check {self._settings.root}, or remove the videos from the "
+                    "training split"
                 )
             yield batch
 
@@ -43,21 +55,30 @@ class TrainLoader:
 class EvalLoader:
     """The views of held-out videos, each video once.
 
-    Raises UserError at the first video that cannot be read, unless `allow_bad`: then it is only
-    named in the `failures` of its batch, which may be left without views.
+    Raises UserError at the first video that cannot be read, unless `allow_bad`. With `allow_bad`,
+    the video is named in the `failures` of its batch, which may have no views.
     """
 
-    def __init__(self, index: VideoIndex, batches: DataLoader[Sample], *, allow_bad: bool) -> None:
+    def __init__(
+        self,
+        index: VideoIndex,
+        batches: DataLoader[Sample],
+        *,
+        allow_bad: bool,
+        settings: SettingNames = ARGUMENT_NAMES,
+    ) -> None:
         self.index = index
         self._batches = batches
         self._allow_bad = allow_bad
+        self._settings = settings
 
     def __iter__(self) -> Iterator[ClipBatch]:
         for batch in self._batches:
             if batch.failures and not self._allow_bad:
                 path, cause = batch.failures[0]
                 raise UserError(
-                    f"{path}: {cause}; mend it, or count it as wrong: data.allow_bad=true"
+                    f"{path}: {cause}; repair the file, or count it as wrong with "
+                    f"{self._settings.allow_bad}=true"
                 )
             yield batch
 

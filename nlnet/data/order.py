@@ -1,4 +1,4 @@
-"""Which video comes when: keys (epoch, video) for the loader, functions of the seed alone."""
+"""The order of the videos: keys (epoch, video), which depend on the seed alone."""
 
 from collections.abc import Iterator
 
@@ -9,10 +9,11 @@ from torch.utils.data import Sampler
 class EpochOrder(Sampler[tuple[int, int]]):
     """One rank's share of the training order.
 
-    The videos are shuffled by (seed, epoch) alone and cut into global batches. A global batch is
-    cut into one micro-batch for each accumulation step and rank, so its content depends neither on
-    the number of ranks nor of accumulation steps. The videos of the last, incomplete batch sit out
-    this epoch; a data set smaller than one batch is repeated to fill it.
+    The videos are shuffled with (seed, epoch) and divided into global batches. Each global batch is
+    divided into one micro-batch for each accumulation step and rank. The content of a global batch
+    therefore depends neither on the number of ranks nor on the number of accumulation steps. The
+    videos of the last, incomplete batch are not used in this epoch. A data set smaller than one
+    batch is repeated to fill it.
     """
 
     def __init__(
@@ -28,21 +29,21 @@ class EpochOrder(Sampler[tuple[int, int]]):
         self.steps_per_epoch = max(num_videos // batch_size, 1)
         self._num_videos = num_videos
         self._seed = seed
-        # global batches as (accumulation step, rank, place in the micro-batch)
+        # of a global batch: (accumulation step, rank, position in the micro-batch)
         self._layout = (accumulate, world_size, batch_size // (accumulate * world_size))
         self._rank = rank
         self._epoch = 0
         self._step = 0
 
     def set_position(self, epoch: int, step: int) -> None:
-        """Begin the next iteration at this step of this epoch, both counted from 0."""
+        """Start the next iteration at this step of this epoch, both counted from 0."""
         self._epoch = epoch
         self._step = step
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         shuffled = np.random.default_rng([self._seed, self._epoch]).permutation(self._num_videos)
         shape = (self.steps_per_epoch, *self._layout)
-        batches = np.resize(shuffled, shape)  # repeats, or cuts the end off
+        batches = np.resize(shuffled, shape)  # repeats the videos, or drops the last ones
         for video in batches[self._step :, :, self._rank].ravel().tolist():
             yield self._epoch, video
 
@@ -52,5 +53,5 @@ class EpochOrder(Sampler[tuple[int, int]]):
 
 
 def evaluation_order(num_videos: int, *, rank: int, world_size: int) -> list[tuple[int, int]]:
-    """One rank's share of an evaluation: every video goes to one rank, once."""
+    """One rank's share of an evaluation: each video is in the share of exactly one rank."""
     return [(0, video) for video in range(rank, num_videos, world_size)]

@@ -1,9 +1,9 @@
-"""From frames to square views: choose the window in the source, resize it once, stay uint8.
+"""Turn frames into square views: choose a window of the source and resize it once, in uint8.
 
-The only door to torchvision.transforms, which takes seconds to import: nlnet.data.build opens it
-when it makes a loader. Sizes are in pixels. Cropping the window before the one resize costs an
-eighth of resizing whole frames; its border sees no pixel from outside it, which is the one
-difference. All randomness comes from the generator that is passed in.
+This is the only file that imports torchvision.transforms. The import takes seconds, so build.py
+imports this file only when it builds a loader. Sizes are in pixels. Resizing the window alone costs
+an eighth of resizing whole frames. The only difference is that pixels outside the window do not
+influence its border. All randomness comes from the generator that is passed in.
 """
 
 import math
@@ -22,7 +22,7 @@ RESIZED_ATTEMPTS = 10
 
 
 class Window(NamedTuple):
-    """A rectangle of the source picture."""
+    """A rectangle of the source frame."""
 
     top: int
     left: int
@@ -36,9 +36,9 @@ Crop = Callable[[int, int, np.random.Generator], Window]
 
 @dataclass(frozen=True)
 class JitterCrop:
-    """A random square of a picture whose short side has a random length (Simonyan & Zisserman).
+    """A random square of a frame whose short side has a random length (Simonyan & Zisserman).
 
-    The short side is uniform in [shortest, longest]; the square of `crop_size` is anywhere in it.
+    The length is uniform in [shortest, longest]. The square has the side `crop_size`.
     """
 
     crop_size: int
@@ -54,9 +54,10 @@ class JitterCrop:
 
 @dataclass(frozen=True)
 class ResizedCrop:
-    """A window of random aspect ratio and a random share of the area (Szegedy et al.).
+    """A window with a random share of the area and a random aspect ratio (Szegedy et al.).
 
-    The share is uniform in [smallest, largest]; a square in the middle where none fits.
+    The share is uniform in [smallest, largest]. If no window fits, the largest centered square is
+    taken.
     """
 
     smallest: float
@@ -76,10 +77,10 @@ class ResizedCrop:
 
 @dataclass(frozen=True)
 class TrainTransform:
-    """One random view: crop, flip left-right in half of the cases, change colours.
+    """One random view: crop, flip left-right with probability 1/2, change colors.
 
-    `color_jitter` s draws the factors of brightness, contrast and saturation from [1 - s, 1 + s].
-    Each is drawn once for all frames.
+    The factors of brightness, contrast and saturation are uniform in [1 - s, 1 + s], with
+    s = `color_jitter`. All frames have the same crop, flip and factors.
     """
 
     crop: Crop
@@ -101,44 +102,45 @@ class TrainTransform:
         return [_channels_first(view)]
 
 
-# Room that a square has along a side -> where three of them stand; the second is the centre.
-Places = Callable[[int], tuple[int, int, int]]
+# Free pixels along a side -> offsets of three crops; the second is the center.
+Offsets = Callable[[int], tuple[int, int, int]]
 
 
-def spread(room: int) -> tuple[int, int, int]:
-    """From end to end, the centre rounded down."""
-    return 0, room // 2, room
+def spread(free: int) -> tuple[int, int, int]:
+    """From end to end, the center rounded down."""
+    return 0, free // 2, free
 
 
-def stepped(room: int) -> tuple[int, int, int]:
+def stepped(free: int) -> tuple[int, int, int]:
     """Two equal steps in whole pixels: video-nonlocal-net, mmaction2."""
-    return 0, room // 2, room // 2 * 2
+    return 0, free // 2, free // 2 * 2
 
 
-def ceiled(room: int) -> tuple[int, int, int]:
-    """From end to end, the centre rounded up: PySlowFast, pytorchvideo."""
-    return 0, -(-room // 2), room
+def ceiled(free: int) -> tuple[int, int, int]:
+    """From end to end, the center rounded up: PySlowFast, pytorchvideo."""
+    return 0, -(-free // 2), free
 
 
-CROPS: dict[str, Places] = {"spread": spread, "stepped": stepped, "ceiled": ceiled}
+CROPS: dict[str, Offsets] = {"spread": spread, "stepped": stepped, "ceiled": ceiled}
 
 
 @dataclass(frozen=True)
 class EvalTransform:
-    """Squares of `crop_size` of the picture at one short side: the centre, or three.
+    """One or three squares of `crop_size` of a frame with the given short side.
 
-    Three stand along the longer side: left or top, centre, right or bottom, at `places`.
+    One square is at the center. Three squares are along the longer side, at `offsets`: left or top,
+    center, right or bottom.
     """
 
     crop_size: int
     short_side: int
     num_crops: int
-    places: Places = spread
+    offsets: Offsets = spread
 
     def __call__(self, frames: np.ndarray, rng: np.random.Generator) -> list[Tensor]:
         height, width = frames.shape[1:3]
         side = _window_side(self.crop_size, self.short_side, height, width)
-        tops, lefts = self.places(height - side), self.places(width - side)
+        tops, lefts = self.offsets(height - side), self.offsets(width - side)
         if self.num_crops == 1:
             corners = [(tops[1], lefts[1])]
         elif height > width:
@@ -150,7 +152,7 @@ class EvalTransform:
 
 
 def _window_side(crop_size: int, short_side: int, height: int, width: int) -> int:
-    """Source pixels under a square of `crop_size` once the short side measures `short_side`."""
+    """The side, in source pixels, of a `crop_size` square of a frame resized to `short_side`."""
     shorter = min(height, width)
     return min(max(round(crop_size * shorter / short_side), 1), shorter)
 

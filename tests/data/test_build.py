@@ -13,7 +13,7 @@ from nlnet.errors import UsageError, UserError
 
 VideoFactory = Callable[..., Path]
 
-# Three workers on a machine with fewer CPUs are a law all the same.
+# A test may use more workers than the machine has CPUs.
 MORE_WORKERS_THAN_CPUS = "ignore:This DataLoader will create"
 
 
@@ -64,7 +64,9 @@ def test_training_batches(data: DataConfig):
 
 @pytest.mark.filterwarnings(MORE_WORKERS_THAN_CPUS)
 @pytest.mark.parametrize("num_workers", [1, 3])
-def test_the_number_of_workers_changes_nothing(num_workers: int, data: DataConfig, tmp_path: Path):
+def test_the_number_of_workers_does_not_change_the_batches(
+    num_workers: int, data: DataConfig, tmp_path: Path
+):
     (tmp_path / "train" / "eat" / "bad.mp4").write_bytes(b"")
     here = train(data)
     epochs = [list(here.at(epoch)) for epoch in range(3)]
@@ -72,12 +74,12 @@ def test_the_number_of_workers_changes_nothing(num_workers: int, data: DataConfi
     views = list(evaluation(data))
     data.num_workers = num_workers
     workers = train(data)
-    for epoch in (2, 0, 1):  # persistent workers remember nothing
+    for epoch in (2, 0, 1):  # persistent workers keep no state
         assert_equal(list(workers.at(epoch)), epochs[epoch])
     assert_equal(list(evaluation(data)), views)
 
 
-def test_two_ranks_see_the_global_batch_of_one(data: DataConfig):
+def test_two_ranks_share_the_global_batch_of_one_process(data: DataConfig):
     whole = list(train(data).at(1))
     ranks = [list(train(data, rank=rank, world=2).at(1)) for rank in range(2)]
     for step, batch in enumerate(whole):
@@ -86,17 +88,17 @@ def test_two_ranks_see_the_global_batch_of_one(data: DataConfig):
         assert torch.equal(torch.cat([part.label for part in parts]), batch.label)
 
 
-def test_a_resumed_epoch_is_the_tail_of_a_whole_one(data: DataConfig):
+def test_a_resumed_epoch_is_the_rest_of_the_whole_epoch(data: DataConfig):
     data.num_workers = 1
     loader = train(data, accumulate=2)
     whole = list(loader.at(3))
     assert len(whole) == 4
-    next(iter(loader.at(4)))  # an epoch that was left early disturbs nothing
+    next(iter(loader.at(4)))  # an epoch that ends early has no effect on others
     assert_equal(list(loader.at(3, 1)), whole[2:])
     assert_equal(list(train(data, accumulate=2).at(3, 1)), whole[2:])
 
 
-def test_loading_leaves_the_global_generator_alone(data: DataConfig):
+def test_loading_does_not_change_the_global_generator(data: DataConfig):
     for num_workers in (0, 1):
         data.num_workers = num_workers
         loader = train(data)
@@ -108,7 +110,7 @@ def test_loading_leaves_the_global_generator_alone(data: DataConfig):
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 7])
-def test_evaluation_shows_each_view_of_each_video_once(world: int, data: DataConfig):
+def test_evaluation_has_each_view_of_each_video_once(world: int, data: DataConfig):
     seen: list[int] = []
     for rank in range(world):
         for batch in evaluation(data, rank=rank, world=world):
@@ -117,7 +119,7 @@ def test_evaluation_shows_each_view_of_each_video_once(world: int, data: DataCon
     assert sorted(seen) == sorted(6 * list(range(5)))
 
 
-def test_all_views_of_a_video_come_in_one_batch(data: DataConfig):
+def test_all_views_of_a_video_are_in_one_batch(data: DataConfig):
     loader = evaluation(data, views=ViewsConfig(3, 3, 16, 16, batch_size=4))
     assert [batch.video_id.tolist() for batch in loader] == [9 * [i] for i in range(5)]
     assert len(loader) == 5
@@ -137,16 +139,16 @@ def test_an_unreadable_video_stops_evaluation_unless_allowed(data: DataConfig, t
         assert {i for batch in batches for i in batch.video_id.tolist()} == {0, 1, 2, 4, 5}
 
 
-def test_training_without_readable_videos_stops_in_one_line(data: DataConfig, tmp_path: Path):
+def test_training_without_readable_videos_stops_with_one_line(data: DataConfig, tmp_path: Path):
     for path in (tmp_path / "train").rglob("*.mp4"):
         path.write_bytes(b"")
     for num_workers in (0, 1):
         data.num_workers = num_workers
-        with pytest.raises(UserError, match=r"^too many videos .*data\.root, or take .*\Z"):
+        with pytest.raises(UserError, match=r"^too many videos .*\.mp4: .*data\.root.*\Z"):
             list(train(data).at(0))
 
 
-def test_class_names_come_from_training_or_from_their_file(data: DataConfig, tmp_path: Path):
+def test_class_names_come_from_the_training_split_or_from_a_file(data: DataConfig, tmp_path: Path):
     assert data_class_names(data) == ("eat", "walk")
     (tmp_path / "classes.txt").write_text("walk\nrun\neat\n")
     data.classes = "classes.txt"
@@ -157,7 +159,7 @@ def test_class_names_come_from_training_or_from_their_file(data: DataConfig, tmp
     assert loader.index.labels.tolist() == [1, 1, 1, 2, 2]
 
 
-def test_several_labels_come_as_rows(data: DataConfig, tmp_path: Path):
+def test_several_labels_are_rows_of_indicators(data: DataConfig, tmp_path: Path):
     (tmp_path / "all.txt").write_text("".join(f"train/eat/{i}.mp4 {i},0\n" for i in range(5)))
     data.train = data.val = "all.txt"
     for batch in [*train(data).at(0), *evaluation(data)]:
@@ -223,20 +225,45 @@ def test_wrong_views_are_named_in_full(views: ViewsConfig, word: str, data: Data
 
 def test_a_negative_number_of_workers_is_refused(data: DataConfig):
     data.num_workers = -1
-    with pytest.raises(UsageError, match=r"^data\.num_workers=-1 .*use 0 or more"):
+    with pytest.raises(UsageError, match=r"^data\.num_workers=-1 .*0 or more, or null"):
         evaluation(data)
 
 
 @pytest.mark.parametrize(
     ("cpus", "ranks", "workers"), [(1, 1, 0), (2, 1, 2), (2, 2, 0), (16, 4, 4), (64, 2, 8)]
 )
-def test_workers_are_chosen_from_the_machine(
+def test_the_number_of_workers_follows_the_number_of_cpus(
     cpus: int, ranks: int, workers: int, data: DataConfig, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cpus)))
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(ranks))
     data.num_workers = None
     assert evaluation(data)._batches.num_workers == workers
+
+
+def test_the_remedy_for_a_wrong_rule_of_short_videos_is_named(data: DataConfig):
+    data.clip.sampler = "slowfast"
+    with pytest.raises(UsageError, match=r"^data\.clip\.short=loop .*slowfast.*choose hold"):
+        train(data)
+
+
+def test_a_batch_larger_than_the_data_set_is_remarked(data: DataConfig):
+    data.batch_size = 10
+    assert train(data).remarks == ()
+    data.batch_size = 11
+    (line,) = train(data).remarks
+    assert "data.batch_size=11" in line
+    assert "10 videos" in line
+
+
+def test_flips_are_remarked_if_class_names_mention_a_direction(data: DataConfig, tmp_path: Path):
+    (tmp_path / "train" / "walk").rename(tmp_path / "train" / "swipe_left")
+    (line,) = train(data).remarks
+    assert "swipe_left" in line
+    assert "eat" not in line
+    assert "data.augment.flip=false" in line
+    data.augment.flip = False
+    assert train(data).remarks == ()
 
 
 @pytest.mark.slow

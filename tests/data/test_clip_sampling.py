@@ -12,7 +12,7 @@ from nlnet.data.clip_sampling import (
     RandomClip,
     choose_protocol,
 )
-from nlnet.errors import UsageError
+from nlnet.errors import ArgumentError
 
 
 def rule_of(name: str, default: str = "loop") -> str:
@@ -37,7 +37,7 @@ def clips(sampler: RandomClip | FixedClips, length: int, seed: int = 0) -> np.nd
 
 @pytest.mark.parametrize("short", INDEX_RULES)
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_clips_lie_in_the_video_whatever_its_length(name: str, short: str):
+def test_clips_are_inside_a_video_of_any_length(name: str, short: str):
     for length in (1, 2, 7, 8, 57, 63, 64, 65, 300):
         for shape in ((8, 8), (1, 1), (32, 2)):
             for sampler in (random_clip(name, *shape, short), fixed_clips(name, *shape, 10, short)):
@@ -49,7 +49,7 @@ def test_clips_lie_in_the_video_whatever_its_length(name: str, short: str):
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_a_draw_is_a_function_of_the_generator(name: str):
+def test_random_clips_depend_on_the_generator_alone(name: str):
     sampler = pickle.loads(pickle.dumps(random_clip(name, 8, 4)))
     assert np.array_equal(clips(sampler, 300, 1), clips(random_clip(name, 8, 4), 300, 1))
     assert len({clips(sampler, 300, seed).tobytes() for seed in range(20)}) > 10
@@ -58,15 +58,15 @@ def test_a_draw_is_a_function_of_the_generator(name: str):
 
 
 @pytest.mark.parametrize(("name", "last_start"), [("dense", 43), ("caffe2", 36), ("mmaction2", 36)])
-def test_every_possible_start_is_drawn_and_no_other(name: str, last_start: int):
-    """100 frames, 8x8: the dense clip covers 57 frames, the published ones leave 64."""
+def test_exactly_the_possible_starts_are_drawn(name: str, last_start: int):
+    """100 frames, 8x8: the dense clip covers 57 frames, those of the code bases cover 64."""
     sampler = random_clip(name, 8, 8)
     drawn = np.concatenate([clips(sampler, 100, seed) for seed in range(1000)])
     assert set(drawn[:, 0]) == set(range(last_start + 1))
     assert (np.diff(drawn, axis=1) == 8).all()
 
 
-def test_segments_take_one_frame_of_each():
+def test_segments_take_one_frame_of_each_segment():
     sampler = random_clip("segments", 4, 1)
     drawn = np.concatenate([clips(sampler, 20, seed) for seed in range(300)])
     for segment in range(4):
@@ -84,7 +84,7 @@ def starts(name: str, length: int = 300, span: int = 64) -> list[int]:
 
 
 def test_ten_clips_have_their_published_starts():
-    """300 frames, span 64: one set of starts for each code base."""
+    """300 frames, span 64: each code base has its own starts."""
     assert starts("caffe2") == list(range(0, 300, 30))
     assert starts("slowfast") == [int(236 * j / 10) for j in range(10)]
     assert starts("slowfast")[-1] == 212
@@ -98,7 +98,7 @@ def test_ten_clips_have_their_published_starts():
     ]
 
 
-def test_caffe2_clips_wrap_around():
+def test_caffe2_clips_continue_at_the_beginning():
     for length in range(1, 400):
         drawn = clips(fixed_clips("caffe2", 32, 2, 10), length)
         for j in range(10):
@@ -119,12 +119,12 @@ def test_mmaction2_last_clip_reaches_the_end():
     assert clips(fixed_clips("mmaction2", 8, 8, 1), 300)[0][0] == (300 - 57) // 2
 
 
-def test_pytorchvideo_spreads_over_the_frames_that_are_there():
+def test_pytorchvideo_spreads_over_the_existing_frames():
     assert clips(fixed_clips("pytorchvideo", 8, 8, 1), 300)[0].tolist() == list(range(0, 64, 9))
     assert clips(fixed_clips("pytorchvideo", 4, 8, 1), 10)[0].tolist() == [0, 3, 6, 9]
 
 
-def test_short_videos_start_again_or_stand_still():
+def test_short_videos_are_looped_or_held():
     looped = clips(fixed_clips("dense", 6, 2, 1, "loop"), 5)[0]
     held = clips(fixed_clips("dense", 6, 2, 1, "hold"), 5)[0]
     assert looped.tolist() == [0, 2, 4, 1, 3, 0]
@@ -132,12 +132,14 @@ def test_short_videos_start_again_or_stand_still():
 
 
 def test_names_are_checked():
-    with pytest.raises(UsageError, match=r"data\.clip\.sampler=slow is not one of dense, "):
+    with pytest.raises(ArgumentError, match=r"^sampler=slow .*dense, "):
         choose_protocol("slow", "loop")
-    with pytest.raises(UsageError, match=r"data\.clip\.short=clamp is not one of loop, hold"):
+    with pytest.raises(ArgumentError, match=r"^short=clamp .*loop, hold"):
         choose_protocol("dense", "clamp")
     for name, protocol in SAMPLERS.items():
         for short in INDEX_RULES:
             if protocol.short not in (None, short):
-                with pytest.raises(UsageError, match=f"set data.clip.short={protocol.short}"):
+                with pytest.raises(
+                    ArgumentError, match=f"^short={short} .*choose {protocol.short}"
+                ):
                     choose_protocol(name, short)

@@ -15,8 +15,8 @@ from nlnet.data.clip_sampling import (
     RandomClip,
 )
 from nlnet.data.dataset import Transform, VideoDataset, collate
-from nlnet.data.decoding import pyav as decoding
-from nlnet.data.index.index import VideoIndex
+from nlnet.data.decoding.pyav import PyAVReader
+from nlnet.data.index.video_index import VideoIndex
 from nlnet.data.transforms import EvalTransform, JitterCrop, TrainTransform
 
 VideoFactory = Callable[..., Path]
@@ -36,11 +36,18 @@ def dataset(
     replacements: int = 0,
 ) -> VideoDataset:
     index = VideoIndex(paths, range(len(paths)), tuple(str(i) for i in range(len(paths))))
-    return VideoDataset(index, clip_sampler, transform, seed=seed, replacements=replacements)
+    return VideoDataset(
+        index,
+        clip_sampler,
+        transform,
+        open_video=PyAVReader,
+        seed=seed,
+        replacements=replacements,
+    )
 
 
 def frame_numbers(clip: Clip) -> list[int]:
-    """A grey video's frames tell their numbers."""
+    """The numbers of the frames, which their gray levels give."""
     return [round(level / 4) for level in clip.video.float().mean((0, 2, 3)).tolist()]
 
 
@@ -51,7 +58,7 @@ def same(a: Sample, b: Sample) -> bool:
     )
 
 
-def test_views_are_clips_times_crops_of_the_asked_frames(video_file: VideoFactory):
+def test_views_are_clips_times_crops_of_the_sampled_frames(video_file: VideoFactory):
     fixed = FixedClips(SAMPLERS["dense"], FOUR, INDEX_RULES["loop"], num_clips=2)
     data = dataset([video_file()], clip_sampler=fixed, transform=EvalTransform(32, 32, 3))
     sample = data[0, 0]
@@ -79,7 +86,7 @@ def test_a_sample_is_a_function_of_seed_epoch_and_video(video_file: VideoFactory
     assert drawn[2, 1, 0] == entropy.integers(48 - 9)
 
 
-def test_an_unreadable_video_is_replaced_by_the_same_other_one(
+def test_the_replacement_of_an_unreadable_video_is_deterministic(
     video_file: VideoFactory, tmp_path: Path
 ):
     bad = tmp_path / "bad.mp4"
@@ -100,9 +107,7 @@ def test_an_unreadable_video_is_replaced_by_the_same_other_one(
 
 
 @pytest.mark.parametrize("replacements", [0, 3])
-def test_without_a_readable_video_there_is_a_sample_without_clips(
-    replacements: int, tmp_path: Path
-):
+def test_a_sample_has_no_clips_if_no_video_can_be_read(replacements: int, tmp_path: Path):
     paths = [tmp_path / f"{i}.mp4" for i in range(3)]  # never written
     sample = dataset(paths, replacements=replacements)[0, 1]
     assert sample.clips == ()
@@ -113,23 +118,23 @@ def test_without_a_readable_video_there_is_a_sample_without_clips(
 def test_a_wrong_frame_count_is_corrected_and_sampled_again(
     video_file: VideoFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """Time stamps that no frame bears: the reader finds out and counts."""
+    """The declared times belong to no frame, so the reader counts the frames."""
     path = video_file(num_frames=20)
-    announced = decoding.VideoReader._announced_index
+    declared_index = PyAVReader._declared_index
 
-    def lying(reader: decoding.VideoReader) -> object:
-        index = announced(reader)
+    def wrong_index(reader: PyAVReader) -> object:
+        index = declared_index(reader)
         assert index is not None
         return index._replace(times=[index.times[0], *(t + 1 for t in index.times[1:]), 10**9])
 
-    monkeypatch.setattr(decoding.VideoReader, "_announced_index", lying)
+    monkeypatch.setattr(PyAVReader, "_declared_index", wrong_index)
     fixed = FixedClips(SAMPLERS["dense"], FOUR, INDEX_RULES["loop"], num_clips=2)
     sample = dataset([path], clip_sampler=fixed, transform=WHOLE)[0, 0]
     assert [frame_numbers(clip) for clip in sample.clips] == [[0, 3, 6, 9], [10, 13, 16, 19]]
     assert sample.failures == ()
 
 
-def test_collate_puts_views_side_by_side_and_keeps_failures():
+def test_collate_stacks_views_and_keeps_failures():
     clips = [Clip(torch.full((3, 2, 4, 4), i), torch.tensor(i % 2), i) for i in range(3)]
     failure = Failure("a.mp4", "cause")
     batch = collate(

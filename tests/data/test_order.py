@@ -24,7 +24,7 @@ def micro_batches(
 
 
 def global_batches(num_videos: int, batch_size: int, accumulate: int, world_size: int) -> list:
-    """What all ranks together see at each step."""
+    """The keys of all ranks together at each step."""
     ranks = [
         micro_batches(
             num_videos, batch_size, accumulate=accumulate, rank=rank, world_size=world_size
@@ -57,7 +57,7 @@ def test_two_ranks_make_the_micro_batches_of_two_accumulation_steps():
     assert interleaved == micro_batches(40, 8, accumulate=2)
 
 
-def test_an_epoch_shows_each_video_at_most_once_and_epochs_differ():
+def test_an_epoch_has_each_video_at_most_once_and_epochs_differ():
     first = list(chain(*micro_batches(41, 8, epoch=0)))
     second = list(chain(*micro_batches(41, 8, epoch=1)))
     assert len(set(first)) == len(first) == 40
@@ -68,7 +68,7 @@ def test_an_epoch_shows_each_video_at_most_once_and_epochs_differ():
 
 
 @pytest.mark.parametrize("step", range(6))
-def test_a_later_start_gives_the_tail(step: int):
+def test_a_later_start_gives_the_rest_of_the_epoch(step: int):
     whole = micro_batches(40, 8, accumulate=2, rank=1, world_size=2, epoch=4)
     tail = micro_batches(40, 8, accumulate=2, rank=1, world_size=2, epoch=4, step=step)
     assert tail == whole[2 * step :]
@@ -83,7 +83,7 @@ def test_a_small_data_set_is_repeated_to_fill_a_batch():
 
 @pytest.mark.parametrize("world_size", range(1, 5))
 @pytest.mark.parametrize("num_videos", range(1, 10))
-def test_evaluation_sees_every_video_once(num_videos: int, world_size: int):
+def test_evaluation_has_every_video_once(num_videos: int, world_size: int):
     shares = [
         evaluation_order(num_videos, rank=rank, world_size=world_size) for rank in range(world_size)
     ]

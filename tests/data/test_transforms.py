@@ -8,7 +8,7 @@ TRAIN_CROPS = {"jitter": JitterCrop(32, 40, 64), "resized": ResizedCrop(0.35, 1.
 
 
 def gradient(height: int, width: int, num_frames: int = 3) -> np.ndarray:
-    """Red is the row, green the column, blue the frame: a pixel tells where it comes from."""
+    """Red is the row, green the column, blue the frame, so that a pixel tells its position."""
     frames = np.zeros((num_frames, height, width, 3), np.uint8)
     frames[..., 0] = np.arange(height)[:, None]
     frames[..., 1] = np.arange(width)
@@ -22,7 +22,7 @@ def views(transform, frames: np.ndarray, seed: int = 0) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("crop", TRAIN_CROPS)
 @pytest.mark.parametrize("shape", [(48, 64), (64, 48), (200, 30), (7, 5)])
-def test_training_view_is_a_square_of_bytes(crop: str, shape: tuple[int, int]):
+def test_a_training_view_is_a_square_of_uint8(crop: str, shape: tuple[int, int]):
     transform = TrainTransform(TRAIN_CROPS[crop], 32, flip=True, color_jitter=0.3)
     for seed in range(20):
         (view,) = views(transform, gradient(*shape), seed)
@@ -32,7 +32,7 @@ def test_training_view_is_a_square_of_bytes(crop: str, shape: tuple[int, int]):
 
 
 @pytest.mark.parametrize("crop", TRAIN_CROPS)
-def test_randomness_comes_from_the_generator_alone(crop: str):
+def test_all_randomness_comes_from_the_generator(crop: str):
     transform = TrainTransform(TRAIN_CROPS[crop], 32, flip=True, color_jitter=0.5)
     frames = gradient(60, 80)
     torch.manual_seed(0)
@@ -44,7 +44,7 @@ def test_randomness_comes_from_the_generator_alone(crop: str):
 
 
 @pytest.mark.parametrize("crop", TRAIN_CROPS)
-def test_one_draw_serves_all_frames(crop: str):
+def test_all_frames_have_the_same_augmentation(crop: str):
     transform = TrainTransform(TRAIN_CROPS[crop], 32, flip=True, color_jitter=0.5)
     still = np.repeat(gradient(60, 80, num_frames=1), 5, axis=0)
     for seed in range(10):
@@ -67,7 +67,7 @@ def test_flip_mirrors_half_of_the_views():
     assert 160 < flipped < 240
 
 
-def test_jitter_window_has_the_size_that_its_short_side_gives():
+def test_the_jitter_window_has_the_size_that_its_short_side_gives():
     crop = JitterCrop(224, 256, 320)
     rng = np.random.default_rng(0)
     windows = [crop(480, 640, rng) for _ in range(2000)]
@@ -80,7 +80,7 @@ def test_jitter_window_has_the_size_that_its_short_side_gives():
     assert max(w.left + w.width for w in windows) == 640
 
 
-def test_resized_window_keeps_to_area_and_aspect():
+def test_the_resized_window_keeps_area_and_aspect_within_their_limits():
     crop = ResizedCrop(0.35, 1.0)
     rng = np.random.default_rng(0)
     for _ in range(500):
@@ -89,34 +89,34 @@ def test_resized_window_keeps_to_area_and_aspect():
         assert 0.74 <= width / height <= 1.35
         assert 0 <= top <= 480 - height
         assert 0 <= left <= 640 - width
-    assert crop(10, 1000, np.random.default_rng(0)) == (0, 495, 10, 10)  # nothing else fits
+    assert crop(10, 1000, np.random.default_rng(0)) == (0, 495, 10, 10)  # no window fits
 
 
-def centres(view: torch.Tensor) -> tuple[float, float]:
+def centers(view: torch.Tensor) -> tuple[float, float]:
     """Mean source row and column of a view of `gradient`."""
     return view[0].float().mean().item(), view[1].float().mean().item()
 
 
 @pytest.mark.parametrize("num_crops", [1, 3])
-def test_crops_stand_along_the_longer_side(num_crops: int):
+def test_crops_are_along_the_longer_side(num_crops: int):
     transform = EvalTransform(32, 32, num_crops)
-    wide = [centres(view) for view in views(transform, gradient(64, 128))]
-    tall = [centres(view) for view in views(transform, gradient(128, 64))]
+    wide = [centers(view) for view in views(transform, gradient(64, 128))]
+    tall = [centers(view) for view in views(transform, gradient(128, 64))]
     places = [63.5] if num_crops == 1 else [31.5, 63.5, 95.5]
     assert wide == [pytest.approx((31.5, place), abs=0.6) for place in places]
     assert tall == [pytest.approx((place, 31.5), abs=0.6) for place in places]
 
 
-def test_test_crop_at_the_size_of_the_source_is_the_source():
+def test_a_test_crop_with_the_size_of_the_source_is_the_source():
     frames = gradient(48, 80)
-    left, centre, right = views(EvalTransform(48, 48, 3), frames)
-    for view, start in ((left, 0), (centre, 16), (right, 32)):
+    left, center, right = views(EvalTransform(48, 48, 3), frames)
+    for view, start in ((left, 0), (center, 16), (right, 32)):
         expected = torch.from_numpy(frames[:, :, start : start + 48])
         assert torch.equal(view.permute(1, 2, 3, 0), expected)
 
 
-def test_test_crop_shows_its_share_of_the_short_side():
-    """A 224 crop at short side 256 sees 7/8 of it."""
+def test_a_test_crop_shows_its_share_of_the_short_side():
+    """A 224 crop of a frame with short side 256 shows 7/8 of it."""
     (view,) = views(EvalTransform(56, 64, 1), gradient(128, 128))
     rows = view[0, 0, :, 0].float()
     assert rows[0].item() == pytest.approx(8.5, abs=1)
@@ -124,17 +124,17 @@ def test_test_crop_shows_its_share_of_the_short_side():
 
 
 def test_resizing_is_antialiased():
-    """A fine checkerboard shrinks to grey, not to black or white."""
+    """A fine checkerboard becomes gray, not black or white."""
     board = np.indices((64, 64)).sum(0) % 2 * 255
     frames = np.repeat(board[None, :, :, None], 3, axis=3).astype(np.uint8)
     (view,) = views(EvalTransform(16, 16, 1), frames)
     assert (view.float() - 127.5).abs().max() < 16
 
 
-def test_color_jitter_changes_colours_only_within_its_strength():
-    grey = np.full((2, 32, 32, 3), 100, np.uint8)
+def test_color_jitter_changes_colors_within_its_strength():
+    gray = np.full((2, 32, 32, 3), 100, np.uint8)
     for seed in range(50):
-        (view,) = views(TrainTransform(JitterCrop(32, 32, 32), 32, False, 0.2), grey, seed)
+        (view,) = views(TrainTransform(JitterCrop(32, 32, 32), 32, False, 0.2), gray, seed)
         assert view.unique().numel() == 1
         assert 79 <= view.max().item() <= 121
 
@@ -143,7 +143,7 @@ def test_color_jitter_changes_colours_only_within_its_strength():
     ("crops", "expected"),  # columns of a 256-crop's left edge in 341: the published offsets
     [("spread", [0, 42, 85]), ("stepped", [0, 42, 84]), ("ceiled", [0, 43, 85])],
 )
-def test_three_crops_stand_where_the_code_bases_put_them(crops: str, expected: list[int]):
+def test_three_crops_are_where_the_code_bases_put_them(crops: str, expected: list[int]):
     columns = np.broadcast_to(np.arange(341, dtype=np.uint16)[None, :], (256, 341))
     frames = np.stack([columns % 256, columns // 256, np.zeros_like(columns)], axis=2)[None]
     transform = EvalTransform(256, 256, 3, CROPS[crops])

@@ -9,8 +9,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from nlnet.data.decoding.pyav import VideoReader
-from nlnet.data.index.index import read_index
+from nlnet.data.decoding.pyav import PyAVReader
+from nlnet.data.index.read import read_index
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "make_same_different.py"
 FEW = ("--train", "12", "--val", "4", "--test", "2", "--workers", "2")
@@ -120,7 +120,7 @@ def test_compression_keeps_the_objects(script: ModuleType, tmp_path: Path):
         clip = script.draw_clip(np.random.default_rng(seed), bool(seed % 2), scene)
         path = tmp_path / "clip.mp4"
         script.write_video(path, clip, crf=20)
-        with VideoReader(path) as video:
+        with PyAVReader(path) as video:
             assert video.num_frames == 8
             decoded = video.read(range(8))
         for t in (0, 7):

@@ -1,15 +1,13 @@
-"""Frames of video files; the only door to PyAV.
+"""Reading video files with PyAV.
 
-Frame i is the i-th frame that the decoder returns. Time stamps merely find the key frame to start
-from, and only in files where they can be relied on: there every decoded frame must bear the time
-that the container announced for it, else the file is read again from its first frame. Announced
-frame counts are never believed.
+Time stamps are used only to find the key frame from which to decode, and only in files where they
+are reliable. There, every decoded frame must have the time that the container declared for it;
+otherwise the file is read again from its first frame. Declared frame counts are never trusted.
 """
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import NamedTuple
 
 import av
@@ -17,46 +15,29 @@ import numpy as np
 from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 
-from nlnet.errors import UserError
+from nlnet.data.decoding.reader import DecodeError, FrameCountError, VideoReader
 
-# In these containers a packet bears the time at which its frame is shown (AVI, for one, knows only
-# the order of decoding), and in these codecs a packet is one shown frame (VP8 hides some).
+# In these containers a packet has the time at which its frame is shown (AVI, for example, has only
+# the order of decoding). In these codecs a packet is one shown frame (VP8 has hidden frames).
 INDEXED_CONTAINERS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
 INDEXED_CODECS = frozenset({"h264", "hevc", "vp9", "av1"})
 
 
-class DecodeError(UserError):
-    """A video file that cannot be read, and why."""
-
-    def __init__(self, path: Path, cause: str) -> None:
-        super().__init__(path, cause)
-        self.path = path
-        self.cause = cause
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.cause}"
-
-
-class FrameCountError(DecodeError):
-    """The container announced another number of frames; the reader's `num_frames` is now exact."""
-
-
 class _IndexMismatch(Exception):
-    """Decoding after a seek did not give the announced frame."""
+    """Decoding after a seek did not give the declared frame."""
 
 
 class _FrameIndex(NamedTuple):
     times: list[int]  # when each frame is shown, rising, in units of the stream's time base
-    keys: list[int]  # the frames, by number, from which decoding can start
+    keys: list[int]  # the numbers of the frames from which decoding can start
 
 
-class VideoReader:
-    """The frames of one file, opened once for all the clips that are taken from it.
+class PyAVReader(VideoReader):
+    """A reader that decodes with FFmpeg through PyAV.
 
-    A context manager: the file is closed on every exit. `num_frames` is the number of frames that
-    decode, or that a trustworthy index holds; `num_decoded` counts the frames decoded so far, the
-    measure of cost. Decoding uses one thread: the processes of the loader are the parallelism.
-    Raises DecodeError for a file that holds no readable video.
+    Only the wanted frames, and those between them and the key frames before them, are decoded.
+    `num_decoded` counts the frames decoded so far, as a measure of cost. Decoding uses one thread,
+    because the loader runs several processes.
     """
 
     def __init__(self, path: Path) -> None:
@@ -65,35 +46,16 @@ class VideoReader:
         self._to_rgb = VideoReformatter()
         self._open()
         try:
-            self._index = self._announced_index()
+            self._index = self._declared_index()
             self.num_frames = len(self._index.times) if self._index else self._count()
         except DecodeError:
             self.close()
             raise
 
-    def __enter__(self) -> "VideoReader":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def close(self) -> None:
-        """Close the file; a second call does nothing."""
         self._container.close()
 
     def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """The frames of these numbers, in this order, repeats allowed: uint8 RGB (n, H, W, 3).
-
-        The rotation tag of the file is applied. Only the frames between the wanted ones and the
-        key frames before them are decoded. Raises IndexError for a number outside the video,
-        DecodeError for damage on the way to a wanted frame, and FrameCountError where decoding
-        found another number of frames than was announced.
-        """
         wanted, places = np.unique(np.asarray(indices, dtype=np.int64), return_inverse=True)
         if wanted.size == 0 or wanted[0] < 0 or wanted[-1] >= self.num_frames:
             raise IndexError(f"{self.path}: frames {indices} of {self.num_frames}")
@@ -101,12 +63,12 @@ class VideoReader:
             try:
                 return self._gather(self._seek_frames(wanted.tolist(), self._index), places)
             except (_IndexMismatch, DecodeError):
-                self._distrust_index()
+                self._drop_index()
         return self._gather(self._first_frames(wanted.tolist()), places)
 
     def _open(self) -> None:
         try:
-            # Text tags are not always UTF-8; nothing here reads them.
+            # Text tags are not always UTF-8. They are not used here.
             self._container = av.open(str(self.path), metadata_errors="ignore")
         except av.FFmpegError as error:
             raise DecodeError(self.path, error.strerror) from error
@@ -118,8 +80,8 @@ class VideoReader:
         stream.codec_context.thread_count = 1
         self._stream = stream
 
-    def _announced_index(self) -> _FrameIndex | None:
-        """Times and key frames by the container's word; None where that word is not good."""
+    def _declared_index(self) -> _FrameIndex | None:
+        """Times and key frames as the container declares them; None if they are unreliable."""
         if (
             self._container.format.name not in INDEXED_CONTAINERS
             or self._stream.codec_context.codec.canonical_name not in INDEXED_CODECS
@@ -136,19 +98,19 @@ class VideoReader:
                 if packet.is_keyframe:
                     key_times.append(packet.pts)
         except av.FFmpegError:
-            return None  # decoding will meet the same damage and say after how many frames
-        # Frames before the first key frame, in either order, cannot be decoded.
+            return None  # decoding finds the same damage and counts the frames before it
+        # Frames before the first key frame, in shown or in decoded order, cannot be decoded.
         starts_with_key = bool(times) and key_times[:1] == [min(times)] == times[:1]
         if not starts_with_key or len(set(times)) < len(times):
             return None
         times.sort()
         return _FrameIndex(times, [bisect_left(times, key) for key in sorted(key_times)])
 
-    def _distrust_index(self) -> None:
+    def _drop_index(self) -> None:
         self._index = None
-        announced, self.num_frames = self.num_frames, self._count()
-        if self.num_frames != announced:
-            cause = f"{self.num_frames} frames decode, {announced} are announced"
+        declared, self.num_frames = self.num_frames, self._count()
+        if self.num_frames != declared:
+            cause = f"{self.num_frames} frames decode, {declared} are declared"
             raise FrameCountError(self.path, cause)
 
     def _count(self) -> int:
@@ -158,7 +120,7 @@ class VideoReader:
         return count
 
     def _decode(self) -> Iterator[av.VideoFrame]:
-        """The frames from the present position of the file to its end."""
+        """The frames from the current position of the file to its end."""
         before = self.num_decoded
         try:
             for frame in self._container.decode(self._stream):
@@ -169,7 +131,7 @@ class VideoReader:
             raise DecodeError(self.path, f"{error.strerror} after {count} frames") from error
 
     def _all_frames(self) -> Iterator[av.VideoFrame]:
-        # Opening again is the one way back to the first frame that works for every format.
+        # Opening the file again is the only way to the first frame that works for every format.
         self.close()
         self._open()
         return self._decode()
@@ -187,7 +149,7 @@ class VideoReader:
 
     def _seek_frames(self, wanted: list[int], index: _FrameIndex) -> Iterator[av.VideoFrame]:
         """The wanted frames (rising numbers), decoding from the key frames before them."""
-        following = -1  # number of the frame that decoding gives next; at first there is none
+        following = -1  # number of the frame that decoding gives next; -1 before the first seek
         frames: Iterator[av.VideoFrame] = iter(())
         for number in wanted:
             key = index.keys[bisect_right(index.keys, number) - 1]
@@ -214,7 +176,7 @@ class VideoReader:
         return self._decode()
 
     def _gather(self, frames: Iterator[av.VideoFrame], places: np.ndarray) -> np.ndarray:
-        """The k-th frame at every place whose entry is k: (n, H, W, 3)."""
+        """Copy frame k to each position i with `places[i] == k`: (n, H, W, 3)."""
         out = np.empty(0, np.uint8)
         for k, frame in enumerate(frames):
             rgb = self._rgb(frame)
@@ -227,6 +189,6 @@ class VideoReader:
         return out
 
     def _rgb(self, frame: av.VideoFrame) -> np.ndarray:
-        # One reformatter with one thread: each frame's own would start a thread for every core.
+        # Each frame has a reformatter of its own, but that one starts a thread for every core.
         rgb = self._to_rgb.reformat(frame, format="rgb24", threads=1).to_ndarray()
         return np.rot90(rgb, round(frame.rotation / 90) % 4)

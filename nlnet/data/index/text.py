@@ -37,11 +37,10 @@ def csv_rows(
         for row in reader:
             source = f"{path} line {reader.line_num}"
             if None in row or None in row.values():
-                raise UserError(
-                    f"{source} does not have as many fields as the header; correct it"
-                )
+                raise UserError(f"{source} does not have as many fields as the header; correct it")
             if not all(row[column].strip() for column in filled):
                 raise UserError(f"{source} has an empty {' or '.join(filled)}; fill or remove it")
             yield source, row
     except csv.Error as error:
-        raise UserError(f"{path} line {reader.line_num} is not CSV ({error}); correct it") from error
+        line = reader.reader.line_num
+        raise UserError(f"{path} line {line} is not CSV ({error}); correct it") from error

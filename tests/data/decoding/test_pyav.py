@@ -10,11 +10,12 @@ import av
 import numpy as np
 import pytest
 
-from nlnet.data.decoding.pyav import DecodeError, FrameCountError, VideoReader
+from nlnet.data.decoding.pyav import PyAVReader
+from nlnet.data.decoding.reader import DecodeError, FrameCountError
 
 VideoFactory = Callable[..., Path]
 
-# What a file can be made of, and whether its time stamps suffice to start from a key frame.
+# Options of a file, and whether its time stamps are enough to decode from a key frame.
 KINDS = {
     "h264.mp4": ({}, True),
     "late_start.mp4": ({"first_pts": 45}, True),
@@ -45,7 +46,7 @@ KINDS = {
 
 
 def sequential(path: Path) -> Iterator[np.ndarray]:
-    """Every frame that decodes from the start of the file: the oracle."""
+    """The oracle: every frame that decodes from the start of the file."""
     with av.open(str(path), metadata_errors="ignore") as container:
         stream = container.streams.video[0]
         stream.thread_type = "NONE"
@@ -64,7 +65,7 @@ def test_any_access_gives_the_frames_of_sequential_decoding(name: str, video_fil
     path = video_file(name, **options)
     truth = np.stack(list(sequential(path)))
     rng = np.random.default_rng(0)
-    with VideoReader(path) as video:
+    with PyAVReader(path) as video:
         assert video.num_frames == len(truth) == options.get("num_frames", 48)
         before = video.num_decoded
         for i in reversed(range(len(truth))):
@@ -79,15 +80,15 @@ def test_any_access_gives_the_frames_of_sequential_decoding(name: str, video_fil
         assert cost >= len(truth) * (len(truth) + 1) / 2
 
 
-def test_a_frame_tells_its_number(video_file: VideoFactory):
-    with VideoReader(video_file()) as video:
+def test_the_frames_have_the_right_numbers(video_file: VideoFactory):
+    with PyAVReader(video_file()) as video:
         levels = video.read([40, 3, 17, 3]).mean((1, 2, 3))
     np.testing.assert_allclose(levels / 4, [40, 3, 17, 3], atol=0.3)
 
 
 def test_a_late_clip_decodes_only_from_its_key_frame(video_file: VideoFactory):
     path = video_file(num_frames=600, gop=30, options={"sc_threshold": "0"})
-    with VideoReader(path) as video:
+    with PyAVReader(path) as video:
         video.read([570, 575])
         assert video.num_decoded == 6
         video.read([31, 591])
@@ -102,9 +103,9 @@ def test_frame_counts_and_errors_are_those_of_the_manifest(shared_data: Path):
     for row in rows:
         path = shared_data / "clips" / row["file"]
         frames = int(row["decoded_frames"])
-        # Text that is not UTF-8 is no damage, as the manifest says itself.
+        # Text that is not UTF-8 is no damage; the manifest agrees.
         if row["error"] and "metadata_errors" not in row["error"]:
-            with pytest.raises(DecodeError) as caught, VideoReader(path):
+            with pytest.raises(DecodeError) as caught, PyAVReader(path):
                 pass
             assert caught.value.path == path
             assert "\n" not in str(caught.value)
@@ -112,7 +113,7 @@ def test_frame_counts_and_errors_are_those_of_the_manifest(shared_data: Path):
                 assert f"after {frames} frames" in caught.value.cause
             continue
         truth = [digest(frame) for frame in sequential(path)]
-        with VideoReader(path) as video:
+        with PyAVReader(path) as video:
             assert video.num_frames == len(truth) == frames, row["file"]
             for size in (1, 5, 32):
                 indices = rng.integers(0, frames, size)
@@ -122,12 +123,12 @@ def test_frame_counts_and_errors_are_those_of_the_manifest(shared_data: Path):
 
 def test_the_rotation_tag_is_applied(shared_data: Path):
     for name, shape in {"video_0": (320, 568), "video_90": (568, 320)}.items():
-        with VideoReader(shared_data / "clips" / "real" / f"decord__{name}.mov") as video:
+        with PyAVReader(shared_data / "clips" / "real" / f"decord__{name}.mov") as video:
             assert video.read([0]).shape == (1, *shape, 3)
 
 
 def zero_packet(path: Path, number: int) -> None:
-    """Overwrite the n-th packet in the file with zeros."""
+    """Overwrite packet `number` of the file with zeros."""
     with av.open(str(path)) as container:
         packets = [packet for packet in container.demux(video=0) if packet.size]
         start, size = packets[number].pos, packets[number].size
@@ -136,11 +137,11 @@ def zero_packet(path: Path, number: int) -> None:
     path.write_bytes(data)
 
 
-def test_damage_is_an_error_only_where_it_is_needed(video_file: VideoFactory):
+def test_damage_is_an_error_only_if_a_wanted_frame_needs_it(video_file: VideoFactory):
     path = video_file(num_frames=48, gop=12, b_frames=0)
     truth = list(sequential(path))
     zero_packet(path, 20)
-    with VideoReader(path) as video:
+    with PyAVReader(path) as video:
         for i in (0, 11, 18, 24, 47):
             np.testing.assert_array_equal(video.read([i])[0], truth[i])
         with pytest.raises(DecodeError, match=r"after \d+ frames") as caught:
@@ -152,12 +153,12 @@ def test_damage_is_an_error_only_where_it_is_needed(video_file: VideoFactory):
     ("content", "cause"),
     [(b"", "Invalid data"), (b"<html><body>404</body></html>", "Invalid data"), (None, "No such")],
 )
-def test_what_is_no_video_is_named(content: bytes | None, cause: str, tmp_path: Path):
+def test_a_file_that_is_no_video_is_named(content: bytes | None, cause: str, tmp_path: Path):
     path = tmp_path / "clip.mp4"
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(DecodeError, match=cause) as caught:
-        VideoReader(path)
+        PyAVReader(path)
     assert str(caught.value).startswith(f"{path}: ")
 
 
@@ -176,12 +177,12 @@ def test_packets_without_a_frame_do_not_shift_numbers(tmp_path: Path):
         for number, packet in enumerate(packets):
             container.mux(packet)
             if number == 5:
-                empty = av.Packet(b"\x2a\x06\x01\x00\x64\x00\x32\x80")  # metadata alone
+                empty = av.Packet(b"\x2a\x06\x01\x00\x64\x00\x32\x80")  # only metadata
                 empty.stream, empty.time_base = stream, Fraction(1, 1000)
                 empty.pts = empty.dts = 5 * 40 + 20  # between frames 5 and 6
                 container.mux(empty)
     truth = np.stack(list(sequential(path)))
-    with VideoReader(path) as video:
+    with PyAVReader(path) as video:
         assert video.num_frames == 49
         with pytest.raises(FrameCountError, match="48 frames decode, 49"):
             video.read([8])
@@ -191,7 +192,7 @@ def test_packets_without_a_frame_do_not_shift_numbers(tmp_path: Path):
 
 @pytest.mark.parametrize("indices", [[-1], [48], []])
 def test_numbers_outside_the_video_are_refused(indices: list[int], video_file: VideoFactory):
-    with VideoReader(video_file()) as video, pytest.raises(IndexError):
+    with PyAVReader(video_file()) as video, pytest.raises(IndexError):
         video.read(indices)
 
 
@@ -202,17 +203,17 @@ def resources() -> tuple[int, int, int]:
     return len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task")), memory
 
 
-def test_many_reads_leave_nothing_behind(video_file: VideoFactory, tmp_path: Path):
+def test_many_reads_leave_no_files_threads_or_memory(video_file: VideoFactory, tmp_path: Path):
     path, bad = video_file(size=(240, 320)), tmp_path / "bad.mp4"
     bad.write_bytes(b"no video")
 
     def use() -> None:
-        with VideoReader(path) as video:
+        with PyAVReader(path) as video:
             video.read([1, 30, 47])
         with pytest.raises(DecodeError):
-            VideoReader(bad)
+            PyAVReader(bad)
 
-    gc.collect()  # what other tests left
+    gc.collect()  # objects of other tests
     for _ in range(20):
         use()
     files, threads, memory = resources()

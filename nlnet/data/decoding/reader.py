@@ -1,0 +1,71 @@
+"""What a reader of video files is. The decoders that implement it are in the files beside this one.
+
+Frame i of a file is the i-th frame that the decoder returns, counted from 0.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+import numpy as np
+
+from nlnet.errors import UserError
+
+Reader = TypeVar("Reader", bound="VideoReader")
+
+
+class DecodeError(UserError):
+    """A video file cannot be read; `cause` says why."""
+
+    def __init__(self, path: Path, cause: str) -> None:
+        super().__init__(path, cause)
+        self.path = path
+        self.cause = cause
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.cause}"
+
+
+class FrameCountError(DecodeError):
+    """The container declared a wrong number of frames; the reader's `num_frames` is now exact."""
+
+
+class VideoReader(ABC):
+    """The frames of one file, opened once for all the clips that are taken from it.
+
+    Creating a reader opens the file. A reader is a context manager that closes the file on every
+    exit. `num_frames` is the number of frames that can be decoded, or that a reliable index of the
+    container declares. Raises DecodeError for a file without a readable video.
+    """
+
+    path: Path
+    num_frames: int
+
+    @abstractmethod
+    def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """The frames with these numbers, in this order: uint8 RGB (n, H, W, 3).
+
+        A number may be repeated. The rotation tag of the file is applied. Raises IndexError for a
+        number outside the video, DecodeError for damage that affects a wanted frame, and
+        FrameCountError if decoding finds another number of frames than was declared.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the file; a second call does nothing."""
+
+    def __enter__(self: Reader) -> Reader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+OpenVideo = Callable[[Path], VideoReader]

@@ -1,0 +1,39 @@
+from pathlib import Path
+
+import pytest
+
+from nlnet.data.index.read import read_index
+from nlnet.errors import UserError
+
+
+def test_folder_of_class_folders(tmp_path: Path, touch, listed):
+    touch("train/walk/2.MP4", "train/walk/1.mp4", "train/eat cake/x.webm")
+    touch("train/.cache/y.mp4", "train/walk/notes.txt", "train/README", "train/walk/._1.mp4")
+    assert listed(read_index(tmp_path, "train")) == [
+        ("train/eat cake/x.webm", "eat cake"),
+        ("train/walk/1.mp4", "walk"),
+        ("train/walk/2.MP4", "walk"),
+    ]
+
+
+def test_folders_named_by_numbers_are_names(tmp_path: Path, touch):
+    touch("train/10/a.mp4", "train/2/b.mp4")
+    assert read_index(tmp_path, "train").class_names == ("10", "2")
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (["train/a.mp4"], "a.mp4 .*outside a class folder"),
+        (["train/walk/notes.txt"], "walk has no video"),
+        (["train/wlak/a.mp4"], "'wlak', which is none of the 2 classes; did you mean 'walk'"),
+        (["train/1/a.mp4"], "'1', which is none of the 2 classes; correct it or class_names"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_it(files: list[str], message: str, tmp_path: Path, touch):
+    touch(*files)
+    with pytest.raises(UserError, match=message) as caught:
+        read_index(tmp_path, "train", class_names=("eat", "walk"))
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="no split column"):
+        read_index(tmp_path, "train#val")

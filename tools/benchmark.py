@@ -1,13 +1,13 @@
-"""Measure this installation against its peers: ratios in one run, on this machine.
+"""Compare this installation with other implementations on this machine; print ratios.
 
 Examples:
   python tools/benchmark.py bench=ops
   python tools/benchmark.py bench=ops quick=true json=ops.json
   python tools/benchmark.py bench=step +experiment=i3d_nl5
 
-ops: time and memory of the non-local operations, against the naive form and pytorchvideo's.
-step: clips per second and memory of a whole training step of an experiment.
-Tables and pictures go to benchmarks/ (out=FOLDER). OMP_NUM_THREADS sets the threads.
+ops   time and memory of the non-local operations, compared with naive forms and pytorchvideo
+step  clips per second and memory of a whole training step of an experiment
+Tables and pictures are written to benchmarks/ (out=FOLDER). OMP_NUM_THREADS sets the threads.
 """
 
 import json
@@ -17,16 +17,17 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from nlnet.bench import ops, step
-from nlnet.bench.measure import Report, machine
+from nlnet.bench.operations import run as operations
+from nlnet.bench.report import Report, machine
+from nlnet.bench.steps import run as steps
 from nlnet.checks import one_of
 from nlnet.cli.folders import write_text
 from nlnet.cli.tool import run_tool, to_run
 from nlnet.config import BenchmarkConfig, register_schemas
 
 BENCHES: dict[str, Callable[[BenchmarkConfig], Report]] = {
-    "ops": ops.measure,
-    "step": step.measure,
+    "ops": operations.measure,
+    "step": steps.measure,
 }
 
 

@@ -1,8 +1,8 @@
-"""The pairwise functions as public code computes them: the N x M affinity in memory.
+"""The pairwise functions as public code computes them, with the N x M affinity in memory.
 
-What the benchmark compares with. In float32, in the order of the equations, with the batched
-products that a careful author would write; concatenation adds two scalars per pair instead of
-making a vector of 2 d for each.
+The benchmark compares with these forms. They compute in float32, in the order of the equations,
+with batched products. The concatenation adds two scalars for each pair instead of building a
+vector of 2 d values for each pair.
 """
 
 import torch
@@ -50,6 +50,7 @@ class NaiveDisentangled(Disentangled):
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Return softmax(q k^T) v; q (B, N, d), k (B, M, d), v (B, M, e) -> (B, N, e)."""
     return torch.softmax(q @ k.mT, dim=2) @ v
 
 

@@ -1,4 +1,4 @@
-"""pytorchvideo's network of an experiment's layout: what the benchmark compares with."""
+"""pytorchvideo's network of an experiment's layout, which the benchmark compares with."""
 
 import warnings
 
@@ -9,17 +9,18 @@ from nlnet.errors import UserError
 from nlnet.model.build import placement
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # of what has become old in torch since it was written
+    warnings.simplefilter("ignore")  # pytorchvideo uses parts of torch that are deprecated
     from pytorchvideo.layers.nonlocal_net import create_nonlocal
     from pytorchvideo.models.resnet import create_resnet
 
+# nlnet's pairwise function -> pytorchvideo's; it has these two.
 INSTANTIATIONS = {"embedded_gaussian": "softmax", "dot_product": "dot_product"}
 
 
 def build_peer(run: RunConfig, num_classes: int) -> nn.Module:
-    """Their `create_resnet` with their non-local blocks in the same places, in its default form.
+    """Build `create_resnet` of pytorchvideo with its non-local blocks in the same places.
 
-    Raises UserError where that library has no network of the experiment's layout.
+    Raises UserError if pytorchvideo has no network of the experiment's layout.
     """
     cfg = run.model
     refuse_other_layouts(cfg)
@@ -44,12 +45,12 @@ def build_peer(run: RunConfig, num_classes: int) -> nn.Module:
         ),
         head_pool_kernel_size=(frames, side, side),
     )
-    insert_their_blocks(net, cfg.non_local)
+    insert_peer_blocks(net, cfg.non_local)
     return net
 
 
-def insert_their_blocks(net: nn.Module, cfg: NonLocalConfig) -> None:
-    """Put `create_nonlocal` behind the residual blocks that the config names."""
+def insert_peer_blocks(net: nn.Module, cfg: NonLocalConfig) -> None:
+    """Insert pytorchvideo's non-local blocks after the residual blocks that the config names."""
     stages = [part for part in net.get_submodule("blocks").children() if "ResStage" in repr(part)]
     for stage, (_, after) in zip(stages, placement(cfg).items(), strict=True):
         blocks = nn.ModuleList()
@@ -69,7 +70,7 @@ def insert_their_blocks(net: nn.Module, cfg: NonLocalConfig) -> None:
 
 
 def refuse_other_layouts(cfg: ModelConfig) -> None:
-    """Raise UserError for what `create_resnet` and `create_nonlocal` do not have."""
+    """Raise UserError for settings that `create_resnet` and `create_nonlocal` do not support."""
     attention = cfg.non_local
     theirs = {
         "model.network": (cfg.network, ("resnet",)),
@@ -91,4 +92,7 @@ def refuse_other_layouts(cfg: ModelConfig) -> None:
         }
     for key, (value, known) in theirs.items():
         if value not in known:
-            raise UserError(f"{key}={value}: pytorchvideo has no such network to compare with")
+            choices = " or ".join("null" if choice is None else str(choice) for choice in known)
+            raise UserError(
+                f"{key}={value}: pytorchvideo has no such network to compare with; set {choices}"
+            )

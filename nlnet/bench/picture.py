@@ -1,4 +1,4 @@
-"""Curves on logarithmic axes as an SVG text; a plotting library is no dependency."""
+"""Curves on logarithmic axes as SVG text, so that nlnet does not depend on a plotting library."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -11,16 +11,16 @@ LEFT, RIGHT, TOP, BOTTOM = 70, 220, 20, 50  # margins
 
 @dataclass
 class Curve:
-    """Points (x, y), both positive; `color` counts through COLORS."""
+    """A named line through points."""
 
     name: str
-    points: list[tuple[float, float]]
-    color: int = 0
+    points: list[tuple[float, float]]  # (x, y), both positive
+    color: int = 0  # index into COLORS, which repeat
     dashed: bool = False
 
 
 def log_log(curves: list[Curve], x_label: str, y_label: str) -> str:
-    """The curves with decades as grid lines and a legend at the right."""
+    """Return a picture of the curves with grid lines at powers of 10 and a legend at the right."""
     x = scale([p[0] for c in curves for p in c.points], LEFT, WIDTH - RIGHT)
     y = scale([p[1] for c in curves for p in c.points], HEIGHT - BOTTOM, TOP)
     parts = [*grid(x, y), *labels(x_label, y_label)]
@@ -42,12 +42,14 @@ def log_log(curves: list[Curve], x_label: str, y_label: str) -> str:
 
 @dataclass
 class Axis:
+    """How one axis maps values to pixels."""
+
     place: Callable[[float], float]  # value -> pixel
     decades: list[int]  # exponents of 10
 
 
 def scale(values: Iterable[float], first: float, last: float) -> Axis:
-    """Whole decades around the values, over the pixels from `first` to `last`."""
+    """Return an axis of whole powers of 10 around the values, from pixel `first` to `last`."""
     logs = [log10(value) for value in values]
     low, high = floor(min(logs)), max(ceil(max(logs)), floor(min(logs)) + 1)
     step = (last - first) / (high - low)
@@ -55,6 +57,7 @@ def scale(values: Iterable[float], first: float, last: float) -> Axis:
 
 
 def grid(x: Axis, y: Axis) -> list[str]:
+    """Return the grid lines and their numbers."""
     bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
     lines = []
     for exponent in x.decades:
@@ -71,6 +74,7 @@ def grid(x: Axis, y: Axis) -> list[str]:
 
 
 def labels(x_label: str, y_label: str) -> list[str]:
+    """Return the labels of both axes."""
     middle = (TOP + HEIGHT - BOTTOM) / 2
     across = (LEFT + WIDTH - RIGHT) / 2
     return [

@@ -1,0 +1,112 @@
+"""Time a group of contenders in turn, each in its own process.
+
+Separate processes keep memory and allocator settings apart. Taking turns lets other work on the
+machine slow all contenders of a group alike.
+"""
+
+import multiprocessing
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+
+from nlnet.bench.memory import peak_resident_bytes, reset_peak
+from nlnet.bench.steps.calls import Phases, build_call
+from nlnet.bench.steps.contenders import Contender
+from nlnet.config import BenchmarkConfig
+from nlnet.distributed.ranks import pick_device
+from nlnet.trainer.allocator import set_allocator
+
+WARMUP = 2  # steps before the first timed one
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was measured of one contender; ratios are against the first of its group."""
+
+    name: str
+    training: bool
+    precision: str
+    configured: bool  # a training step with the run's own settings
+    seconds: float  # median of a whole step
+    phases: Phases  # medians
+    speed: float  # the peer's seconds / seconds
+    peak_mb: float
+    memory: float  # peak / the peer's peak
+    repeats: int
+
+
+def compete(
+    group: Sequence[Contender], run: BenchmarkConfig, batch: int, repeats: int
+) -> list[Result]:
+    """Return the result of each contender; the first one is the peer."""
+    context = multiprocessing.get_context("spawn")
+    workers = []
+    for contender in group:
+        here, there = context.Pipe()
+        process = context.Process(target=serve, args=(there, contender, run, batch), daemon=True)
+        process.start()
+        workers.append((process, here))
+    times: list[list[Phases]] = [[] for _ in group]
+    peaks = [0.0 for _ in group]
+    for i in range(WARMUP + repeats):
+        for k, (_, connection) in enumerate(workers):
+            connection.send(True)
+            phases, peaks[k] = connection.recv()
+            if i >= WARMUP:
+                times[k].append(phases)
+    for process, connection in workers:
+        connection.send(False)
+        process.join()
+    peer_seconds = median_seconds(times[0])
+    return [
+        Result(
+            name=contender.name,
+            training=contender.training,
+            precision=contender.precision,
+            configured=contender.training and contender.trainer == run.trainer,
+            seconds=median_seconds(taken),
+            phases={name: statistics.median(t[name] for t in taken) for name in taken[0]},
+            speed=peer_seconds / median_seconds(taken),
+            peak_mb=peak,
+            memory=peak / peaks[0],
+            repeats=len(taken),
+        )
+        for contender, taken, peak in zip(group, times, peaks, strict=True)
+    ]
+
+
+def kind(result: Result) -> str:
+    """Return what the result timed."""
+    return "training" if result.training else "evaluation"
+
+
+def median_seconds(times: Sequence[Phases]) -> float:
+    """Return the median duration of a whole step."""
+    return statistics.median(sum(phases.values()) for phases in times)
+
+
+def serve(
+    connection: "Connection[Any, Any]", contender: Contender, run: BenchmarkConfig, batch: int
+) -> None:
+    """Run one step for each True that arrives, and send its phases and the peak memory in MB."""
+    device = pick_device(run.dist.device)
+    if contender.trainer is not None:
+        set_allocator(contender.trainer.allocator)
+    if device.type != "cuda":
+        reset_peak()
+    start = peak_megabytes(device)
+    call = build_call(contender, run, batch, device)
+    while connection.recv():
+        phases = call()
+        connection.send((phases, peak_megabytes(device) - start))
+
+
+def peak_megabytes(device: torch.device) -> float:
+    """Return the largest memory in use so far: the GPU's, or the process's on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 1e6
+    return peak_resident_bytes() / 1e6

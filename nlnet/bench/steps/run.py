@@ -1,0 +1,61 @@
+"""bench=step: a whole training step and an evaluation, compared with pytorchvideo's network.
+
+The peer is pytorchvideo's `create_resnet` of the same layout in its default form: float32,
+contiguous, eager, on normalized clips. The network of nlnet takes the uint8 clips that a loader
+gives.
+"""
+
+from dataclasses import asdict
+
+from nlnet.bench.peer import build_peer
+from nlnet.bench.report import Report
+from nlnet.bench.steps.calls import NUM_CLASSES
+from nlnet.bench.steps.compete import compete, kind
+from nlnet.bench.steps.contenders import computes_bf16, groups
+from nlnet.bench.steps.costs import clip_operations, matmul_ceiling
+from nlnet.bench.steps.inputs import input_seconds
+from nlnet.bench.steps.tables import share_table, step_table
+from nlnet.config import BenchmarkConfig
+from nlnet.distributed.ranks import pick_device
+
+
+def measure(run: BenchmarkConfig) -> Report:
+    """Measure the run's network and the peer's in training and in evaluation.
+
+    Raises UserError if pytorchvideo has no network of the run's layout.
+    """
+    device = pick_device(run.dist.device)
+    build_peer(run, NUM_CLASSES)  # raises the error before anything is measured
+    batch = run.batch or (2 if device.type == "cpu" else 32)
+    repeats = 2 if run.quick else 5
+    contenders = groups(run.trainer, device, quick=run.quick)
+    results = [result for group in contenders for result in compete(group, run, batch, repeats)]
+    operations = clip_operations(run)
+    ceilings = {p: matmul_ceiling(device, p) for p in {r.precision for r in results}}
+    clips_per_s = [batch / result.seconds for result in results]
+    utilization = [
+        rate * operations[kind(result)] / ceilings[result.precision]
+        for result, rate in zip(results, clips_per_s, strict=True)
+    ]
+    clip = run.data.clip
+    inputs = input_seconds(clip, 3 if run.quick else 9)
+    rates = ", ".join(f"{rate / 1e9:.0f} GFLOP/s in {p}" for p, rate in ceilings.items())
+    text = [
+        f"{run.name}: batch {batch} of {clip.num_frames} x {clip.crop_size}^2, "
+        f"{operations['training'] / 1e9:.0f} GFLOP a clip in training, "
+        f"{operations['evaluation'] / 1e9:.0f} in evaluation; measured ceiling {rates}. "
+        "Ratios are against the peer's median in the same group.\n",
+        step_table(results, clips_per_s, utilization),
+        f"\nOne clip in a loader's process: decoding {1e3 * inputs['decode']:.1f} ms, transform "
+        f"{1e3 * inputs['transform']:.1f} ms. Shares of the work on a clip in training as"
+        " configured:\n",
+        share_table(next(r for r in results if r.configured), inputs, batch),
+    ]
+    if not computes_bf16(device):
+        text.append("\nThis processor has no bf16 arithmetic, so bf16 autocast is left out.")
+    rows = [
+        {**asdict(result), "clips_per_s": rate, "utilization": share}
+        for result, rate, share in zip(results, clips_per_s, utilization, strict=True)
+    ]
+    numbers = {"rows": rows, "cost": operations, "ceilings": ceilings, "inputs": inputs}
+    return Report("\n".join(text), numbers)

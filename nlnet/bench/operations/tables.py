@@ -34,7 +34,12 @@ def ratio_table(rows: Sequence[Row], names: Sequence[str]) -> str:
 
 
 def memory_table(rows: Sequence[Row]) -> str:
-    columns = [(name, form) for name in NAIVE for form in FORMS if form in rows[0].values[name]]
+    columns = [
+        (name, form)
+        for name in NAIVE
+        for form in FORMS
+        if any(form in row.values[name] for row in rows)
+    ]
     cells = [
         [str(row.shape), *(_megabytes(row.values[name].get(form)) for name, form in columns)]
         for row in rows

@@ -11,7 +11,7 @@ from nlnet.bench.steps.compete import Result
 from nlnet.bench.steps.contenders import LEVERS, Contender, groups
 from nlnet.bench.steps.costs import clip_operations, matmul_ceiling
 from nlnet.bench.steps.inputs import input_seconds
-from nlnet.bench.steps.run import measure
+from nlnet.bench.steps.run import measure_groups
 from nlnet.bench.steps.tables import share_table, step_table
 
 CPU = torch.device("cpu")
@@ -89,14 +89,23 @@ def test_tables_hold_the_numbers():
 
 @pytest.mark.slow
 def test_a_whole_benchmark_of_a_small_clip(benchmark_run):
-    """Every contender runs in its own process; ratios are against the first of its group."""
-    run = benchmark_run("c2d_nl1", "data.clip.crop_size=64", "quick=false")
-    report = measure(run)
+    """Two groups of two contenders, each in its own process."""
+    run = benchmark_run("c2d_nl1", "data.clip.crop_size=64")
+    pairs = [
+        [
+            Contender("peer", training, "fp32", None),
+            Contender("nlnet", training, "fp32", run.trainer),
+        ]
+        for training in (True, False)
+    ]
+    report = measure_groups(run, pairs, CPU, repeats=2)
     rows = report.numbers["rows"]
     assert isinstance(rows, list)
-    assert len(rows) == sum(map(len, groups(run.trainer, CPU, quick=False)))
-    assert all(row["repeats"] == 5 for row in rows)
-    assert all(row["speed"] == 1 for row in rows if row["name"] == "pytorchvideo fp32")
-    assert sum(row["configured"] for row in rows) == 1
-    assert all(row["seconds"] > 0 and row["peak_mb"] > 0 for row in rows)
+    assert [(row["name"], row["training"]) for row in rows] == [
+        (contender.name, contender.training) for pair in pairs for contender in pair
+    ]
+    assert [row["configured"] for row in rows] == [False, True, False, False]
+    assert all(row["repeats"] == 2 and row["seconds"] > 0 and row["peak_mb"] > 0 for row in rows)
+    assert all((row["speed"], row["memory"]) == (1, 1) for row in rows if row["name"] == "peer")
     assert "optimizer" in report.markdown
+    assert "2 x 64^2" in report.markdown

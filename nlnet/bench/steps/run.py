@@ -5,13 +5,16 @@ contiguous, eager, on normalized clips. The network of nlnet takes the uint8 cli
 gives.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict
+
+import torch
 
 from nlnet.bench.peer import build_peer
 from nlnet.bench.report import Report
 from nlnet.bench.steps.calls import NUM_CLASSES
 from nlnet.bench.steps.compete import compete, kind
-from nlnet.bench.steps.contenders import computes_bf16, groups
+from nlnet.bench.steps.contenders import Contender, computes_bf16, groups
 from nlnet.bench.steps.costs import clip_operations, matmul_ceiling
 from nlnet.bench.steps.inputs import input_seconds
 from nlnet.bench.steps.tables import share_table, step_table
@@ -26,9 +29,19 @@ def measure(run: BenchmarkConfig) -> Report:
     """
     device = pick_device(run.dist.device)
     build_peer(run, NUM_CLASSES)  # raises the error before anything is measured
-    batch = run.batch or (2 if device.type == "cpu" else 32)
-    repeats = 2 if run.quick else 5
     contenders = groups(run.trainer, device, quick=run.quick)
+    return measure_groups(run, contenders, device, repeats=2 if run.quick else 5)
+
+
+def measure_groups(
+    run: BenchmarkConfig,
+    contenders: Sequence[Sequence[Contender]],
+    device: torch.device,
+    *,
+    repeats: int,
+) -> Report:
+    """Measure groups of contenders, one of which is the run's training step as configured."""
+    batch = run.batch or (2 if device.type == "cpu" else 32)
     results = [result for group in contenders for result in compete(group, run, batch, repeats)]
     operations = clip_operations(run)
     ceilings = {p: matmul_ceiling(device, p) for p in {r.precision for r in results}}
@@ -38,7 +51,7 @@ def measure(run: BenchmarkConfig) -> Report:
         for result, rate in zip(results, clips_per_s, strict=True)
     ]
     clip = run.data.clip
-    inputs = input_seconds(clip, 3 if run.quick else 9)
+    inputs = input_seconds(clip, 2 * repeats - 1)
     rates = ", ".join(f"{rate / 1e9:.0f} GFLOP/s in {p}" for p, rate in ceilings.items())
     text = [
         f"{run.name}: batch {batch} of {clip.num_frames} x {clip.crop_size}^2, "

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hydra.errors import ConfigCompositionException
 
 from nlnet.cli.choices import CONFIG_DIR
+from nlnet.cli.explain import explain
 from nlnet.cli.tool import to_run
 from nlnet.config import RunConfig, parse_run, register_schemas, run_text
 from nlnet.model.build import build_model
@@ -96,3 +98,11 @@ def test_a_model_size_can_be_put_into_an_experiment(size: str):
     with torch.device("meta"):
         model = build_model(config, num_classes=400)
     assert sum(parameter.numel() for parameter in model.parameters()) < 2e6
+
+
+@pytest.mark.parametrize("word", ["model.depth=101", "model.norm=frozen", "model.depht=50"])
+def test_a_key_that_the_network_does_not_have_is_refused_by_name(word: str):
+    key = word.partition("=")[0]
+    with pytest.raises(ConfigCompositionException) as error:
+        run_config("model=pytorchvideo/slow_r50", word)
+    assert key in explain(error.value) and "\n" not in explain(error.value)

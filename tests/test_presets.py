@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from nlnet.cli.choices import CONFIG_DIR
 from nlnet.cli.tool import to_run
-from nlnet.config import ModelConfig, RunConfig, register_schemas
+from nlnet.config import ResNetConfig, RunConfig, register_schemas
 from nlnet.model.resnet3d import DEPTHS, STAGES
 from nlnet.weights.published import (
     from_caffe2,
@@ -34,7 +34,7 @@ def preset(name: str, *overrides: str) -> RunConfig:
         return to_run(compose("run", overrides=["data.root=.", f"+experiment={name}", *overrides]))
 
 
-def canonical(model: ModelConfig) -> Tree:
+def canonical(model: ResNetConfig) -> Tree:
     """What a network's answer depends on, each pattern written out."""
     tree: Any = OmegaConf.to_container(OmegaConf.structured(model))
     counts = dict(zip(STAGES, DEPTHS[model.depth], strict=True))
@@ -52,8 +52,8 @@ def canonical(model: ModelConfig) -> Tree:
 
 
 def from_tree(tree: Tree) -> Tree:
-    merged = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(ModelConfig), tree))
-    assert isinstance(merged, ModelConfig)
+    merged = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(ResNetConfig), tree))
+    assert isinstance(merged, ResNetConfig)
     return canonical(merged)
 
 

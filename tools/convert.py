@@ -20,7 +20,7 @@ import nlnet
 from nlnet.checks import one_of
 from nlnet.cli.choices import CONFIG_DIR
 from nlnet.cli.tool import run_tool, to_run
-from nlnet.config import RunConfig, parse_run, register_schemas, run_text
+from nlnet.config import ResNetConfig, RunConfig, parse_run, register_schemas, run_text
 from nlnet.errors import UsageError, UserError
 from nlnet.model.build import build_model
 from nlnet.weights.files import (
@@ -157,7 +157,7 @@ def target_form(code_base: str, weights: WeightFile, run: RunConfig | None) -> s
         non_local = run.model.non_local
         if non_local.axes != "spacetime":
             raise UserError(f"{code_base} has no blocks of model.non_local.axes={non_local.axes}")
-        pools = run.model.pool2_kernel is not None
+        pools = not isinstance(run.model, ResNetConfig) or run.model.pool2_kernel is not None
         return format_for(code_base, weights.state, non_local.subsample, pools)
     if weights.form is None:
         return format_for(code_base, weights.state, None, None)
@@ -173,7 +173,7 @@ def target_form(code_base: str, weights: WeightFile, run: RunConfig | None) -> s
 def note_padding(form: str, weights: WeightFile, run: RunConfig | None) -> None:
     """Say where the same tensors make another network: the border of pool1 is in no tensor."""
     here = FORMATS[weights.form].pool1_padding if weights.form is not None else None
-    if run is not None:
+    if run is not None and isinstance(run.model, ResNetConfig):
         here = run.model.pool1_padding[-1]
     there = FORMATS[form].pool1_padding
     if None not in (here, there) and here != there:

@@ -4,7 +4,7 @@ import warnings
 
 from torch import nn
 
-from nlnet.config import ModelConfig, NonLocalConfig, RunConfig
+from nlnet.config import NonLocalConfig, ResNetConfig, RunConfig
 from nlnet.errors import UserError
 from nlnet.model.build import placement
 
@@ -23,6 +23,8 @@ def build_peer(run: RunConfig, num_classes: int) -> nn.Module:
     Raises UserError if pytorchvideo has no network of the experiment's layout.
     """
     cfg = run.model
+    if not isinstance(cfg, ResNetConfig):
+        raise UserError("model=pytorchvideo/...: the network is the peer itself; choose a ResNet")
     refuse_other_layouts(cfg)
     kernels = cfg.temporal_kernels
     frames = run.data.clip.num_frames
@@ -69,11 +71,10 @@ def insert_peer_blocks(net: nn.Module, cfg: NonLocalConfig) -> None:
         stage.set_submodule("res_blocks", blocks)
 
 
-def refuse_other_layouts(cfg: ModelConfig) -> None:
+def refuse_other_layouts(cfg: ResNetConfig) -> None:
     """Raise UserError for settings that `create_resnet` and `create_nonlocal` do not support."""
     attention = cfg.non_local
     theirs = {
-        "model.network": (cfg.network, ("resnet",)),
         "model.depth": (cfg.depth, (50, 101, 152)),
         "model.width": (cfg.width, (64,)),
         "model.inflate_conv": (cfg.inflate_conv, ("a",)),

@@ -14,7 +14,7 @@ def group_choices() -> str:
             plus = "+" if folder.name in ("experiment", "sweep") else ""
             line = f"  {plus}{folder.name}: {', '.join(choices(folder))}"
             lines.append(fill(line, 100, subsequent_indent="    ", break_on_hyphens=False))
-    lines.append("Every key with its value: add --cfg job. What each means: nlnet/config.py.")
+    lines.append("Every key with its value: add --cfg job. What each means: nlnet/config/.")
     return "\n".join(lines)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from nlnet.config import ModelConfig, RunConfig, run_text
+from nlnet.config import ModelConfig, RunConfig, read_run_tree, run_text
 from nlnet.errors import UserError
 
 # Keys that say where and how fast a run is made, not what it computes.
@@ -31,7 +31,7 @@ def claim_folder(run: RunConfig, folder: Path) -> Path:
     """
     path = folder / "config.yaml"
     if path.exists() and (folder / "log.txt").exists():
-        found = flatten(OmegaConf.to_container(OmegaConf.load(path)))
+        found = flatten(read_run_tree(path.read_text(), str(path)))
         wanted = flatten(OmegaConf.to_container(OmegaConf.structured(run)))
         changes = differences(found, wanted, free=FREE_KEYS)
         if changes:
@@ -50,8 +50,7 @@ def network_differences(config: str, model: ModelConfig) -> list[str]:
     Of the keys of `model`, those that only training reads do not count, nor those of non-local
     blocks where there are none.
     """
-    usual = answering_keys({"model": OmegaConf.to_container(OmegaConf.structured(ModelConfig))})
-    found = usual | answering_keys(OmegaConf.to_container(OmegaConf.create(config)))
+    found = answering_keys(read_run_tree(config, "the file of weights"))
     wanted = answering_keys({"model": OmegaConf.to_container(OmegaConf.structured(model))})
     stages = [f"model.non_local.res{stage}" for stage in (2, 3, 4, 5)]
     has_blocks = any(keys[stage] for keys in (found, wanted) for stage in stages)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from nlnet.checks import Triple, odd, positive, triple
-from nlnet.config import ModelConfig, NonLocalConfig
+from nlnet.config import ModelConfig, NonLocalConfig, PytorchvideoConfig, ResNetConfig
 from nlnet.errors import UsageError
 from nlnet.model.classifier import Head, VideoClassifier
 from nlnet.model.non_local.build import build_block, check_blocks
@@ -17,16 +17,6 @@ from nlnet.model.resnet3d import STAGES, ResNet3d
 
 if TYPE_CHECKING:
     from nlnet.model import pytorchvideo
-
-EVERY_NETWORK = {  # keys of ModelConfig that networks of pytorchvideo read, too
-    "network",
-    "dropout",
-    "head_window",
-    "head_average",
-    "activation",
-    "normalization",
-    "non_local",
-}
 
 
 def build_model(cfg: ModelConfig, num_classes: int) -> VideoClassifier:
@@ -61,26 +51,18 @@ def build_parts(
     if not 0 <= cfg.dropout < 1:
         raise UsageError(f"model.dropout={cfg.dropout} wants a share from 0 to below 1")
     window = None if cfg.head_window is None else (cfg.head_window[0], cfg.head_window[1])
-    if cfg.network == "resnet":
-        backbone = build_resnet(cfg)
-        return backbone, Head(backbone.channels["res5"], num_classes, cfg.dropout, window)
-    refuse_resnet_keys(cfg)
-    from nlnet.model.pytorchvideo import build_network  # imports pytorchvideo: seconds
+    match cfg:
+        case ResNetConfig():
+            backbone = build_resnet(cfg)
+            return backbone, Head(backbone.channels["res5"], num_classes, cfg.dropout, window)
+        case PytorchvideoConfig():
+            from nlnet.model.pytorchvideo import build_network  # imports pytorchvideo: seconds
 
-    return build_network(cfg.network, num_classes, dropout=cfg.dropout, window=window)
-
-
-def refuse_resnet_keys(cfg: ModelConfig) -> None:
-    """Raise UsageError where a key of our ResNets is set for a network that does not read it."""
-    for key, usual in asdict(ModelConfig()).items():
-        if key not in EVERY_NETWORK and asdict(cfg)[key] != usual:
-            raise UsageError(
-                f"model.{key}={asdict(cfg)[key]} is a key of the ResNets here; "
-                f"model.network={cfg.network} has its own: leave it at {usual}"
-            )
+            return build_network(cfg.network, num_classes, dropout=cfg.dropout, window=window)
+    raise TypeError(f"{type(cfg).__name__} is no network")
 
 
-def build_resnet(cfg: ModelConfig) -> ResNet3d:
+def build_resnet(cfg: ResNetConfig) -> ResNet3d:
     """A C2D or I3D ResNet."""
     conv1 = (
         triple("model.conv1_kernel", cfg.conv1_kernel),

@@ -46,7 +46,7 @@ def inflate_mean(kernel: Tensor, frames: int) -> Tensor:
     return kernel.expand(-1, -1, frames, -1, -1) / frames
 
 
-def inflate_centre(kernel: Tensor, frames: int) -> Tensor:
+def inflate_center(kernel: Tensor, frames: int) -> Tensor:
     """(O, I, 1, h, w) -> (O, I, t, h, w), whole in the middle plane and 0 in the others."""
     inflated = kernel.new_zeros(*kernel.shape[:2], frames, *kernel.shape[3:])
     inflated[:, :, frames // 2] = kernel[:, :, 0]
@@ -55,7 +55,7 @@ def inflate_centre(kernel: Tensor, frames: int) -> Tensor:
 
 INFLATIONS: dict[str, Callable[[Tensor, int], Tensor]] = {
     "mean": inflate_mean,
-    "centre": inflate_centre,
+    "center": inflate_center,
 }
 
 

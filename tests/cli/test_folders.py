@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from nlnet.cli.folders import claim_folder, network_differences, write_text
-from nlnet.config import RunConfig, run_text
+from nlnet.config import ResNetConfig, run_text
 from nlnet.errors import UserError
 from tests.cli.commands import run_config, tool
 
@@ -49,7 +49,7 @@ def test_what_only_training_reads_is_no_other_network():
     plain = run_config("non_local=none")
     unused = run_config("non_local=none", "block=dot_product").model
     assert network_differences(run_text(plain), unused) == []
-    assert network_differences("name: older\nmodel: {}", RunConfig().model) == []
+    assert network_differences("name: older\nmodel: {}", ResNetConfig()) == []
 
 
 def test_a_file_that_cannot_be_written_costs_one_line(tmp_path: Path):

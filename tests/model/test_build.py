@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from nlnet.config import ModelConfig
+from nlnet.config import ResNetConfig
 from nlnet.errors import UsageError
 from nlnet.model.build import build_model
 from nlnet.model.classifier import VideoClassifier
@@ -14,9 +14,8 @@ from nlnet.model.cost import describe
 
 def build(*settings: str) -> VideoClassifier:
     """A small network with these words of a command line below `model`."""
-    tree = OmegaConf.merge(
-        OmegaConf.structured(ModelConfig(depth=14, width=8)), OmegaConf.from_dotlist(list(settings))
-    )
+    usual = OmegaConf.structured(ResNetConfig(depth=14, width=8))
+    tree = OmegaConf.merge(usual, OmegaConf.from_dotlist(list(settings)))
     cfg: Any = OmegaConf.to_object(tree)
     return build_model(cfg, num_classes=3)
 

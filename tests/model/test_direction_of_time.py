@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from nlnet.config import ModelConfig, NonLocalConfig, StageKernels
+from nlnet.config import NonLocalConfig, ResNetConfig, StageKernels
 from nlnet.model.build import build_model
 from nlnet.model.non_local.build import BLOCKS
 from nlnet.model.non_local.pairwise import PAIRWISE
@@ -19,7 +19,7 @@ def logits_of_both_directions(
     member = NonLocalConfig(
         res3=places, res4=places, block=block or "non_local", pairwise=pairwise, zero_init=False
     )
-    cfg = ModelConfig(
+    cfg = ResNetConfig(
         depth=14,
         width=4,
         temporal_kernels=StageKernels(kernels, kernels, kernels, kernels),

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from nlnet.cli.choices import CONFIG_DIR
 from nlnet.cli.tool import to_run
-from nlnet.config import ModelConfig, RunConfig, parse_run, register_schemas, run_text
+from nlnet.config import ResNetConfig, RunConfig, parse_run, register_schemas, run_text
 from nlnet.errors import UsageError, UserError
 from nlnet.model.build import build_model
 from nlnet.weights.files import read_weight_file
@@ -254,7 +254,7 @@ def test_settings_become_an_experiment(code_base: str, tmp_path: Path):
     convert = tool("convert").convert
     convert(options(source, target, from_=code_base))
     assert target.read_text().startswith("# @package _global_\n")
-    written, usual = OmegaConf.load(target), OmegaConf.structured(ModelConfig)
+    written, usual = OmegaConf.load(target), OmegaConf.structured(ResNetConfig)
     expected = OmegaConf.merge(usual, from_file(code_base, SETTINGS[code_base]))
     assert written.name == "mine" and OmegaConf.merge(usual, written.model) == expected
     target.unlink()

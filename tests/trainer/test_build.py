@@ -8,6 +8,7 @@ from nlnet.config import (
     CosineConfig,
     DataConfig,
     OptimConfig,
+    ResNetConfig,
     RunConfig,
     ScheduleConfig,
     SGDConfig,
@@ -32,6 +33,7 @@ def run_config(**trainer) -> RunConfig:
     return RunConfig(
         name="x",
         seed=5,
+        model=ResNetConfig(),
         data=DataConfig(root="."),
         optim=SGDConfig(lr=0.02),
         schedule=CosineConfig(),

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nlnet.config import ModelConfig
+from nlnet.config import ResNetConfig
 from nlnet.errors import UserError
 from nlnet.model.build import build_model
 from nlnet.weights.caffe2_pickle import read_caffe2, write_caffe2
@@ -29,7 +29,7 @@ from nlnet.weights.rewrite import export_state
 
 def tiny(**settings: Any) -> dict[str, Tensor]:
     torch.manual_seed(0)
-    return build_model(ModelConfig(depth=14, width=8, **settings), 5).state_dict()
+    return build_model(ResNetConfig(depth=14, width=8, **settings), 5).state_dict()
 
 
 def same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:

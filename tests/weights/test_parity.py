@@ -22,7 +22,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from nlnet.config import ModelConfig
+from nlnet.config import ResNetConfig
 from nlnet.model.build import build_model
 from nlnet.model.classifier import VideoClassifier
 from nlnet.weights.formats import FORMATS, from_nlnet, recognise
@@ -247,11 +247,11 @@ def kind(key: str, tensor: Tensor, fact: Golden) -> str:
     return "weight_small" if small else "weight"
 
 
-def model_config(golden: Golden) -> ModelConfig:
+def model_config(golden: Golden) -> ResNetConfig:
     """Our configuration from the settings inside a file."""
-    merged = OmegaConf.merge(OmegaConf.structured(ModelConfig), model_tree(golden))
+    merged = OmegaConf.merge(OmegaConf.structured(ResNetConfig), model_tree(golden))
     config = OmegaConf.to_object(merged)
-    assert isinstance(config, ModelConfig)
+    assert isinstance(config, ResNetConfig)
     return config
 
 

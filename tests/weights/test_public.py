@@ -11,7 +11,7 @@ from urllib.parse import urlparse
 import pytest
 import torch
 
-from nlnet.config import ModelConfig
+from nlnet.config import ResNetConfig
 from nlnet.errors import UserError
 from nlnet.model.build import build_model
 from nlnet.weights import public as public_weights
@@ -70,7 +70,7 @@ def cache(tmp_path: Path) -> list[str]:
     return sorted(path.name for path in (tmp_path / "home" / "hub" / "checkpoints").glob("*"))
 
 
-TINY = ModelConfig(depth=14, width=8)
+TINY = ResNetConfig(depth=14, width=8)
 
 
 def serve(server: Server, name: str, form: str = "slowfast") -> bytes:

@@ -8,7 +8,7 @@ import torch
 import torchvision
 from omegaconf import OmegaConf
 
-from nlnet.config import ModelConfig
+from nlnet.config import ResNetConfig
 from nlnet.errors import UserError
 from nlnet.model.build import build_model
 from nlnet.model.resnet3d import DEPTHS
@@ -48,9 +48,9 @@ CAFFE2_BLOCKS = {
 }
 
 
-def config(tree: Tree) -> ModelConfig:
-    merged = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(ModelConfig), tree))
-    assert isinstance(merged, ModelConfig)
+def config(tree: Tree) -> ResNetConfig:
+    merged = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(ResNetConfig), tree))
+    assert isinstance(merged, ResNetConfig)
     return merged
 
 

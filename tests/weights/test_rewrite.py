@@ -7,7 +7,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from nlnet.config import ModelConfig
+from nlnet.config import ResNetConfig
 from nlnet.errors import UserError
 from nlnet.model.build import build_model
 from nlnet.model.classifier import VideoClassifier
@@ -49,9 +49,9 @@ NETWORKS: dict[str, dict[str, Any]] = {
 
 def network(settings: dict[str, Any], seed: int = 0) -> VideoClassifier:
     """A tiny network with statistics and scales as after training, float64."""
-    tree = OmegaConf.merge(OmegaConf.structured(ModelConfig), TINY, settings)
+    tree = OmegaConf.merge(OmegaConf.structured(ResNetConfig), TINY, settings)
     cfg = OmegaConf.to_object(tree)
-    assert isinstance(cfg, ModelConfig)
+    assert isinstance(cfg, ResNetConfig)
     torch.manual_seed(seed)
     model = build_model(cfg, 5).double().eval()
     for name, tensor in model.state_dict().items():

@@ -1,0 +1,60 @@
+"""The configuration of a run: the name, type, default and meaning of every key.
+
+One file per group: model.py, data.py, optim.py, trainer.py, run.py. Only the `build.py` files,
+`cli/`, `jobs/` and `tools/` read these classes; everything else takes plain keywords. Hydra merges
+the YAML files of `configs/` over them. It refuses a misspelt key, or a word where a number
+belongs, when the command is read.
+"""
+
+from nlnet.config.data import AugmentConfig, ClipConfig, DataConfig, ViewsConfig
+from nlnet.config.migration import read_run_tree
+from nlnet.config.model import (
+    ModelConfig,
+    NonLocalConfig,
+    PytorchvideoConfig,
+    ResNetConfig,
+    StageFrames,
+    StageKernels,
+    StageSizes,
+)
+from nlnet.config.optim import (
+    AdamWConfig,
+    CosineConfig,
+    OptimConfig,
+    ScheduleConfig,
+    SGDConfig,
+    StepConfig,
+)
+from nlnet.config.run import BenchmarkConfig, DescribeConfig, DistConfig, RunConfig
+from nlnet.config.schemas import register_schemas
+from nlnet.config.text import parse_run, run_text
+from nlnet.config.trainer import TrainerConfig
+
+__all__ = [
+    "AdamWConfig",
+    "AugmentConfig",
+    "BenchmarkConfig",
+    "ClipConfig",
+    "CosineConfig",
+    "DataConfig",
+    "DescribeConfig",
+    "DistConfig",
+    "ModelConfig",
+    "NonLocalConfig",
+    "OptimConfig",
+    "PytorchvideoConfig",
+    "ResNetConfig",
+    "RunConfig",
+    "SGDConfig",
+    "ScheduleConfig",
+    "StageFrames",
+    "StageKernels",
+    "StageSizes",
+    "StepConfig",
+    "TrainerConfig",
+    "ViewsConfig",
+    "parse_run",
+    "read_run_tree",
+    "register_schemas",
+    "run_text",
+]

@@ -1,0 +1,69 @@
+"""Keys of `data`: videos, clips, augmentation and views."""
+
+from dataclasses import dataclass, field
+
+from omegaconf import MISSING
+
+
+@dataclass
+class ClipConfig:
+    """A clip: T frames at a distance of tau frames, cropped to a square."""
+
+    num_frames: int = 8  # T
+    frame_stride: int = 8  # tau, in frames of the file
+    sampler: str = "dense"  # a name in SAMPLERS of nlnet/data/clip_sampling.py
+    # Frames of a video that is too short: loop (repeat from the start) or hold (repeat the last).
+    short: str = "loop"
+    crop_size: int = 224  # side of the square crop, in pixels
+
+
+@dataclass
+class AugmentConfig:
+    """Random changes of the training clips."""
+
+    crop: str = "jitter"  # jitter (random short side, then a square) or resized (random area)
+    short_side: list[int] = field(default_factory=lambda: [256, 320])  # jitter: range in pixels
+    area: list[float] = field(default_factory=lambda: [0.35, 1.0])  # resized: share of the frame
+    flip: bool = True  # left-right; set to false if a label depends on the direction
+    color_jitter: float = 0.0  # strength of brightness, contrast and saturation changes
+
+
+@dataclass
+class ViewsConfig:
+    """The views of a held-out video (clips x crops), and how their scores are combined."""
+
+    num_clips: int = 10  # along time
+    num_crops: int = 3  # along the longer side: 1 or 3
+    crop_size: int = 256  # pixels
+    short_side: int = 256  # the frame is resized to this short side first, in pixels
+    batch_size: int = 8  # views in one forward pass of one rank
+    crops: str = "spread"  # positions of three crops: a name in CROPS of nlnet/data/transforms.py
+    ensemble: str = "mean"  # the video's score of each class over its views: mean or max
+
+
+@dataclass
+class DataConfig:
+    """The videos, and how clips are taken from them."""
+
+    root: str = MISSING  # folder that contains the splits
+    # A split, relative to root, is a folder of class folders, a CSV file of Kinetics or Charades,
+    # or a list with one `path label` per line (`path label,label` for several labels a video).
+    # `file.csv#val` selects the rows whose split column is val.
+    train: str = "train"
+    val: str = "val"  # evaluated after each epoch
+    test: str = "val"  # evaluated by tools/eval.py
+    videos: str = "."  # folder that the entries of CSV files and lists refer to, relative to root
+    # File with one class name per line, relative to root; null: class names come from the split.
+    classes: str | None = None
+    allow_missing: bool = False  # skip listed videos that have no file, and report their number
+    # Training stops if more than this share of the requested videos cannot be read.
+    max_bad_share: float = 0.01
+    allow_bad: bool = False  # evaluation: count an unreadable video as wrong instead of stopping
+    batch_size: int = 64  # clips per optimizer step, over all ranks and accumulation steps
+    num_workers: int | None = None  # decoding processes per rank; null: chosen for the machine
+    clip: ClipConfig = field(default_factory=ClipConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    val_views: ViewsConfig = field(
+        default_factory=lambda: ViewsConfig(num_clips=1, num_crops=1, crop_size=224, batch_size=16)
+    )
+    test_views: ViewsConfig = field(default_factory=ViewsConfig)

@@ -1,0 +1,54 @@
+"""A whole run, and the variants of it that some tools read."""
+
+from dataclasses import dataclass, field
+
+from omegaconf import MISSING
+
+from nlnet.config.data import DataConfig
+from nlnet.config.model import ModelConfig
+from nlnet.config.optim import OptimConfig, ScheduleConfig
+from nlnet.config.trainer import TrainerConfig
+
+
+@dataclass
+class DistConfig:
+    """The ranks of a run."""
+
+    num_procs: int = 1  # processes on this machine
+    device: str = "auto"  # auto, cpu or cuda
+
+
+@dataclass
+class RunConfig:
+    """One run."""
+
+    name: str = MISSING  # names the output folder, outputs/<name>
+    seed: int = 0
+    # A file of nlnet or of a code base that tools/convert.py knows, a URL or a public name, such
+    # as caffe2/i3d_nonlocal_8x8 (all names: nlnet/weights/public.py).
+    weights: str | None = None
+    inflation: str = "mean"  # 2-D kernels to 3-D: mean (copies divided by T) or center (one copy)
+    model: ModelConfig = MISSING
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig = MISSING
+    schedule: ScheduleConfig = MISSING
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    dist: DistConfig = field(default_factory=DistConfig)
+
+
+@dataclass
+class DescribeConfig(RunConfig):
+    """A run, and where tools/describe.py writes its table."""
+
+    json: str | None = None  # also write the table to this file
+
+
+@dataclass
+class BenchmarkConfig(RunConfig):
+    """A run, and what tools/benchmark.py measures."""
+
+    bench: str = "ops"  # ops or step
+    batch: int | None = None  # clips of bench=step; null: 2 on a CPU and 32 on a GPU
+    quick: bool = False  # take a minute: fewer shapes, fewer repetitions
+    json: str | None = None  # also write every number to this file
+    out: str = "benchmarks"  # folder of tables and pictures

@@ -1,0 +1,28 @@
+"""Keys of `trainer`: the training loop."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class TrainerConfig:
+    """The training loop, and how it uses the machine."""
+
+    # The length of the run: set one of the two, and leave the other null.
+    epochs: int | None = None
+    max_steps: int | None = None  # optimizer steps
+    accumulate: int = 1  # forward passes per optimizer step
+    clip_grad_norm: float | None = None
+    label_smoothing: float = 0.0
+    # fp32; bf16 or fp16 (autocast; fp16 with a loss scaler); auto: bf16 on a GPU, fp32 on a CPU
+    precision: str = "fp32"
+    freeze: list[str] = field(default_factory=list)  # parts that are not trained: conv1, res2, ...
+    precise_bn: int = 0  # batches that re-estimate the batch norm statistics before an evaluation
+    eval_every: int = 1  # epochs
+    save_every_steps: int | None = None  # also write last.pt between epochs
+    channels_last: bool = True  # memory format of convolutions
+    compile: bool = False  # torch.compile
+    lean: bool = True  # on a CPU in float32: keep one feature map per convolution
+    # Stages that keep only the inputs of their blocks for the backward pass: res2, ...
+    checkpoint_stages: list[str] = field(default_factory=list)
+    fold_norms: bool = True  # tools/eval.py: fold norms into the convolutions before them
+    allocator: str = "reuse"  # freed CPU memory: reuse, keep (fast), return (small), system

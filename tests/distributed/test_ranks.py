@@ -11,13 +11,12 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from nlnet.distributed.launch import launch
 from nlnet.distributed.ranks import (
     all_sum,
-    barrier,
     from_main,
     gather_objects,
     is_main,
-    launch,
     pick_device,
     process_group,
     rank,
@@ -35,7 +34,7 @@ def note(text):
 """
 TORCH_PRELUDE = """
 import torch
-from nlnet.distributed.ranks import all_sum, barrier, from_main, gather_objects
+from nlnet.distributed.ranks import all_sum, from_main, gather_objects
 from nlnet.distributed.ranks import is_main, process_group, rank, world_size
 with process_group(torch.device("cpu")):
 """
@@ -85,7 +84,6 @@ def test_alone():
     assert from_main(x) is x
     assert x.tolist() == [1.0, 2.0]
     assert gather_objects("x") == ["x"]
-    barrier()
     with process_group(CPU):
         assert not dist.is_initialized()
 
@@ -131,7 +129,7 @@ sys.exit(4)
 
 LAUNCHER = """
 import sys
-from nlnet.distributed.ranks import launch
+from nlnet.distributed.launch import launch
 sys.exit(launch([sys.executable, "-c", sys.argv[1], sys.argv[2]], 2))
 """
 
@@ -197,7 +195,6 @@ def test_what_ranks_share(ranks, tmp_path: Path):
     code = """
     x = torch.tensor([rank() + 1.0, 10.0 * rank()])
     y = torch.tensor([rank() + 5])
-    barrier()
     said = [rank(), world_size(), is_main(), all_sum(x).tolist(), x.tolist()]
     note(json.dumps([*said, from_main(y).tolist(), gather_objects({"rank": rank()})]))
 """

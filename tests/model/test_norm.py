@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from nlnet.distributed.ranks import launch
+from nlnet.distributed.launch import launch
 from nlnet.model.norm import NORMS, Affine3d, SyncBatchNorm3d
 
 RANK = """

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from nlnet.distributed.ranks import launch
+from nlnet.distributed.launch import launch
 
 torch.set_num_threads(1)  # the tensors here are tiny: threads would only wait for each other
 

@@ -1,3 +1,34 @@
 """nlnet: training of video action recognition with non-local networks."""
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nlnet.recognizer.recognizer import Recognizer
+
 __version__ = "0.1.0"
+
+
+def load(
+    source: str | Path, *, experiment: str | None = None, device: str = "auto"
+) -> "Recognizer":
+    """Load a trained network that classifies video files.
+
+    A checkpoint of nlnet brings its own network, clips, views, normalization and class names. A
+    public name brings those of its preset in configs/experiment. The classes of a file without
+    class names are called "0", "1", ...
+
+    Args:
+        source: the path of a checkpoint or of another code base's file, a URL, or a public name
+            such as "caffe2/i3d_nl5_8x8"
+        experiment: a name in configs/experiment whose settings replace those of the source; needed
+            for a file of another code base
+        device: "auto" (CUDA if there is a CUDA device), "cpu" or "cuda"
+
+    Raises:
+        UserError: there is no such file, it is damaged, or its network is not the experiment's.
+    """
+    # Imported here: `import nlnet` must not load torch and Hydra, which takes seconds.
+    from nlnet.recognizer.load import load_recognizer
+
+    return load_recognizer(source, experiment=experiment, device=device)

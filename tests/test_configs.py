@@ -10,8 +10,8 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 
 from nlnet.cli.choices import CONFIG_DIR
+from nlnet.cli.compose import to_run
 from nlnet.cli.explain import explain
-from nlnet.cli.tool import to_run
 from nlnet.config import RunConfig, parse_run, register_schemas, run_text
 from nlnet.model.build import build_model
 from nlnet.trainer.build import build_recipe

@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from nlnet.cli.choices import CONFIG_DIR
-from nlnet.cli.tool import to_run
+from nlnet.cli.compose import to_run
 from nlnet.config import ResNetConfig, RunConfig, register_schemas
 from nlnet.model.resnet3d import DEPTHS, STAGES
 from nlnet.weights.published import (

@@ -11,7 +11,7 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from nlnet.cli.choices import CONFIG_DIR
-from nlnet.cli.tool import to_run
+from nlnet.cli.compose import to_run
 from nlnet.config import RunConfig, register_schemas
 from nlnet.model.build import build_model
 from nlnet.model.cost import describe

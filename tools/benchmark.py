@@ -11,30 +11,24 @@ Tables and pictures are written to benchmarks/ (out=FOLDER). OMP_NUM_THREADS set
 """
 
 import json
-from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import hydra
-from omegaconf import DictConfig
+from nlnet.cli.tool import run_tool
 
-from nlnet.bench.operations import run as operations
-from nlnet.bench.report import Report, machine
-from nlnet.bench.steps import run as steps
-from nlnet.checks import one_of
-from nlnet.cli.folders import write_text
-from nlnet.cli.tool import run_tool, to_run
-from nlnet.config import BenchmarkConfig, register_schemas
-
-BENCHES: dict[str, Callable[[BenchmarkConfig], Report]] = {
-    "ops": operations.measure,
-    "step": steps.measure,
-}
+if TYPE_CHECKING:
+    from nlnet.config import BenchmarkConfig
 
 
-@hydra.main(version_base="1.3", config_path="../configs", config_name="benchmark")
-def main(cfg: DictConfig) -> None:
-    run: BenchmarkConfig = to_run(cfg)
-    measure = one_of("bench", run.bench, BENCHES)
+def main(run: "BenchmarkConfig", out_dir: Path) -> None:
+    """Measure, print the tables, and write them with their pictures to the folder `out`."""
+    from nlnet.bench.operations import run as operations
+    from nlnet.bench.report import machine
+    from nlnet.bench.steps import run as steps
+    from nlnet.checks import one_of
+    from nlnet.cli.folders import write_text
+
+    measure = one_of("bench", run.bench, {"ops": operations.measure, "step": steps.measure})
     facts = machine()
     report = measure(run)
     text = f"{', '.join(f'{name} {fact}' for name, fact in facts.items())}\n\n{report.markdown}\n"
@@ -49,5 +43,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    register_schemas()
-    run_tool(main, __doc__)
+    run_tool(main, config="benchmark", doc=__doc__ or "")

@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import NoReturn
 
 import torch
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 import nlnet
 from nlnet.checks import one_of
-from nlnet.cli.choices import CONFIG_DIR
-from nlnet.cli.tool import run_tool, to_run
-from nlnet.config import ResNetConfig, RunConfig, parse_run, register_schemas, run_text
+from nlnet.cli.compose import compose_run
+from nlnet.cli.tool import run_parser
+from nlnet.config import ResNetConfig, RunConfig, parse_run, run_text
 from nlnet.errors import UsageError, UserError
 from nlnet.model.build import build_model
 from nlnet.weights.files import (
@@ -87,13 +86,6 @@ def arguments() -> argparse.Namespace:
         help=f"in this order: {', '.join(REWRITES)}",
     )
     return parser.parse_args()
-
-
-def compose_run(experiment: str) -> RunConfig:
-    """The configuration of an experiment; its data are not looked at."""
-    register_schemas()
-    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        return to_run(compose("run", overrides=["data.root=.", f"+experiment={experiment}"]))
 
 
 def shapes(run: RunConfig, weights: WeightFile) -> dict[str, torch.Tensor]:
@@ -188,4 +180,4 @@ def made_by(source: str) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    run_tool(lambda: convert(arguments()))
+    run_parser(lambda: convert(arguments()))

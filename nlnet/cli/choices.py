@@ -3,7 +3,11 @@
 from pathlib import Path
 from textwrap import fill
 
-CONFIG_DIR = Path(__file__).parents[2] / "configs"
+PACKAGE = Path(__file__).parents[1]
+# A wheel holds configs/ and tools/ inside the package. A checkout has them beside it.
+TOP = PACKAGE if (PACKAGE / "configs").is_dir() else PACKAGE.parent
+CONFIG_DIR = TOP / "configs"
+TOOL_DIR = TOP / "tools"
 
 
 def group_choices() -> str:

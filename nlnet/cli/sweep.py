@@ -14,7 +14,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from nlnet.cli.folders import write_text
-from nlnet.cli.tool import MISTAKES, fail, fail_with
+from nlnet.cli.mistakes import MISTAKES, fail, fail_with
 from nlnet.errors import UserError
 
 

@@ -119,25 +119,23 @@ def build_eval_loader(
     `class_names` are those of a trained model; without them, the classes are those of the data
     set. `key` is the section of `views`. Raises UsageError, with the key, for a wrong setting.
     """
-    protocol, shape, rule = _clips(cfg.clip)
-    transform = _eval_transform(views, key)
-    at_least(f"{key}.num_clips", views.num_clips, 1)
+    clips, transform = _eval_views(cfg, views, key)
     at_least(f"{key}.batch_size", views.batch_size, 1)
     index = build_index(cfg, split, class_names)
-    dataset = VideoDataset(
-        index,
-        FixedClips(protocol, shape, rule, views.num_clips),
-        transform,
-        open_video=PyAVReader,
-        seed=0,
-        replacements=0,
-    )
+    dataset = VideoDataset(index, clips, transform, open_video=PyAVReader, seed=0, replacements=0)
     videos_per_batch = max(views.batch_size // (views.num_clips * views.num_crops), 1)
     order = evaluation_order(len(index), rank=rank, world_size=world_size)
     batches = _batches(
         dataset, order, videos_per_batch, num_workers=cfg.num_workers, pin_memory=pin_memory
     )
     return EvalLoader(index, batches, allow_bad=cfg.allow_bad, settings=KEYS)
+
+
+def build_video_dataset(cfg: DataConfig, path: Path) -> VideoDataset:
+    """One video file, with the views of data.test_views. Its label is 0 and has no meaning."""
+    clips, transform = _eval_views(cfg, cfg.test_views, "data.test_views")
+    index = VideoIndex([path], [0], ("unknown",))
+    return VideoDataset(index, clips, transform, open_video=PyAVReader, seed=0, replacements=0)
 
 
 def _read_index(cfg: DataConfig, split: str, class_names: tuple[str, ...] | None) -> VideoIndex:
@@ -168,6 +166,14 @@ def _remarks(cfg: DataConfig, index: VideoIndex) -> tuple[str, ...]:
             "data.augment.flip=false if a mirrored video belongs to another class"
         )
     return tuple(lines)
+
+
+def _eval_views(cfg: DataConfig, views: ViewsConfig, key: str) -> tuple[FixedClips, Transform]:
+    """The clips that are read from a video, and the crops that are taken from each of them."""
+    protocol, shape, rule = _clips(cfg.clip)
+    transform = _eval_transform(views, key)
+    at_least(f"{key}.num_clips", views.num_clips, 1)
+    return FixedClips(protocol, shape, rule, views.num_clips), transform
 
 
 def _batches(

@@ -7,7 +7,7 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 
 from nlnet.cli.choices import CONFIG_DIR
-from nlnet.cli.tool import to_run
+from nlnet.cli.compose import to_run
 from nlnet.config import RunConfig, register_schemas
 
 ROOT = Path(__file__).parents[2]

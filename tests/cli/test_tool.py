@@ -1,13 +1,14 @@
 """The start of a tool: its help, its flags, its ranks and its exit codes."""
 
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from nlnet.cli.tool import launch_ranks, run_tool
+from nlnet.cli.ranks import launch_ranks
 from nlnet.errors import UsageError, UserError
-from tests.cli.commands import run_config, tool
+from tests.cli.commands import ROOT, run_config, tool
 
 
 @pytest.mark.parametrize("name", ["train", "eval", "describe", "convert"])
@@ -20,17 +21,24 @@ def test_help_shows_three_examples(tmp_path: Path, name: str):
 @pytest.mark.parametrize(("code", "kind"), [(1, UserError), (2, UsageError)])
 def test_the_first_error_of_the_ranks_is_that_of_the_run(tmp_path: Path, code: int, kind: type):
     rank = tmp_path / "rank.py"
-    rank.write_text(f"from nlnet.cli.tool import fail\nfail('no videos', {code})\n")
+    rank.write_text(f"from nlnet.cli.mistakes import fail\nfail('no videos', {code})\n")
     with pytest.raises(UserError, match=r"^no videos$") as caught:
         launch_ranks(rank, tmp_path / "config.yaml", 2)
     assert type(caught.value) is kind
 
 
-@pytest.mark.parametrize("flag", ["-m", "--multirun"])
-def test_the_flag_of_a_sweep_may_stand_anywhere(flag: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(sys, "argv", ["train.py", "a=1,2", flag, "+b=3", "--cfg", "job"])
-    run_tool(lambda: None)
-    assert sys.argv == ["train.py", "a=1,2", "+b=3", "--cfg", "job", flag]
+@pytest.mark.parametrize("name", ["train", "eval", "describe", "benchmark"])
+def test_help_loads_neither_torch_nor_hydra(tmp_path: Path, name: str):
+    """Both take seconds to load."""
+    file = ROOT / "tools" / f"{name}.py"
+    program = (
+        "import runpy, sys\n"
+        f"sys.argv = [{str(file)!r}, '--help']\n"
+        f"runpy.run_path({str(file)!r}, run_name='__main__')\n"
+        "print({'torch', 'hydra', 'torchvision'} & set(sys.modules))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "set()"), done.stderr
 
 
 def test_a_run_has_a_name():

@@ -19,9 +19,11 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from nlnet.cli.choices import CONFIG_DIR
-from nlnet.cli.tool import to_run
+from nlnet.cli.compose import to_run
 from nlnet.config import ResNetConfig, RunConfig, parse_run, register_schemas, run_text
 from nlnet.errors import UsageError, UserError
+from nlnet.jobs.evaluate import evaluate
+from nlnet.jobs.train import train
 from nlnet.model.build import build_model
 from nlnet.weights.files import read_weight_file
 from nlnet.weights.published import from_file
@@ -135,14 +137,14 @@ def test_convert_evaluate_and_fine_tune(
     for name in ("theirs", "ours.pt"):  # the tools read either
         run = run_config(*tiny(settings, data), f"weights={tmp_path / name}")
         out_dir = tmp_path / "eval" / name
-        tool("eval").evaluate_run(run, out_dir)
+        evaluate(run, out_dir)
         scores[name] = (out_dir / "predictions.csv").read_text()
         assert json.loads((out_dir / "metrics.json").read_text())["videos"] == 2
     assert scores["theirs"] == scores["ours.pt"]
 
     other = videos(tmp_path / "three", "xyz", video_file)
     run = run_config(*tiny(settings, other), f"weights={tmp_path / 'ours.pt'}", "data.batch_size=3")
-    tool("train").train(run, tmp_path / "tuned")
+    train(run, tmp_path / "tuned")
     log = (tmp_path / "tuned" / "log.txt").read_text()
     assert "2 new, 2 ignored; the classifier is new, for other classes" in log
     tuned = read_weight_file(tmp_path / "tuned" / "last.pt")

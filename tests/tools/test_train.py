@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import runpy
 import shutil
 import signal
 import socket
@@ -20,9 +19,10 @@ import yaml
 from hydra import compose, initialize_config_dir
 
 from nlnet.cli.choices import CONFIG_DIR
-from nlnet.cli.tool import to_run
+from nlnet.cli.compose import to_run
 from nlnet.config import register_schemas
 from nlnet.errors import UsageError
+from nlnet.jobs.train import check
 from nlnet.model.non_local.build import BLOCKS
 from nlnet.model.non_local.pairwise import PAIRWISE
 
@@ -262,7 +262,6 @@ def test_a_mistake_is_found_before_there_are_ranks(words: list[str], named: str)
     register_schemas()
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         run = to_run(compose("run", overrides=["+experiment=smoke", *words]))
-    check = runpy.run_path(str(ROOT / "tools" / "train.py"))["check"]
     with pytest.raises(UsageError, match=rf"^{re.escape(named)}[^\n]*$"):
         check(run)
 

@@ -1,0 +1,206 @@
+"""One evaluation: trained weights score all views of the videos of the test split."""
+
+import csv
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from nlnet.checks import one_of
+from nlnet.cli.compose import typed_value
+from nlnet.cli.folders import differences, flatten
+from nlnet.config import RunConfig, parse_run, run_text
+from nlnet.data.build import build_eval_loader, data_class_names
+from nlnet.data.index.video_index import VideoIndex
+from nlnet.distributed.ranks import is_main, pick_device, process_group, rank, world_size
+from nlnet.errors import UsageError, UserError
+from nlnet.files import write_atomic
+from nlnet.model.build import build_model
+from nlnet.model.cost import check_clips
+from nlnet.recognizer.build import build_recognizer, count_classes
+from nlnet.recognizer.load import find_settings
+from nlnet.runs.logger import METRICS, progress_bar
+from nlnet.trainer.allocator import set_allocator
+from nlnet.trainer.build import check_labels
+from nlnet.trainer.metrics import ENSEMBLES, VideoScores
+from nlnet.weights.files import WeightFile, read_weight_file
+from nlnet.weights.public import locate
+
+# Groups whose choice replaces the settings in the weights.
+BASE_GROUPS = ("experiment", "recipe", "optim", "schedule")
+TESTING_KEYS = ("data.clip.", "data.test_views.")  # how videos are tested
+BATCH_SIZE = "data.test_views.batch_size"  # it changes speed and memory only
+
+
+def read_base(words: Sequence[str]) -> tuple[WeightFile | None, RunConfig | None]:
+    """Read the weights that the words name, and the settings that the words change.
+
+    Returns:
+        what the file holds, and the settings that belong to it (those in a checkpoint, or those of
+        a public name's preset); None for both if the words name an experiment or no weights
+    """
+    source = typed_value(words, "weights")
+    if source is None or any(typed_value(words, group) for group in BASE_GROUPS):
+        return None, None
+    weights = read_weight_file(locate(source))
+    return weights, find_settings(source, weights)
+
+
+def check(run: RunConfig) -> None:
+    """Raise a UserError for every mistake that can be found before videos are read.
+
+    Weights with a URL or a public name are downloaded here, once, before there are several ranks.
+    """
+    one_of("data.test_views.ensemble", run.data.test_views.ensemble, ENSEMBLES)
+    clip, views = run.data.clip, run.data.test_views
+    check_clips(partial(build_model, run.model, num_classes=2), clip.num_frames, [views.crop_size])
+    locate(weights_of(run))
+
+
+def evaluate(run: RunConfig, out_dir: Path, weights: WeightFile | None = None) -> float:
+    """Score the test split as one of the ranks; rank 0 writes the results and prints a summary.
+
+    Writes metrics.json, predictions.csv and config.yaml in `out_dir`.
+
+    Args:
+        weights: what the file at `run.weights` holds, if it has been read already
+
+    Returns:
+        the main metric, in percent
+
+    Raises:
+        UserError: the data, the weights or the settings have a mistake.
+    """
+    source = weights_of(run)
+    set_allocator(run.trainer.allocator)
+    device = pick_device(run.dist.device)
+    with process_group(device):
+        if weights is None:
+            weights = read_weight_file(locate(source))
+        class_names = find_class_names(run, weights, source)
+        recognizer = build_recognizer(run, weights, class_names, device, source=source)
+        loader = build_eval_loader(
+            run.data,
+            run.data.test,
+            run.data.test_views,
+            rank=rank(),
+            world_size=world_size(),
+            class_names=class_names,
+            pin_memory=device.type == "cuda",
+        )
+        check_labels(run, run.data.test, loader.index.labels)
+        if is_main():
+            print_changes(run, weights, source)
+        labels = torch.from_numpy(loader.index.labels)
+        scores = VideoScores(labels, len(class_names), recognizer.ensemble)
+        metrics = recognizer.evaluate(progress_bar(loader, run.data.test), scores)
+        if is_main():
+            write_results(run, out_dir, scores, loader.index, metrics)
+            print_summary(run, out_dir, scores, metrics)
+        return next(iter(metrics.values()))
+
+
+def weights_of(run: RunConfig) -> str:
+    """The source of the weights; raises UsageError if none is given."""
+    if run.weights is None:
+        raise UsageError("weights is not set; give weights=PATH, for instance a run's best.pt")
+    return run.weights
+
+
+def find_class_names(run: RunConfig, weights: WeightFile, source: str) -> tuple[str, ...]:
+    """The classes in the weights; those of the data set if the file has no names."""
+    count = count_classes(weights, source)
+    names = weights.class_names
+    if names is None:
+        names = list(data_class_names(run.data))
+    if count != len(names):
+        raise UserError(
+            f"{source}: has {count} classes, {run.data.root} has {len(names)}; "
+            "give the classes of the weights in a file, data.classes=FILE"
+        )
+    return tuple(names)
+
+
+def print_changes(run: RunConfig, weights: WeightFile, source: str) -> None:
+    """Print how the test differs from the one that the checkpoint's own settings describe."""
+    if weights.config is None:
+        return
+    found, wanted = (
+        {
+            key: value
+            for key, value in flatten(asdict(each)).items()
+            if key.startswith(TESTING_KEYS) and key != BATCH_SIZE
+        }
+        for each in (parse_run(weights.config, source), run)
+    )
+    changes = differences(found, wanted)
+    if changes:
+        print(f"the checkpoint's settings, except {', '.join(changes)}")
+
+
+def write_results(
+    run: RunConfig,
+    out_dir: Path,
+    scores: VideoScores,
+    index: VideoIndex,
+    metrics: dict[str, float],
+) -> None:
+    """Write config.yaml, metrics.json, and predictions.csv with a row for each video."""
+    views = run.data.test_views
+    facts = {
+        "videos": len(index),
+        "unreadable": len(scores.failures),
+        "missing": len(index.missing),
+        "views": views.num_clips * views.num_crops,
+        "protocol": protocol(run),
+        "split": run.data.test,
+        "weights": run.weights,
+    }
+    out_dir.mkdir(parents=True, exist_ok=True)
+    (out_dir / "config.yaml").write_text(run_text(run))
+    write_atomic(out_dir / METRICS, json.dumps({**metrics, **facts}, indent=2).encode())
+    names = index.class_names
+    with (out_dir / "predictions.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["video", "label", "prediction", "score", "top5", "views"])
+        for row in scores.predictions():
+            rows.writerow(
+                [
+                    index.path(row.video_id),
+                    "|".join(names[k] for k in row.label),
+                    names[row.top1] if row.num_views else "",
+                    f"{row.score:.6f}",
+                    "|".join(names[k] for k in row.top5),
+                    row.num_views,
+                ]
+            )
+
+
+def protocol(run: RunConfig) -> str:
+    """The views of a video and how their scores are combined, as text."""
+    views = run.data.test_views
+    return (
+        f"{run.data.clip.sampler}: {views.num_clips} clips x {views.num_crops} crops "
+        f"of {views.crop_size}, {views.ensemble} of views"
+    )
+
+
+def print_summary(
+    run: RunConfig, out_dir: Path, scores: VideoScores, metrics: dict[str, float]
+) -> None:
+    """Print the unreadable videos, the metrics and the file that holds them."""
+    for failure in scores.failures:
+        print(f"unreadable, counted as wrong: {failure.path}: {failure.cause}")
+    path = os.path.relpath(out_dir / METRICS)
+    numbers = "  ".join(f"{name} {value:.2f}%" for name, value in metrics.items())
+    print(f"{numbers}  ({len(scores.labels)} videos, {protocol(run)}); {path}")
+
+
+def main_score(out_dir: Path) -> float:
+    """The main metric of a finished evaluation, from its metrics.json."""
+    metrics = json.loads((out_dir / METRICS).read_text())
+    return next(iter(metrics.values()))

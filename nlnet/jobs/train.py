@@ -1,0 +1,200 @@
+"""One training run, from its configuration to its checkpoints."""
+
+import json
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from nlnet.checkpoint import current_provenance
+from nlnet.checks import one_of
+from nlnet.cli.folders import network_differences
+from nlnet.config import RunConfig, run_text
+from nlnet.data.build import build_eval_loader, build_train_loader
+from nlnet.data.loader import EvalLoader, TrainLoader
+from nlnet.distributed.ranks import pick_device, process_group, rank, world_size
+from nlnet.errors import UsageError
+from nlnet.model.build import build_model
+from nlnet.model.classifier import VideoClassifier
+from nlnet.model.cost import check_clips
+from nlnet.model.speed.checkpointing import save_memory
+from nlnet.runs.logger import METRICS, RunLogger, progress_bar
+from nlnet.trainer.allocator import set_allocator
+from nlnet.trainer.build import (
+    build_network,
+    build_optimizer,
+    build_precision,
+    build_recipe,
+    build_scaler,
+    check_labels,
+)
+from nlnet.trainer.loop import evaluate, fit
+from nlnet.trainer.metrics import ENSEMBLES, VideoScores
+from nlnet.trainer.optim import freeze
+from nlnet.trainer.state import TrainState, resume
+from nlnet.weights.load import INFLATIONS, load_weights
+from nlnet.weights.public import locate
+
+
+def check(run: RunConfig) -> None:
+    """Raise a UserError for every mistake that can be found before training starts.
+
+    Weights with a URL or a public name are downloaded here, once, before there are several ranks.
+    """
+    with torch.device("meta"):
+        model = build_model(run.model, num_classes=2)
+    clip, crop_sizes = run.data.clip, (run.data.clip.crop_size, run.data.val_views.crop_size)
+    check_clips(partial(build_model, run.model, num_classes=2), clip.num_frames, crop_sizes)
+    freeze(model, run.trainer.freeze)
+    build_optimizer(run.optim, model)
+    one_of("inflation", run.inflation, INFLATIONS)
+    one_of("data.val_views.ensemble", run.data.val_views.ensemble, ENSEMBLES)
+    if run.weights is not None:
+        locate(run.weights)
+    if run.trainer.compile and run.trainer.checkpoint_stages:
+        raise UsageError(
+            "trainer.checkpoint_stages has no effect on a compiled network, which chooses by "
+            "itself what it recomputes; set trainer.compile=false or trainer.checkpoint_stages=[]"
+        )
+    save_memory(model, lean=run.trainer.lean, checkpoint_stages=run.trainer.checkpoint_stages)
+    build_recipe(run, steps_per_epoch=1, device=torch.device("cpu"))
+
+
+def train(run: RunConfig, out_dir: Path) -> float:
+    """Train a run, or resume it, as one of its ranks.
+
+    Writes the run folder: last.pt, best.pt, metrics.json, log.txt and TensorBoard events.
+
+    Returns:
+        the best validation score so far, in percent
+
+    Raises:
+        UserError: the data, the weights or the settings have a mistake.
+        Preempted: a signal asked the run to stop; last.pt is written.
+    """
+    set_allocator(run.trainer.allocator)
+    device = pick_device(run.dist.device)
+    with process_group(device):
+        loader, val_loader = build_loaders(run, device)
+        state, lines = build_state(run, loader.index.class_names, device)
+        recipe = build_recipe(run, loader.steps_per_epoch, device)
+        lines += describe_data(run, loader, val_loader, recipe.total_steps, device)
+        lines += resume(state, out_dir)
+        with RunLogger(
+            out_dir,
+            total_steps=recipe.total_steps,
+            steps_per_epoch=recipe.steps_per_epoch,
+            start_step=state.progress.global_step,
+            missing={"train": len(loader.index.missing), "val": len(val_loader.index.missing)},
+        ) as logger:
+            logger.config(run_text(run))
+            for line in lines:
+                logger.say(line)
+            fit(
+                state,
+                build_network(run.trainer, state.model, device),
+                recipe,
+                loader_at=loader.at,
+                validate=partial(validate, run, state.model, val_loader, device),
+                logger=logger,
+                out_dir=out_dir,
+            )
+            logger.done(state.progress)
+        return state.progress.best or 0.0
+
+
+def build_loaders(run: RunConfig, device: torch.device) -> tuple[TrainLoader, EvalLoader]:
+    """This rank's share of the training split and of the validation split."""
+    pin_memory = device.type == "cuda"
+    loader = build_train_loader(
+        run.data,
+        seed=run.seed,
+        accumulate=run.trainer.accumulate,
+        rank=rank(),
+        world_size=world_size(),
+        pin_memory=pin_memory,
+    )
+    val_loader = build_eval_loader(
+        run.data,
+        run.data.val,
+        run.data.val_views,
+        rank=rank(),
+        world_size=world_size(),
+        class_names=loader.index.class_names,
+        pin_memory=pin_memory,
+        key="data.val_views",
+    )
+    check_labels(run, run.data.train, loader.index.labels)
+    check_labels(run, run.data.val, val_loader.index.labels)
+    return loader, val_loader
+
+
+def build_state(
+    run: RunConfig, class_names: Sequence[str], device: torch.device
+) -> tuple[TrainState, list[str]]:
+    """The network and its optimizer at the start of a run, and log lines that describe them."""
+    torch.manual_seed(run.seed)
+    model = build_model(run.model, len(class_names))
+    lines = [f"{run.name}: {sum(p.numel() for p in model.parameters()):,} parameters"]
+    if run.weights is not None:
+        report = load_weights(model, run.weights, inflation=run.inflation, class_names=class_names)
+        lines.append(report.summary())
+        config = report.config
+        changes = [] if config is None else network_differences(config, run.model)
+        if changes:
+            lines.append(f"the weights were trained as another network: {', '.join(changes)}")
+    freeze(model, run.trainer.freeze)
+    if run.trainer.freeze:
+        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        lines.append(f"frozen: {', '.join(run.trainer.freeze)}; {trained:,} parameters are trained")
+    save_memory(model, lean=run.trainer.lean, checkpoint_stages=run.trainer.checkpoint_stages)
+    model.to(device)
+    optimizer = build_optimizer(run.optim, model)
+    made_by = current_provenance(run_text(run), list(class_names))
+    return TrainState(model, optimizer, made_by, build_scaler(run.trainer, device)), lines
+
+
+def describe_data(
+    run: RunConfig,
+    loader: TrainLoader,
+    val_loader: EvalLoader,
+    total_steps: int,
+    device: torch.device,
+) -> list[str]:
+    """Log lines: ranks, precision, videos, classes and steps; what is odd about the data."""
+    lines = [
+        f"{world_size()} x {device.type}, {run.trainer.precision}; {len(loader.index)} videos "
+        f"of {len(loader.index.class_names)} classes to train on, {len(val_loader.index)} to "
+        f"validate on; {total_steps} steps of {run.data.batch_size} clips"
+    ]
+    for index in (loader.index, val_loader.index):
+        if index.missing:
+            lines.append(f"{len(index.missing)} listed videos have no file and are left out")
+    return [*lines, *loader.remarks]
+
+
+def validate(
+    run: RunConfig, model: nn.Module, loader: EvalLoader, device: torch.device
+) -> dict[str, float]:
+    """The metrics of the validation split, in percent."""
+    assert isinstance(model, VideoClassifier)
+    views = run.data.val_views
+    labels = torch.from_numpy(loader.index.labels)
+    scores = VideoScores(labels, len(loader.index.class_names), views.ensemble)
+    return evaluate(
+        model,
+        progress_bar(loader, "validation"),
+        scores,
+        device=device,
+        chunk=views.batch_size,
+        precision=build_precision(run.trainer, device),
+        channels_last=run.trainer.channels_last,
+    )
+
+
+def best_score(out_dir: Path) -> float:
+    """The best validation score of a finished run, from its metrics.json."""
+    metrics = json.loads((out_dir / METRICS).read_text())
+    return next(value for key, value in metrics.items() if key.startswith("best_"))

@@ -1,0 +1,52 @@
+"""A checkpoint, a public name, a file of another code base or a URL -> a Recognizer."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from nlnet.cli.choices import CONFIG_DIR
+from nlnet.cli.compose import compose_run
+from nlnet.config import DistConfig, RunConfig, parse_run
+from nlnet.distributed.ranks import pick_device
+from nlnet.errors import UserError
+from nlnet.recognizer.build import build_recognizer, count_classes
+from nlnet.recognizer.recognizer import Recognizer
+from nlnet.weights.files import WeightFile, read_weight_file
+from nlnet.weights.public import locate
+
+
+def load_recognizer(
+    source: str | Path, *, experiment: str | None = None, device: str = "auto"
+) -> Recognizer:
+    """Load a trained network; `nlnet.load` describes the arguments and errors."""
+    source = str(source)
+    weights = read_weight_file(locate(source))
+    run = find_settings(source, weights) if experiment is None else compose_run(experiment)
+    if run is None:
+        raise UserError(
+            f"{source}: holds no settings of its network; name the experiment that describes it, "
+            'for instance nlnet.load(..., experiment="caffe2/i3d_nl5_8x8")'
+        )
+    count = count_classes(weights, source)
+    names = weights.class_names or [str(k) for k in range(count)]
+    return build_recognizer(run, weights, names, pick_device(device), source=source)
+
+
+def find_settings(source: str, weights: WeightFile) -> RunConfig | None:
+    """The settings in a checkpoint, or of a public name's preset; None if the file has neither."""
+    if weights.config is not None:
+        return checkpoint_settings(weights.config, source)
+    experiment = preset(source)
+    return None if experiment is None else replace(compose_run(experiment), weights=source)
+
+
+def preset(source: str) -> str | None:
+    """The experiment of a public name, as a name below configs/experiment; None if it has none."""
+    known = (CONFIG_DIR / "experiment" / f"{source}.yaml").is_file()
+    return source if known and "/" in source else None
+
+
+def checkpoint_settings(config: str, source: str) -> RunConfig:
+    """The settings in a checkpoint, without those of the machine that trained it."""
+    run = parse_run(config, source)
+    data = replace(run.data, num_workers=None)
+    return replace(run, weights=source, data=data, dist=DistConfig())

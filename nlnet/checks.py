@@ -3,6 +3,7 @@
 Each check takes the full key, as the user writes it, and raises UsageError that begins with it.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -31,15 +32,21 @@ def one_of(key: str, value: Name, choices: Mapping[Name, Choice]) -> Choice:
 
 
 def positive(key: str, value: float) -> None:
-    """Raise UsageError unless a number is above 0."""
-    if value <= 0:
-        raise UsageError(f"{key}={value} must be above 0")
+    """Raise UsageError unless a number is finite and above 0."""
+    if not 0 < value < math.inf:
+        raise UsageError(f"{key}={value} must be a number above 0")
 
 
 def at_least(key: str, value: float, least: float) -> None:
-    """Raise UsageError if a number is below `least`."""
-    if value < least:
+    """Raise UsageError unless value >= least. Not a number (NaN) is refused, too."""
+    if not value >= least:
         raise UsageError(f"{key}={value} must be {least} or more")
+
+
+def below(key: str, value: float, limit: float) -> None:
+    """Raise UsageError unless value < limit."""
+    if not value < limit:
+        raise UsageError(f"{key}={value} must be below {limit}")
 
 
 def within(key: str, value: float, low: float, high: float) -> None:

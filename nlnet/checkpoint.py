@@ -50,7 +50,7 @@ class Provenance:
 class EpochRecord:
     """The results of one finished epoch."""
 
-    epoch: int  # counted from 0
+    epoch: int  # counted from 1
     global_step: int  # optimizer steps of the run up to the end of this epoch
     seconds: float  # time spent on training steps
     clips_per_second: float
@@ -204,10 +204,14 @@ def _provenance_to_dict(provenance: Provenance) -> dict[str, Any]:
 
 
 def _to_progress(saved: Mapping[str, Any]) -> Progress:
-    """Convert saved progress. Old records do not name their main metric: it is the first one."""
+    """Convert saved progress.
+
+    Old records do not name their main metric: it is the first one. They count epochs from 0: the
+    place of a record says which epoch it is.
+    """
     history = [
-        EpochRecord(**{"main": next(iter(record["val"]), None), **record})
-        for record in saved["history"]
+        EpochRecord(**{"main": next(iter(record["val"]), None), **record, "epoch": epoch})
+        for epoch, record in enumerate(saved["history"], start=1)
     ]
     return Progress(**{**saved, "history": history})
 

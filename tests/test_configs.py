@@ -14,7 +14,7 @@ from nlnet.cli.compose import to_run
 from nlnet.cli.explain import explain
 from nlnet.config import RunConfig, parse_run, register_schemas, run_text
 from nlnet.model.build import build_model
-from nlnet.trainer.build import build_recipe
+from nlnet.trainer.build import build_settings
 
 EXPERIMENTS = sorted(
     path.relative_to(CONFIG_DIR / "experiment").with_suffix("").as_posix()
@@ -58,7 +58,7 @@ def test_a_recipe_says_once_how_long_it_is(recipe: str):
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_an_experiment_is_a_run_of_one_length(experiment: str):
-    build_recipe(run_config(f"+experiment={experiment}"), 1, torch.device("cpu"))
+    build_settings(run_config(f"+experiment={experiment}"), 1, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

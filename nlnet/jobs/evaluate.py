@@ -23,10 +23,10 @@ from nlnet.model.build import build_model
 from nlnet.model.cost import check_clips
 from nlnet.recognizer.build import build_recognizer, count_classes
 from nlnet.recognizer.load import find_settings
-from nlnet.runs.logger import METRICS, progress_bar
-from nlnet.trainer.allocator import set_allocator
-from nlnet.trainer.build import check_labels
-from nlnet.trainer.metrics import ENSEMBLES, VideoScores
+from nlnet.runs.logger import progress_bar
+from nlnet.runs.record import METRICS
+from nlnet.trainer.build import apply_allocator, check_labels
+from nlnet.trainer.metrics import ENSEMBLES, Metrics, VideoScores
 from nlnet.weights.files import WeightFile, read_weight_file
 from nlnet.weights.public import locate
 
@@ -76,7 +76,7 @@ def evaluate(run: RunConfig, out_dir: Path, weights: WeightFile | None = None) -
         UserError: the data, the weights or the settings have a mistake.
     """
     source = weights_of(run)
-    set_allocator(run.trainer.allocator)
+    apply_allocator(run.trainer)
     device = pick_device(run.dist.device)
     with process_group(device):
         if weights is None:
@@ -101,7 +101,7 @@ def evaluate(run: RunConfig, out_dir: Path, weights: WeightFile | None = None) -
         if is_main():
             write_results(run, out_dir, scores, loader.index, metrics)
             print_summary(run, out_dir, scores, metrics)
-        return next(iter(metrics.values()))
+        return metrics.score
 
 
 def weights_of(run: RunConfig) -> str:
@@ -147,7 +147,7 @@ def write_results(
     out_dir: Path,
     scores: VideoScores,
     index: VideoIndex,
-    metrics: dict[str, float],
+    metrics: Metrics,
 ) -> None:
     """Write config.yaml, metrics.json, and predictions.csv with a row for each video."""
     views = run.data.test_views
@@ -162,7 +162,8 @@ def write_results(
     }
     out_dir.mkdir(parents=True, exist_ok=True)
     (out_dir / "config.yaml").write_text(run_text(run))
-    write_atomic(out_dir / METRICS, json.dumps({**metrics, **facts}, indent=2).encode())
+    results = {**metrics.values, "main_metric": metrics.main, **facts}
+    write_atomic(out_dir / METRICS, json.dumps(results, indent=2).encode())
     names = index.class_names
     with (out_dir / "predictions.csv").open("w", newline="") as file:
         rows = csv.writer(file)
@@ -189,18 +190,16 @@ def protocol(run: RunConfig) -> str:
     )
 
 
-def print_summary(
-    run: RunConfig, out_dir: Path, scores: VideoScores, metrics: dict[str, float]
-) -> None:
+def print_summary(run: RunConfig, out_dir: Path, scores: VideoScores, metrics: Metrics) -> None:
     """Print the unreadable videos, the metrics and the file that holds them."""
     for failure in scores.failures:
         print(f"unreadable, counted as wrong: {failure.path}: {failure.cause}")
     path = os.path.relpath(out_dir / METRICS)
-    numbers = "  ".join(f"{name} {value:.2f}%" for name, value in metrics.items())
+    numbers = "  ".join(f"{name} {value:.2f}%" for name, value in metrics.values.items())
     print(f"{numbers}  ({len(scores.labels)} videos, {protocol(run)}); {path}")
 
 
 def main_score(out_dir: Path) -> float:
     """The main metric of a finished evaluation, from its metrics.json."""
     metrics = json.loads((out_dir / METRICS).read_text())
-    return next(iter(metrics.values()))
+    return float(metrics[metrics["main_metric"]])

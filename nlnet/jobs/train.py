@@ -1,6 +1,5 @@
 """One training run, from its configuration to its checkpoints."""
 
-import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -9,7 +8,7 @@ import torch
 from torch import nn
 
 from nlnet.checkpoint import current_provenance
-from nlnet.checks import one_of
+from nlnet.checks import one_of, section
 from nlnet.cli.folders import network_differences
 from nlnet.config import RunConfig, run_text
 from nlnet.data.build import build_eval_loader, build_train_loader
@@ -20,19 +19,19 @@ from nlnet.model.build import build_model
 from nlnet.model.classifier import VideoClassifier
 from nlnet.model.cost import check_clips
 from nlnet.model.speed.checkpointing import save_memory
-from nlnet.runs.logger import METRICS, RunLogger, progress_bar
-from nlnet.trainer.allocator import set_allocator
+from nlnet.runs.logger import RunLogger, progress_bar
+from nlnet.runs.record import METRICS, read_best_score
 from nlnet.trainer.build import (
-    build_network,
+    apply_allocator,
     build_optimizer,
     build_precision,
-    build_recipe,
     build_scaler,
+    build_settings,
     check_labels,
 )
 from nlnet.trainer.loop import evaluate, fit
-from nlnet.trainer.metrics import ENSEMBLES, VideoScores
-from nlnet.trainer.optim import freeze
+from nlnet.trainer.metrics import ENSEMBLES, Metrics, VideoScores
+from nlnet.trainer.prepare import prepare_model, wrap_for_training
 from nlnet.trainer.state import TrainState, resume
 from nlnet.weights.load import INFLATIONS, load_weights
 from nlnet.weights.public import locate
@@ -47,7 +46,7 @@ def check(run: RunConfig) -> None:
         model = build_model(run.model, num_classes=2)
     clip, crop_sizes = run.data.clip, (run.data.clip.crop_size, run.data.val_views.crop_size)
     check_clips(partial(build_model, run.model, num_classes=2), clip.num_frames, crop_sizes)
-    freeze(model, run.trainer.freeze)
+    prepare(run, model)
     build_optimizer(run.optim, model)
     one_of("inflation", run.inflation, INFLATIONS)
     one_of("data.val_views.ensemble", run.data.val_views.ensemble, ENSEMBLES)
@@ -58,8 +57,7 @@ def check(run: RunConfig) -> None:
             "trainer.checkpoint_stages has no effect on a compiled network, which chooses by "
             "itself what it recomputes; set trainer.compile=false or trainer.checkpoint_stages=[]"
         )
-    save_memory(model, lean=run.trainer.lean, checkpoint_stages=run.trainer.checkpoint_stages)
-    build_recipe(run, steps_per_epoch=1, device=torch.device("cpu"))
+    build_settings(run, steps_per_epoch=1, device=torch.device("cpu"))
 
 
 def train(run: RunConfig, out_dir: Path) -> float:
@@ -74,18 +72,17 @@ def train(run: RunConfig, out_dir: Path) -> float:
         UserError: the data, the weights or the settings have a mistake.
         Preempted: a signal asked the run to stop; last.pt is written.
     """
-    set_allocator(run.trainer.allocator)
+    apply_allocator(run.trainer)
     device = pick_device(run.dist.device)
     with process_group(device):
         loader, val_loader = build_loaders(run, device)
         state, lines = build_state(run, loader.index.class_names, device)
-        recipe = build_recipe(run, loader.steps_per_epoch, device)
-        lines += describe_data(run, loader, val_loader, recipe.total_steps, device)
+        settings = build_settings(run, loader.steps_per_epoch, device)
+        lines += describe_data(run, loader, val_loader, settings.total_steps, device)
         lines += resume(state, out_dir)
         with RunLogger(
             out_dir,
-            total_steps=recipe.total_steps,
-            steps_per_epoch=recipe.steps_per_epoch,
+            total_steps=settings.total_steps,
             start_step=state.progress.global_step,
             missing={"train": len(loader.index.missing), "val": len(val_loader.index.missing)},
         ) as logger:
@@ -94,8 +91,13 @@ def train(run: RunConfig, out_dir: Path) -> float:
                 logger.say(line)
             fit(
                 state,
-                build_network(run.trainer, state.model, device),
-                recipe,
+                wrap_for_training(
+                    state.model,
+                    device=device,
+                    channels_last=run.trainer.channels_last,
+                    compiled=run.trainer.compile,
+                ),
+                settings,
                 loader_at=loader.at,
                 validate=partial(validate, run, state.model, val_loader, device),
                 logger=logger,
@@ -145,15 +147,28 @@ def build_state(
         changes = [] if config is None else network_differences(config, run.model)
         if changes:
             lines.append(f"the weights were trained as another network: {', '.join(changes)}")
-    freeze(model, run.trainer.freeze)
+    prepare(run, model)
     if run.trainer.freeze:
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         lines.append(f"frozen: {', '.join(run.trainer.freeze)}; {trained:,} parameters are trained")
-    save_memory(model, lean=run.trainer.lean, checkpoint_stages=run.trainer.checkpoint_stages)
     model.to(device)
     optimizer = build_optimizer(run.optim, model)
     made_by = current_provenance(run_text(run), list(class_names))
     return TrainState(model, optimizer, made_by, build_scaler(run.trainer, device)), lines
+
+
+def prepare(run: RunConfig, model: VideoClassifier) -> None:
+    """Freeze parts of the network, and replace modules by forms that save memory."""
+    with section("trainer"):
+        prepare_model(
+            model,
+            freeze=run.trainer.freeze,
+            save_memory=partial(
+                save_memory,
+                lean=run.trainer.lean,
+                checkpoint_stages=run.trainer.checkpoint_stages,
+            ),
+        )
 
 
 def describe_data(
@@ -175,9 +190,7 @@ def describe_data(
     return [*lines, *loader.remarks]
 
 
-def validate(
-    run: RunConfig, model: nn.Module, loader: EvalLoader, device: torch.device
-) -> dict[str, float]:
+def validate(run: RunConfig, model: nn.Module, loader: EvalLoader, device: torch.device) -> Metrics:
     """The metrics of the validation split, in percent."""
     assert isinstance(model, VideoClassifier)
     views = run.data.val_views
@@ -196,5 +209,4 @@ def validate(
 
 def best_score(out_dir: Path) -> float:
     """The best validation score of a finished run, from its metrics.json."""
-    metrics = json.loads((out_dir / METRICS).read_text())
-    return next(value for key, value in metrics.items() if key.startswith("best_"))
+    return read_best_score(out_dir / METRICS)

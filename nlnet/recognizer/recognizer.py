@@ -11,7 +11,7 @@ from nlnet.clip import ClipBatch
 from nlnet.errors import UserError
 from nlnet.model.classifier import VideoClassifier
 from nlnet.trainer.loop import evaluate
-from nlnet.trainer.metrics import VideoScores
+from nlnet.trainer.metrics import Metrics, VideoScores
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Recognizer:
         self.evaluate([batch], scores)
         return scores.probabilities[0]
 
-    def evaluate(self, batches: Iterable[ClipBatch], scores: VideoScores) -> dict[str, float]:
+    def evaluate(self, batches: Iterable[ClipBatch], scores: VideoScores) -> Metrics:
         """Score the views of this rank's videos; the metrics over the videos of all ranks."""
         return evaluate(
             self.model,

@@ -1,62 +1,40 @@
-"""What a run tells people: a progress bar or lines, log.txt, TensorBoard and metrics.json."""
+"""Show a run: a progress bar or lines on the console, log.txt and TensorBoard."""
 
-import json
 import os
 import sys
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, TextIO, TypeVar
+from typing import Any, TextIO, TypeVar
 
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from nlnet.checkpoint import BEST, EpochRecord, Progress
+from nlnet.checkpoint import BEST, Progress
 from nlnet.clip import Failure
 from nlnet.distributed.ranks import is_main
 from nlnet.errors import UserError
-from nlnet.files import write_atomic
+from nlnet.runs.lines import bar_format, duration, epoch_line, epoch_rows, score_list, step_line
+from nlnet.runs.record import (
+    METRICS,
+    EpochReport,
+    StepReport,
+    best_record,
+    training_seconds,
+    write_metrics,
+)
 
 T = TypeVar("T")
 
-METRICS = "metrics.json"
 NUM_PICTURES = 4  # clips of the first batch that TensorBoard shows
-POINTS = 100  # of each training curve in TensorBoard, per epoch
-QUIET = 2.0, 30.0  # fewest and most seconds between two lines, where there is no progress bar
-
-
-class StepRecord(NamedTuple):
-    """What a step adds to the sums of its epoch."""
-
-    loss: float  # summed over clips
-    top1: float  # hits
-    top5: float
-    clips: float
-    seconds: float
-    waited: float  # seconds for data
-
-    def add_to(self, totals: dict[str, float]) -> None:
-        """Count this step in sums over steps."""
-        for name, value in self._asdict().items():
-            totals[name] = totals.get(name, 0.0) + value
-
-
-def rates(totals: dict[str, float]) -> dict[str, float]:
-    """Sums over steps as means: loss, clips_per_second, and in percent top1, top5, data_wait."""
-    return {
-        "loss": totals["loss"] / totals["clips"],
-        "top1": 100 * totals["top1"] / totals["clips"],
-        "top5": 100 * totals["top5"] / totals["clips"],
-        "clips_per_second": totals["clips"] / totals["seconds"],
-        "data_wait": 100 * totals["waited"] / totals["seconds"],
-    }
+QUIET = 2.0, 30.0  # seconds between two lines if there is no progress bar: at least, at most
 
 
 def progress_bar(items: Iterable[T], description: str) -> Iterable[T]:
-    """The items, with a bar on the terminal of rank 0."""
+    """Yield the items and show a progress bar if rank 0 has a terminal."""
     hidden = not is_main() or not sys.stderr.isatty()
     return tqdm(items, desc=description, disable=hidden, leave=False)
 
@@ -67,16 +45,18 @@ class _Sinks:
 
     log: TextIO
     board: SummaryWriter
-    bar: Any  # tqdm
+    bar: Any  # tqdm has no type parameter for a bar without items
 
 
 class RunLogger:
-    """Rank 0 tells how a run goes; the other ranks are silent.
+    """Shows a run on rank 0. On the other ranks it does nothing.
 
     Args:
-        out_dir: gets log.txt (appended to), metrics.json and tensorboard/
-        start_step: where the run starts or goes on; later points of an earlier attempt disappear
-        missing: of each split, how many listed videos have no file and are left out
+        out_dir: gets log.txt (new lines are appended), metrics.json and tensorboard/
+        total_steps: of the run
+        start_step: the step at which the run starts or resumes. TensorBoard drops the points of
+            an earlier attempt after it.
+        missing: per split, the number of listed videos that have no file
 
     Raises:
         UserError: out_dir cannot be written.
@@ -87,17 +67,12 @@ class RunLogger:
         out_dir: Path,
         *,
         total_steps: int,
-        steps_per_epoch: int,
         start_step: int = 0,
         missing: Mapping[str, int] | None = None,
     ) -> None:
         self.out_dir = out_dir
         self.missing = dict(missing or {})
-        self.total_steps = total_steps
-        self.steps_per_epoch = steps_per_epoch
-        self.window: dict[str, float] = {}  # sums since the last point in TensorBoard
-        self.start_step = start_step
-        self.start = self.last_line = time.monotonic()
+        self.last_line = time.monotonic()
         self.sinks: _Sinks | None = None
         if is_main():
             try:
@@ -110,8 +85,7 @@ class RunLogger:
             bar = tqdm(
                 total=total_steps,
                 initial=start_step,
-                smoothing=0.0,  # what is left follows from the whole run, evaluations included
-                bar_format="{desc} {percentage:3.0f}%|{bar}| {remaining} left{postfix}",
+                bar_format="{percentage:3.0f}%|{bar}|",
                 dynamic_ncols=True,
                 leave=False,
                 disable=not sys.stderr.isatty(),
@@ -134,11 +108,14 @@ class RunLogger:
             self.sinks.log.close()
 
     def say(self, line: str) -> None:
-        """A line on the console and in log.txt."""
+        """Write a line to the console and to log.txt."""
         if self.sinks is not None:
-            tqdm.write(line, file=sys.stdout)
-            sys.stdout.flush()
+            self._print(line)
             self._log(self.sinks, line)
+
+    def _print(self, line: str) -> None:
+        tqdm.write(line, file=sys.stdout)  # above the progress bar
+        sys.stdout.flush()
 
     def _log(self, sinks: _Sinks, line: str) -> None:
         sinks.log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
@@ -150,7 +127,7 @@ class RunLogger:
             self.sinks.board.add_text("config", f"```yaml\n{text}\n```")
 
     def clips(self, video: Tensor) -> None:
-        """Show the first views (B, 3, T, H, W) uint8 in TensorBoard, frames side by side."""
+        """Show the first clips (B, 3, T, H, W) uint8 in TensorBoard, frames side by side."""
         if self.sinks is not None:
             for i, clip in enumerate(video[:NUM_PICTURES]):
                 strip = clip.transpose(1, 2).flatten(2)  # (3, H, T W)
@@ -161,111 +138,60 @@ class RunLogger:
         for failure in failures:
             self.say(f"cannot read {failure.path}: {failure.cause}")
 
-    def step(self, progress: Progress, record: StepRecord, *, lr: float, grad_norm: float) -> None:
-        """Take in a step that is done; progress already counts it."""
+    def step(self, report: StepReport) -> None:
+        """Show a finished step."""
         if self.sinks is None:
             return
-        record.add_to(self.window)
-        if progress.step % max(self.steps_per_epoch // POINTS, 1) == 0:
-            scalars = rates(self.window) | {"lr": lr, "grad_norm": grad_norm}
+        if report.recent is not None:
+            scalars = report.recent._asdict() | {"lr": report.lr, "grad_norm": report.grad_norm}
             for name, value in scalars.items():
-                self.sinks.board.add_scalar(f"train/{name}", value, progress.global_step)
-            self.window.clear()
-        bar, epoch, state = self.sinks.bar, self._name(progress.epoch), _running(progress.totals)
-        bar.set_description_str(epoch, refresh=False)
-        bar.set_postfix_str(state, refresh=False)
+                self.sinks.board.add_scalar(f"train/{name}", value, report.global_step)
+        bar = self.sinks.bar
+        if not bar.disable:
+            bar.bar_format = bar_format(report, _terminal_columns())
         bar.update()
-        if self._line_is_due(progress.step):
-            where = f"{epoch}  step {progress.step}/{self.steps_per_epoch}"
-            line = f"{where}  {state}  lr {lr:.3g}  {self._left(progress)} left"
+        if self._line_is_due(report):
+            line = step_line(report)
             if bar.disable:
                 self.say(line)
             else:
                 self._log(self.sinks, line)
 
-    def epoch(self, progress: Progress) -> None:
-        """Take in an epoch that is done: the last record of the history."""
+    def epoch(self, report: EpochReport) -> None:
+        """Show a finished epoch: short rows on a terminal, all numbers on one line elsewhere."""
         if self.sinks is None:
             return
-        record = progress.history[-1]
+        record, line = report.record, epoch_line(report)
         for name, value in record.val.items():
             self.sinks.board.add_scalar(f"val/{name}", value, record.global_step)
         self.sinks.board.flush()
-        speed = f"{record.clips_per_second:.1f} clips/s  data wait {record.data_wait:.0f}%"
-        parts = [f"{self._name(record.epoch)}  {_duration(record.seconds)}  {speed}"]
-        scores = {"train": record.train, "val": record.val}
-        parts += [f"{name}: {_shown(values)}" for name, values in scores.items() if values]
-        if progress.global_step < self.total_steps:
-            parts.append(f"{self._left(progress)} left")
-        self.say("  |  ".join(parts))
-        self.metrics(progress)
+        self._print(line if self.sinks.bar.disable else epoch_rows(report))
+        self._log(self.sinks, line)
 
     def metrics(self, progress: Progress) -> None:
-        """Write metrics.json: the scores of the best epoch, every epoch, what could not be read."""
-        if self.sinks is None:
-            return
-        best = best_record(progress)
-        scores = {f"best_{name}": value for name, value in best.val.items()} if best else {}
-        if best:
-            scores["best_epoch"] = best.epoch + 1
-        bad = {"clips": progress.bad, "of": progress.asked, "files": progress.bad_files}
-        metrics = scores | {"unreadable": bad, "missing": self.missing}
-        metrics["epochs"] = [asdict(record) for record in progress.history]
-        write_atomic(self.out_dir / METRICS, json.dumps(metrics, indent=1).encode())
+        """Write metrics.json."""
+        if self.sinks is not None:
+            write_metrics(self.out_dir / METRICS, progress, self.missing)
 
     def done(self, progress: Progress) -> None:
-        """Say what a finished run has come to."""
-        seconds = sum(record.seconds for record in progress.history)
-        where = os.path.relpath(self.out_dir / BEST)
+        """Show the results of a finished run."""
         if progress.bad:
             self.say(
                 f"{progress.bad} of {progress.asked} clips could not be read, from"
                 f" {len(progress.bad_files)} files that {METRICS} lists"
             )
         if best := best_record(progress):
-            scores = f"best epoch {best.epoch + 1}: {_shown(best.val)}"
-            self.say(f"done, {_duration(seconds)} of training  |  {scores}  |  {where}")
+            trained = f"done, {duration(training_seconds(progress))} of training"
+            scores = f"best epoch {best.epoch}: {'  '.join(score_list(best.val))}"
+            self.say(f"{trained}  |  {scores}  |  {os.path.relpath(self.out_dir / BEST)}")
 
-    def _name(self, epoch: int) -> str:
-        return f"epoch {epoch + 1}/{-(-self.total_steps // self.steps_per_epoch)}"
-
-    def _left(self, progress: Progress) -> str:
-        """Time to the end of the run, evaluations included, at the pace of this process so far."""
-        done = progress.global_step - self.start_step
-        pace = (time.monotonic() - self.start) / max(done, 1)
-        return _duration(pace * (self.total_steps - progress.global_step))
-
-    def _line_is_due(self, step: int) -> bool:
+    def _line_is_due(self, report: StepReport) -> bool:
         shortest, longest = QUIET
         quiet = time.monotonic() - self.last_line
-        is_tenth = step % max(self.steps_per_epoch // 10, 1) == 0
+        is_tenth = report.step % max(report.steps_per_epoch // 10, 1) == 0
         return quiet > longest or (is_tenth and quiet > shortest)
 
 
-def _running(totals: dict[str, float]) -> str:
-    means = rates(totals)
-    return (
-        f"loss {means['loss']:.4f}  top1 {means['top1']:.2f}%"
-        f"  {means['clips_per_second']:.1f} clips/s  data wait {means['data_wait']:.0f}%"
-    )
-
-
-def _shown(scores: dict[str, float]) -> str:
-    """A loss and percentages as people read them."""
-    return "  ".join(
-        f"{name} {value:.4f}" if name == "loss" else f"{name} {value:.2f}%"
-        for name, value in scores.items()
-    )
-
-
-def best_record(progress: Progress) -> EpochRecord | None:
-    """The record of the epoch that best.pt comes from: the first with the highest score."""
-    for record in progress.history:
-        if progress.best is not None and progress.best == record.score:
-            return record
-    return None
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
+def _terminal_columns() -> int:
+    """Return the width of the terminal that shows the bar; 80 if the terminal does not tell."""
+    return os.get_terminal_size(sys.stderr.fileno()).columns or 80

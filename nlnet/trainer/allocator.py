@@ -1,28 +1,30 @@
-"""What the C library does with the memory of freed tensors, and the dict of the choices."""
+"""What the C library does with the memory of freed tensors."""
 
 import ctypes
 import platform
 
-from nlnet.checks import one_of
+from nlnet.errors import choose
 
-TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD, MMAP_MAX = -1, -2, -3, -4  # of mallopt, malloc.h
+TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD, MMAP_MAX = -1, -2, -3, -4  # of mallopt, in malloc.h
 ALLOCATORS: dict[str, dict[int, int]] = {
-    # The heap is kept; a tensor above 16 MB that fits into none of its holes is mapped afresh.
+    # The heap is kept. A tensor above 16 MB that fits into no free part of it gets new pages.
     "reuse": {MMAP_THRESHOLD: 2**24, TRIM_THRESHOLD: -1, TOP_PAD: 2**27},
-    "keep": {MMAP_MAX: 0, TRIM_THRESHOLD: -1},  # fastest: all of it stays with the process
-    "return": {MMAP_THRESHOLD: 2**17},  # smallest: it goes back to the system at once
-    "system": {},  # as the C library would have it
+    "keep": {MMAP_MAX: 0, TRIM_THRESHOLD: -1},  # fastest: the process keeps all of its memory
+    "return": {MMAP_THRESHOLD: 2**17},  # smallest: freed memory returns to the system at once
+    "system": {},  # the C library's defaults
 }
 
 
-def set_allocator(name: str) -> None:
-    """Settle how this process allocates from now on; raises UsageError for an unknown name.
+def set_allocator(allocator: str) -> None:
+    """Set how this process allocates memory from now on.
 
-    Memory that comes fresh from the system is cleared page by page at its first touch, which costs
-    more than a norm that writes it; memory that is kept for reuse falls to pieces, and a large
-    tensor fits into none. Other C libraries than glibc are left as they are.
+    The system clears new memory page by page at the first access, which takes longer than a norm
+    that writes it. On the other hand, memory that is kept becomes fragmented, so that a large
+    tensor fits into no free part. C libraries other than glibc are not changed.
+
+    Raises ArgumentError if the name is unknown.
     """
-    parameters = one_of("trainer.allocator", name, ALLOCATORS)
+    parameters = choose("allocator", allocator, ALLOCATORS)
     if platform.libc_ver()[0] != "glibc":
         return
     libc = ctypes.CDLL(None)

@@ -1,33 +1,36 @@
-"""From scores to numbers: hits of a batch, and the scores of whole videos over all views and ranks.
+"""Metrics of a batch, and of whole videos over all of their views and all ranks.
 
-Classes with equal scores rank by their index, the lowest first.
+Classes with equal scores are ordered by their index, the lowest first.
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from nlnet.checks import one_of
 from nlnet.clip import Failure
 from nlnet.distributed.ranks import all_sum, gather_objects
+from nlnet.errors import choose
 
 
 def best_classes(scores: Tensor, k: int) -> Tensor:
-    """Indices (B, min(k, K)) of the highest scores (B, K), best first."""
+    """Return the indices (B, min(k, K)) of the k highest scores (B, K), the highest first."""
     return scores.argsort(dim=1, descending=True, stable=True)[:, :k]
 
 
 def is_right(classes: Tensor, label: Tensor) -> Tensor:
-    """Whether each of the classes (B, k) is a label (B,) or among several labels (B, K)."""
+    """Return which of the classes (B, k) are the label (B,), or among several labels (B, K)."""
     if label.ndim == 1:
         return classes == label[:, None]
     return label.gather(1, classes) > 0
 
 
 def average_precision(scores: Tensor, positive: Tensor) -> float:
-    """Area under the precision-recall steps of one class; equal scores share a threshold.
+    """Return the area under the precision-recall steps of one class.
+
+    Equal scores have the same threshold.
 
     Args:
         scores: (N,)
@@ -43,8 +46,21 @@ def average_precision(scores: Tensor, positive: Tensor) -> float:
     return float((hits / asked * new_hits).sum() / hits[-1])
 
 
+@dataclass(frozen=True)
+class Metrics:
+    """The metrics of a split."""
+
+    values: dict[str, float]  # in percent, by name
+    main: str  # the name of the metric that selects the best checkpoint
+
+    @property
+    def score(self) -> float:
+        """The value of the main metric."""
+        return self.values[self.main]
+
+
 class Prediction(NamedTuple):
-    """What was said about one video; one without views has class -1 and score 0."""
+    """The prediction for one video. A video without views has class -1 and score 0."""
 
     video_id: int
     label: list[int]
@@ -55,10 +71,10 @@ class Prediction(NamedTuple):
 
 
 class Ensemble(NamedTuple):
-    """How the probabilities of the views of a video make its own."""
+    """How the probabilities of the views of a video are combined."""
 
-    add: Callable[[Tensor, Tensor, Tensor], Tensor]  # views (B, K) of videos (B,) to totals (N, K)
-    finish: Callable[[Tensor, Tensor], Tensor]  # totals (N, K), numbers of views (N, 1) -> (N, K)
+    add: Callable[[Tensor, Tensor, Tensor], Tensor]  # totals (N, K), rows (B,), views (B, K)
+    finish: Callable[[Tensor, Tensor], Tensor]  # totals (N, K), counts of views (N, 1) -> (N, K)
 
 
 ENSEMBLES: dict[str, Ensemble] = {
@@ -66,7 +82,7 @@ ENSEMBLES: dict[str, Ensemble] = {
         lambda totals, rows, views: totals.index_add_(0, rows, views),
         lambda totals, num_views: totals / num_views.clamp(min=1),
     ),
-    "max": Ensemble(  # of each class; probabilities are not below the 0 of the first totals
+    "max": Ensemble(  # per class; the totals begin at 0, and no probability is below 0
         lambda totals, rows, views: totals.scatter_reduce_(
             0, rows[:, None].expand_as(views), views, "amax"
         ),
@@ -76,70 +92,75 @@ ENSEMBLES: dict[str, Ensemble] = {
 
 
 class VideoScores:
-    """The probabilities of each video, from those of its views.
+    """Collects the probabilities of the views of each video and computes the metrics.
 
-    A video without any view (it could not be read) counts as wrong. All views of a video must be
-    added on one rank: its sum, in float64, then has the same order, and every result the same
-    bits, on any number of ranks.
+    A video without views (it could not be read) counts as wrong. All views of a video must be
+    added on one rank. Its sum in float64 then has the same order on any number of ranks, so that
+    every result has the same bits.
 
     Args:
-        labels: of all videos of the split, (N,) int64 or (N, K) with 1 at each of several labels
+        labels: of all videos of the split, (N,) int64, or (N, K) with 1 at each of several labels
         num_classes: K
         ensemble: a name in ENSEMBLES
+
+    Raises:
+        ArgumentError: the name is unknown.
     """
 
     def __init__(self, labels: Tensor, num_classes: int, ensemble: str = "mean") -> None:
         self.labels = labels
-        self.ensemble = one_of("ensemble", ensemble, ENSEMBLES)
+        self.ensemble = choose("ensemble", ensemble, ENSEMBLES)
         self.totals = torch.zeros(len(labels), num_classes, dtype=torch.float64)
         self.num_views = torch.zeros(len(labels), dtype=torch.int64)
         self.failures: list[Failure] = []
 
     def add(self, probabilities: Tensor, video_id: Tensor) -> None:
-        """Count views in: probabilities (B, K) and the rows (B,) of their videos."""
+        """Add views: their probabilities (B, K) and the rows (B,) of their videos."""
         rows = video_id.cpu()
         self.ensemble.add(self.totals, rows, probabilities.double().cpu())
         self.num_views.index_add_(0, rows, torch.ones_like(rows))
 
     def fail(self, failures: Iterable[Failure]) -> None:
-        """Keep the causes of videos that could not be read."""
+        """Record videos that could not be read."""
         self.failures.extend(failures)
 
     def gather(self) -> None:
-        """Bring the views and failures of all ranks to each of them; call it once, at the end."""
-        all_sum(self.totals)  # a sum with exact zeros of the ranks that have not seen the video
+        """Combine the views and failures of all ranks. Call it once on each rank, at the end."""
+        all_sum(self.totals)  # a rank without the views of a video adds exact zeros
         all_sum(self.num_views)
         self.failures = [failure for part in gather_objects(self.failures) for failure in part]
 
     @property
     def probabilities(self) -> Tensor:
-        """(N, K) float64, 0 where a video has no view."""
+        """The probabilities of the videos (N, K), float64; 0 if a video has no views."""
         return self.ensemble.finish(self.totals, self.num_views[:, None])
 
-    def summary(self) -> dict[str, float]:
-        """The metrics in percent; the first one is the one to choose a model by.
+    def metrics(self) -> Metrics:
+        """Compute the metrics.
 
-        One label a video: top1, top5, mean_class (accuracy averaged over the classes that have
-        videos). Several: mean_ap, average precision averaged over the classes that have videos.
+        One label per video: `top1`, which is the main one, `top5`, and `mean_class`, the accuracy
+        averaged over the classes that have videos. Several labels: `mean_ap`, average precision
+        averaged over the classes that have videos.
         """
         if self.labels.ndim == 2:
             positive = self.labels > 0
             present = positive.any(0).nonzero().flatten().tolist()
             scores = self.probabilities
             precisions = [average_precision(scores[:, k], positive[:, k]) for k in present]
-            return {"mean_ap": 100 * sum(precisions) / max(len(precisions), 1)}
+            return Metrics({"mean_ap": 100 * sum(precisions) / max(len(precisions), 1)}, "mean_ap")
         right = is_right(best_classes(self.totals, 5), self.labels)
         right &= (self.num_views > 0)[:, None]
         hits = torch.bincount(self.labels[right[:, 0]], minlength=self.totals.shape[1])
         videos = torch.bincount(self.labels, minlength=self.totals.shape[1])
-        return {
+        values = {
             "top1": 100 * float(right[:, 0].double().mean()),
             "top5": 100 * float(right.any(1).double().mean()),
             "mean_class": 100 * float((hits[videos > 0].double() / videos[videos > 0]).mean()),
         }
+        return Metrics(values, "top1")
 
     def predictions(self) -> list[Prediction]:
-        """One row a video, in the order of the index."""
+        """Return one row per video, in the order of the index."""
         scores, top5 = self.probabilities, best_classes(self.totals, 5).tolist()
         rows = []
         for i, num_views in enumerate(self.num_views.tolist()):

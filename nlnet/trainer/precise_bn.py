@@ -1,6 +1,6 @@
-"""Running statistics of batch norms, as whole batches have them."""
+"""Batch norm statistics over many batches, instead of moving averages."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -8,21 +8,30 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from nlnet.clip import ClipBatch
 from nlnet.distributed.ranks import all_sum
+from nlnet.trainer.prepare import set_training_mode
 
 
 @torch.no_grad()
-def precise_bn(model: nn.Module, batches: Iterable[ClipBatch]) -> None:
-    """Set the running statistics of batch norms to those of whole batches of all ranks.
+def precise_bn(
+    model: nn.Module, batches: Iterable[ClipBatch], *, freeze: Sequence[str] = ()
+) -> None:
+    """Set the running statistics of batch norms to those of all batches of all ranks.
 
-    The mean over all inputs, and their unbiased variance by E[x^2] - E[x]^2, in float64; the
-    network normalises with the statistics of each batch meanwhile (Wu and Johnson, "Rethinking
-    'Batch' in BatchNorm", 2021, section 3). Frozen parts are left alone.
+    The mean and the unbiased variance E[x^2] - E[x]^2 are computed over all inputs, in float64.
+    Meanwhile the network normalizes by the statistics of each batch.
+
+    Args:
+        model: is changed and is left in training mode
+        batches: of this rank
+        freeze: parts of the model that are not changed
+
+    Source: Wu and Johnson, "Rethinking 'Batch' in BatchNorm", 2021, section 3.
     """
-    model.train()
+    set_training_mode(model, model, freeze)
     moments: dict[_BatchNorm, Tensor] = {}
 
     def observe(norm: _BatchNorm, inputs: tuple[Tensor]) -> None:
-        x = inputs[0].float().transpose(0, 1).flatten(1)  # (C, inputs of a channel)
+        x = inputs[0].float().transpose(0, 1).flatten(1)  # (C, inputs per channel)
         variance, mean = (moment.double() for moment in torch.var_mean(x, 1, correction=0))
         ones = torch.ones_like(mean)
         moments[norm] += x.shape[1] * torch.stack([ones, mean, variance + mean.square()])

@@ -1,4 +1,4 @@
-"""A run that is asked to stop saves itself first."""
+"""Signals that ask a run to stop; the run saves itself first."""
 
 import signal
 from types import FrameType, TracebackType
@@ -7,23 +7,26 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class Preempted(SystemExit):
-    """The run was asked to stop and has saved itself: exit code 130 (Ctrl-C), 138 or 143."""
+    """The run was asked to stop and has saved itself.
+
+    The exit code is 128 plus the number of the signal: 130 (Ctrl-C), 138 or 143.
+    """
 
     def __init__(self, signum: int) -> None:
         super().__init__(128 + signum)
 
 
 class StopRequest:
-    """Remembers a signal until the ranks can agree on it, at the end of a step.
+    """Records a signal until the ranks can agree on it, at the end of a step.
 
-    A second Ctrl-C does not wait: it raises KeyboardInterrupt.
+    A second Ctrl-C raises KeyboardInterrupt at once.
     """
 
     def __init__(self) -> None:
-        self.signum = 0  # none yet
+        self.signum = 0  # no signal yet
 
     def __enter__(self) -> "StopRequest":
-        self.handlers = {signum: signal.signal(signum, self._remember) for signum in SIGNALS}
+        self.handlers = {signum: signal.signal(signum, self._record) for signum in SIGNALS}
         return self
 
     def __exit__(
@@ -35,7 +38,7 @@ class StopRequest:
         for signum, handler in self.handlers.items():
             signal.signal(signum, handler)
 
-    def _remember(self, signum: int, frame: FrameType | None) -> None:
+    def _record(self, signum: int, frame: FrameType | None) -> None:
         if signum == self.signum == signal.SIGINT:
             raise KeyboardInterrupt
         self.signum = signum

@@ -1,13 +1,13 @@
-"""Learning rate schedules: pure functions of the optimiser step, so a resume needs no replay."""
+"""Learning rate schedules: pure functions of the optimizer step, so a resume replays nothing."""
 
 import math
 from collections.abc import Callable, Sequence
 
-Schedule = Callable[[float], float]  # optimiser step, from 0 -> multiplier of the learning rate
+Schedule = Callable[[float], float]  # optimizer step, from 0 -> multiplier of the learning rate
 
 
 def step_schedule(total_steps: int, milestones: Sequence[float], gamma: float) -> Schedule:
-    """Multiply by gamma from each milestone on; milestones are shares of the whole run."""
+    """Multiply the rate by gamma at each milestone. Milestones are shares of the run, in (0, 1)."""
 
     def multiplier(step: float) -> float:
         return float(gamma ** sum(step / total_steps >= milestone for milestone in milestones))
@@ -16,7 +16,7 @@ def step_schedule(total_steps: int, milestones: Sequence[float], gamma: float) -
 
 
 def cosine_schedule(total_steps: int, floor: float) -> Schedule:
-    """Half a cosine from 1 at the first step to floor at total_steps."""
+    """Decay the multiplier along half a cosine, from 1 at step 0 to floor at total_steps."""
 
     def multiplier(step: float) -> float:
         progress = min(step / total_steps, 1.0)
@@ -26,9 +26,9 @@ def cosine_schedule(total_steps: int, floor: float) -> Schedule:
 
 
 def with_warmup(schedule: Schedule, warmup_steps: float, start: float) -> Schedule:
-    """Rise linearly from start to the schedule's own value at the end of the warm-up.
+    """Raise the multiplier linearly from start to the schedule's value at the end of the warm-up.
 
-    The curve has no jump: a step schedule is reached at 1, a cosine where it then stands.
+    The curve is continuous: the warm-up ends at the value that the schedule has at that step.
     """
 
     def multiplier(step: float) -> float:

@@ -17,55 +17,45 @@ from types import ModuleType
 import pytest
 import torch
 
-from nlnet.checkpoint import EpochRecord, Progress
+from nlnet.checkpoint import Progress
 from nlnet.clip import Failure
 from nlnet.errors import UserError
-from nlnet.runs.logger import RunLogger, StepRecord, progress_bar
+from nlnet.runs.lines import MIN_BAR
+from nlnet.runs.logger import RunLogger, progress_bar
+from nlnet.runs.record import Recorder, StepRecord
+from nlnet.trainer.metrics import Metrics
 
 TRAIN = {"loss", "lr", "top1", "top5", "grad_norm", "clips_per_second", "data_wait"}
+VAL = {"top1": 50.0, "top5": 75.0, "mean_class": 25.0}
+PROGRAM = Path(__file__).parents[1] / "trainer" / "tiny_run.py"
 
 
-def take_steps(logger: RunLogger, progress: Progress, count: int) -> None:
+def take_steps(logger: RunLogger, recorder: Recorder, count: int) -> None:
     for _ in range(count):
         record = StepRecord(24.0, 6.0, 9.0, 12.0, seconds=0.5, waited=0.125)
-        progress.step += 1
-        progress.global_step += 1
-        record.add_to(progress.totals)
-        logger.step(progress, record, lr=0.1, grad_norm=2.5)
+        logger.step(recorder.finish_step(record, lr=0.1, grad_norm=2.5))
 
 
-def end_epoch(logger: RunLogger, progress: Progress, top1: float) -> None:
-    progress.history.append(
-        EpochRecord(
-            epoch=progress.epoch,
-            global_step=progress.global_step,
-            seconds=3725.0,
-            clips_per_second=24.0,
-            data_wait=25.0,
-            train={"loss": 2.0},
-            val={"top1": top1, "top5": top1 + 10},
-            main="top1",
-        )
-    )
-    progress.best = max(progress.best or 0.0, top1)
-    progress.epoch, progress.step, progress.totals = progress.epoch + 1, 0, {}
-    logger.epoch(progress)
+def end_epoch(logger: RunLogger, recorder: Recorder, top1: float) -> None:
+    logger.epoch(recorder.finish_epoch({"top1": top1, "top5": top1 + 10}, "top1"))
+    logger.metrics(recorder.progress)
 
 
-def test_each_epoch_has_its_line_and_its_record(tmp_path: Path, capsys):
+def test_each_epoch_has_a_line_and_a_record(tmp_path: Path, capsys):
     progress = Progress()
     missing = {"train": 3, "val": 0}
-    sizes = {"total_steps": 8, "steps_per_epoch": 4}
-    with RunLogger(tmp_path / "new", **sizes, missing=missing) as logger:
+    with RunLogger(tmp_path / "new", total_steps=8, missing=missing) as logger:
+        recorder = Recorder(progress, total_steps=8, steps_per_epoch=4)
         for top1 in (50.0, 25.0):
-            take_steps(logger, progress, 4)
-            end_epoch(logger, progress, top1)
+            take_steps(logger, recorder, 4)
+            end_epoch(logger, recorder, top1)
         progress.bad, progress.bad_files = 1, {"a.mp4": "empty"}
         logger.metrics(progress)
         logger.done(progress)
     log = (tmp_path / "new" / "log.txt").read_text().splitlines()
     expected = (
-        "epoch 1/2  1:02:05  24.0 clips/s  data wait 25%  |  train: loss 2.0000"
+        "epoch 1/2  0:00:02  24.0 clips/s  data wait 25%"
+        "  |  train: loss 2.0000  top1 50.00%  top5 75.00%"
         "  |  val: top1 50.00%  top5 60.00%  |  0:00:00 left"
     )
     assert log[0].endswith(expected)
@@ -80,30 +70,32 @@ def test_each_epoch_has_its_line_and_its_record(tmp_path: Path, capsys):
     assert [record["val"]["top1"] for record in metrics["epochs"]] == [50.0, 25.0]
 
 
-def test_lines_come_each_tenth_of_an_epoch(tmp_path: Path, capsys, monkeypatch):
-    """Where there is no terminal; with what is left of the whole run."""
-    clock = iter(range(0, 10**6, 3))  # each look at the clock is 3 seconds later
+def test_without_a_terminal_a_line_comes_each_tenth_of_an_epoch(
+    tmp_path: Path, capsys, monkeypatch
+):
+    clock = iter(range(0, 10**6, 3))  # each call returns 3 seconds more
     monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
-    with RunLogger(tmp_path, total_steps=80, steps_per_epoch=40) as logger:
-        take_steps(logger, Progress(), 40)
+    with RunLogger(tmp_path, total_steps=80) as logger:
+        take_steps(logger, Recorder(Progress(), total_steps=80, steps_per_epoch=40), 40)
     lines = capsys.readouterr().out.splitlines()
     assert [re.search(r"step (\d+)/40", line)[1] for line in lines] == [
         str(i) for i in range(4, 41, 4)
     ]
-    assert lines[0] == (
-        "epoch 1/2  step 4/40  loss 2.0000  top1 50.00%  24.0 clips/s  data wait 25%  lr 0.1"
-        "  0:04:45 left"  # 15 seconds for 4 steps, 76 to go
+    assert re.fullmatch(
+        r"epoch 1/2  step 4/40  loss 2\.0000  top1 50\.00%  24\.0 clips/s  data wait 25%  lr 0\.1"
+        r"  \d:\d\d:\d\d left",
+        lines[0],
     )
 
 
-def test_short_epochs_are_not_drowned_in_lines(tmp_path: Path, capsys):
-    with RunLogger(tmp_path, total_steps=80, steps_per_epoch=40) as logger:
-        take_steps(logger, Progress(), 40)
+def test_short_epochs_have_no_lines_for_steps(tmp_path: Path, capsys):
+    with RunLogger(tmp_path, total_steps=80) as logger:
+        take_steps(logger, Recorder(Progress(), total_steps=80, steps_per_epoch=40), 40)
     assert capsys.readouterr().out == ""
 
 
 def test_unreadable_files_are_named(tmp_path: Path):
-    with RunLogger(tmp_path, total_steps=1, steps_per_epoch=1) as logger:
+    with RunLogger(tmp_path, total_steps=1) as logger:
         logger.failures([Failure("a/b.mp4", "moov atom not found")])
     assert "cannot read a/b.mp4: moov atom not found" in (tmp_path / "log.txt").read_text()
 
@@ -111,44 +103,51 @@ def test_unreadable_files_are_named(tmp_path: Path):
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="file: cannot be written"):
-        RunLogger(tmp_path / "file", total_steps=1, steps_per_epoch=1)
+        RunLogger(tmp_path / "file", total_steps=1)
 
 
 def test_other_ranks_are_silent(tmp_path: Path, capsys, monkeypatch):
     monkeypatch.setattr("nlnet.runs.logger.is_main", lambda: False)
-    progress = Progress()
-    with RunLogger(tmp_path / "none", total_steps=4, steps_per_epoch=4) as logger:
+    with RunLogger(tmp_path / "none", total_steps=4) as logger:
+        recorder = Recorder(Progress(), total_steps=4, steps_per_epoch=4)
         logger.config("a: 1")
         logger.clips(torch.zeros(1, 3, 2, 4, 4, dtype=torch.uint8))
-        take_steps(logger, progress, 4)
-        end_epoch(logger, progress, 1.0)
+        take_steps(logger, recorder, 4)
+        end_epoch(logger, recorder, 1.0)
         logger.say("hello")
     assert not (tmp_path / "none").exists()
     assert capsys.readouterr().out == ""
 
 
-def test_a_progress_bar_passes_everything_on():
+def test_a_progress_bar_yields_all_items():
     assert list(progress_bar(range(5), "test")) == [0, 1, 2, 3, 4]
 
 
-@pytest.mark.slow
-def test_a_terminal_has_a_bar_of_the_whole_run(tmp_path: Path):
+@pytest.mark.parametrize("columns", [80, pytest.param(120, marks=pytest.mark.slow)])
+def test_a_terminal_shows_a_readable_bar_and_short_rows(tmp_path: Path, columns: int):
+    """A training in a pseudo-terminal; every row is compared with the width of the terminal."""
     ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
-    program = Path(__file__).with_name("tiny_run.py")
-    command = [sys.executable, str(program), str(tmp_path), "{}"]
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    command = [sys.executable, str(PROGRAM), str(tmp_path), "{}"]
     with subprocess.Popen(command, stdout=theirs, stderr=theirs):
         os.close(theirs)
         shown = b""
         while chunk := read(ours):
             shown += chunk
     os.close(ours)
-    text = shown.decode()
-    state = (
-        r"epoch 1/2 +\d+%\|.*\| [\d:?]+ left, loss \d\.\d+  top1 [\d.]+%  [\d.]+ clips/s  data wait"
-    )
-    assert re.search(state, text)
-    assert "epoch 2/2  0:00:0" in text
+    rows = [row for row in re.split(r"[\r\n]+", shown.decode()) if row.strip()]
+    assert rows and all(len(row) < columns for row in rows)
+    bars = [bar for row in rows if (bar := re.search(r"\|(.*)\|", row))]
+    assert bars and all(len(bar[1]) >= MIN_BAR for bar in bars)
+    state = r"epoch 1/2 +\d+%\|.*\| loss \d\.\d+  top1 [\d.]+%  0:00:\d\d left"
+    state += r"  \d+ clips/s  data wait" if columns > 80 else ""
+    assert any(re.match(state, row) for row in rows)
+    epochs = [i for i, row in enumerate(rows) if re.match(r"epoch \d/2  val: top1", row)]
+    assert len(epochs) == 2
+    for i in epochs:
+        assert re.match(r" +train: loss \d\.\d{4}  top1 [\d.]+%", rows[i + 1])
+    log = (tmp_path / "log.txt").read_text()
+    assert "clips/s" in log and "mean_class" in log and len(log.splitlines()) == 2
 
 
 def read(descriptor: int) -> bytes:
@@ -160,23 +159,24 @@ def read(descriptor: int) -> bytes:
 
 @pytest.fixture
 def board(tiny: ModuleType, tmp_path: Path) -> Iterator[str]:
-    """The address of a TensorBoard server that shows a run."""
+    """Yield the address of a TensorBoard server that shows a run."""
     sizes = {"total_steps": 8, "steps_per_epoch": 4}
-    with RunLogger(tmp_path, **sizes) as logger:
+    with RunLogger(tmp_path, total_steps=8) as logger:
         logger.config("name: tiny")
-        take_steps(logger, Progress(), 7)  # goes on after its last checkpoint, at step 4, and dies
+        # This attempt dies at step 7, after its last checkpoint at step 4.
+        take_steps(logger, Recorder(Progress(), **sizes), 7)
     state = tiny.make_state()
-    with RunLogger(tmp_path, **sizes, start_step=4) as logger:
-        progress = Progress(epoch=1, global_step=4)
-        take_steps(logger, progress, 4)
-        end_epoch(logger, progress, 0.75)
-    with RunLogger(tmp_path / "whole", **sizes) as logger:
+    with RunLogger(tmp_path, total_steps=8, start_step=4) as logger:
+        recorder = Recorder(Progress(epoch=1, global_step=4), **sizes)
+        take_steps(logger, recorder, 4)
+        end_epoch(logger, recorder, 0.75)
+    with RunLogger(tmp_path / "whole", total_steps=8) as logger:
         tiny.fit(
             state,
             state.model,
-            tiny.make_recipe(),
+            tiny.make_settings(),
             loader_at=tiny.loader_at(),
-            validate=lambda: {"top1": 50.0, "top5": 75.0, "mean_class": 25.0},
+            validate=lambda: Metrics(VAL, "top1"),
             logger=logger,
             out_dir=tmp_path / "whole",
         )
@@ -191,7 +191,7 @@ def board(tiny: ModuleType, tmp_path: Path) -> Iterator[str]:
 
 
 def ask(address: str, until: str) -> str:
-    """The answer of the server, once it is up and has read the files."""
+    """Return the answer of the server as soon as it contains `until`."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
@@ -199,7 +199,7 @@ def ask(address: str, until: str) -> str:
                 text = answer.read().decode()
             if until in text:
                 return text
-        except OSError:  # not up yet
+        except OSError:  # the server has not started yet
             pass
         time.sleep(0.3)
     raise AssertionError(f"no answer with {until!r} at {address}")
@@ -218,6 +218,8 @@ def test_tensorboard_shows_the_run(board: str):
     assert [step for _, step, _ in points] == list(range(1, 9))
     address = f"{board}/scalars/scalars?run=tensorboard&tag=train/loss"
     points = json.loads(ask(address, "["))
-    assert [step for _, step, _ in points] == list(range(1, 9)), "points of the dead attempt remain"
+    assert [step for _, step, _ in points] == list(range(1, 9)), (
+        "points of the dead attempt are still there"
+    )
     assert "clips/0" in ask(f"{board}/images/tags", "clips/3")
     assert "config" in ask(f"{board}/text/tags", "config")

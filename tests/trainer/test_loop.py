@@ -13,7 +13,7 @@ from nlnet.checkpoint import BEST, LAST, PREVIOUS, read_checkpoint
 from nlnet.clip import ClipBatch, Failure
 from nlnet.errors import UserError
 from nlnet.trainer.loop import evaluate
-from nlnet.trainer.metrics import ENSEMBLES, VideoScores
+from nlnet.trainer.metrics import ENSEMBLES, Metrics, VideoScores
 from nlnet.trainer.preemption import Preempted, StopRequest
 from nlnet.trainer.state import TrainState
 
@@ -38,7 +38,7 @@ def assert_same_run(one: TrainState, other: TrainState) -> None:
         assert replace(a, **clock) == replace(b, **clock)
 
 
-RECIPE = {"epochs": 3, "clip_grad_norm": 1.0, "label_smoothing": 0.1}
+SETTINGS = {"epochs": 3, "clip_grad_norm": 1.0, "label_smoothing": 0.1}
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
@@ -48,7 +48,7 @@ def test_a_run_that_was_stopped_and_resumed_is_the_run_that_was_not(
     tiny: ModuleType, tmp_path: Path, optimizer: str, changes: dict[str, Any], step: int
 ):
     """Dropout, momentum, batch norm; stopped inside an epoch, at its last and first step."""
-    options = {"recipe": RECIPE | changes, "state": {"optimizer": optimizer}}
+    options = {"settings": SETTINGS | changes, "state": {"optimizer": optimizer}}
     for name in ("whole", "parts"):
         (tmp_path / name).mkdir()
     whole = tiny.train(tmp_path / "whole", options)
@@ -86,11 +86,11 @@ def test_the_learning_rate_is_that_of_each_step(tiny: ModuleType, tmp_path: Path
         asked.append(step)
         return 1 / (1 + step)
 
-    recipe = {"schedule": schedule, "lr": 0.06, "accumulate": accumulate}
+    settings = {"schedule": schedule, "lr": 0.06, "accumulate": accumulate}
     with pytest.raises(Preempted):
-        tiny.train(tmp_path, {"recipe": recipe, "at": {"2": "SIGINT"}})
+        tiny.train(tmp_path, {"settings": settings, "at": {"2": "SIGINT"}})
     assert asked == [0, 1, 2]
-    state = tiny.train(tmp_path, {"recipe": recipe})
+    state = tiny.train(tmp_path, {"settings": settings})
     assert asked == list(range(8))
     assert [group["lr"] for group in state.optimizer.param_groups] == [pytest.approx(0.06 / 8)]
 
@@ -114,23 +114,23 @@ def test_a_failed_evaluation_does_not_cost_the_epoch(tiny: ModuleType, tmp_path:
 
 @pytest.mark.parametrize("total_steps", [1, 4, 6, 8])
 def test_the_last_epoch_is_cut_and_evaluated(tiny: ModuleType, tmp_path: Path, total_steps: int):
-    state = tiny.train(tmp_path, {"recipe": {"total_steps": total_steps}})
+    state = tiny.train(tmp_path, {"settings": {"total_steps": total_steps}})
     assert state.progress.global_step == total_steps
     assert len(state.progress.history) == -(-total_steps // tiny.STEPS_PER_EPOCH)
     assert state.progress.history[-1].val.keys() == {"top1", "top5", "mean_class"}
 
 
 def test_evaluations_keep_their_rhythm(tiny: ModuleType, tmp_path: Path):
-    state = tiny.train(tmp_path, {"recipe": {"epochs": 5, "eval_every": 2}})
+    state = tiny.train(tmp_path, {"settings": {"epochs": 5, "eval_every": 2}})
     assert [bool(record.val) for record in state.progress.history] == [0, 1, 0, 1, 1]
 
 
 def test_the_best_checkpoint_is_the_first_with_the_highest_score(
     tiny: ModuleType, tmp_path: Path, monkeypatch
 ):
-    tops = iter([0.25, 0.5, 0.5, 0.375])
-    monkeypatch.setattr(tiny, "evaluate", lambda *args, **kwargs: {"top1": next(tops)})
-    state = tiny.train(tmp_path, {"recipe": {"epochs": 4}})
+    tops = iter(Metrics({"top1": top1}, "top1") for top1 in (0.25, 0.5, 0.5, 0.375))
+    monkeypatch.setattr(tiny, "evaluate", lambda *args, **kwargs: next(tops))
+    state = tiny.train(tmp_path, {"settings": {"epochs": 4}})
     assert state.progress.best == 0.5
     best = tiny.make_state()
     best.load(tmp_path / BEST)
@@ -145,7 +145,7 @@ def test_the_learning_rate_is_set_at_every_step(tiny: ModuleType, tmp_path: Path
         seen.append(step)
         return 1 / (1 + step)
 
-    state = tiny.train(tmp_path, {"recipe": {"schedule": constant_slope, "lr": 0.5}})
+    state = tiny.train(tmp_path, {"settings": {"schedule": constant_slope, "lr": 0.5}})
     assert seen == list(range(8))
     assert state.optimizer.param_groups[0]["lr"] == 0.5 / 8
 
@@ -154,16 +154,16 @@ def test_one_batch_can_be_learnt_by_heart(tiny: ModuleType, tmp_path: Path):
     state = tiny.make_state("adamw", dropout=0.0)
     batch = tiny.clips(0, list(range(12)))
     steps = 150
-    recipe = tiny.make_recipe(
+    settings = tiny.make_settings(
         total_steps=steps, steps_per_epoch=steps, lr=0.03, schedule=lambda step: 1.0
     )
-    with tiny.RunLogger(tmp_path, total_steps=steps, steps_per_epoch=steps) as logger:
+    with tiny.RunLogger(tmp_path, total_steps=steps) as logger:
         tiny.fit(
             state,
             state.model,
-            recipe,
+            settings,
             loader_at=lambda epoch, step: [batch] * steps,
-            validate=lambda: {"top1": 0.0},
+            validate=lambda: Metrics({"top1": 0.0}, "top1"),
             logger=logger,
             out_dir=tmp_path,
         )
@@ -176,7 +176,7 @@ def test_a_loss_that_is_not_finite_stops_on_that_step(tiny: ModuleType, tmp_path
     with pytest.raises(
         UserError, match=rf"epoch {step // 4 + 1}, step {step % 4 + 1}: .*optim\.lr"
     ):
-        tiny.train(tmp_path, {"at": {str(step): "nan"}, "recipe": {"save_every_steps": 1}})
+        tiny.train(tmp_path, {"at": {str(step): "nan"}, "settings": {"save_every_steps": 1}})
     for path in tmp_path.glob("*.pt"):
         assert all(value.isfinite().all() for value in read_checkpoint(path).model.values())
     assert (tmp_path / LAST).exists() == (step > 0)
@@ -184,7 +184,7 @@ def test_a_loss_that_is_not_finite_stops_on_that_step(tiny: ModuleType, tmp_path
 
 def test_saves_between_epochs(tiny: ModuleType, tmp_path: Path):
     with pytest.raises(UserError):
-        tiny.train(tmp_path, {"at": {"7": "nan"}, "recipe": {"save_every_steps": 3}})
+        tiny.train(tmp_path, {"at": {"7": "nan"}, "settings": {"save_every_steps": 3}})
     last, previous = tiny.make_state(), tiny.make_state()
     last.load(tmp_path / LAST)
     previous.load(tmp_path / PREVIOUS)
@@ -194,7 +194,7 @@ def test_saves_between_epochs(tiny: ModuleType, tmp_path: Path):
 def test_a_loader_that_ends_too_soon_is_a_mistake(tiny: ModuleType, tmp_path: Path, monkeypatch):
     monkeypatch.setattr(tiny, "STEPS_PER_EPOCH", 3)
     with pytest.raises(RuntimeError, match="ended at 3"):
-        tiny.train(tmp_path, {"recipe": {"steps_per_epoch": 4, "total_steps": 4}})
+        tiny.train(tmp_path, {"settings": {"steps_per_epoch": 4, "total_steps": 4}})
 
 
 def failing(loader: Callable[..., Any], at: set[int]) -> Callable[..., Any]:
@@ -211,7 +211,7 @@ def failing(loader: Callable[..., Any], at: set[int]) -> Callable[..., Any]:
 def test_bad_clips_are_named_and_counted(tiny: ModuleType, tmp_path: Path, monkeypatch):
     whole = tiny.loader_at
     monkeypatch.setattr(tiny, "loader_at", lambda *args: failing(whole(*args), {0}))
-    state = tiny.train(tmp_path, {"recipe": {"max_bad_share": 0.02}})
+    state = tiny.train(tmp_path, {"settings": {"max_bad_share": 0.02}})
     assert (state.progress.asked, state.progress.bad) == (8 * 12 + 2, 2)
     lines = (tmp_path / "log.txt").read_text()
     assert lines.count("cannot read clip0.mp4: no video stream") == 1
@@ -238,7 +238,7 @@ def test_too_many_bad_clips_stop_the_run(
 ):
     whole = tiny.loader_at
     monkeypatch.setattr(tiny, "loader_at", lambda *args: failing(whole(*args), bad_steps))
-    options = {"recipe": {"epochs": 1, "max_bad_share": share, "save_every_steps": 1}}
+    options = {"settings": {"epochs": 1, "max_bad_share": share, "save_every_steps": 1}}
     if stops_at is None:
         assert tiny.train(tmp_path, options).progress.global_step == 4
         return
@@ -253,7 +253,7 @@ def test_too_many_bad_clips_stop_the_run(
 def test_evaluation_is_the_mean_over_views(tiny: ModuleType):
     model = tiny.make_state().model
     scores = VideoScores(tiny.validation_labels(), tiny.NUM_CLASSES)
-    summary = evaluate(model, tiny.validation(), scores, device=tiny.CPU, chunk=2)
+    metrics = evaluate(model, tiny.validation(), scores, device=tiny.CPU, chunk=2)
     right = 0
     model.eval()
     for row, batch in enumerate(tiny.validation()):
@@ -261,7 +261,7 @@ def test_evaluation_is_the_mean_over_views(tiny: ModuleType):
             mean = torch.stack([model.scores(view[None])[0] for view in batch.video]).mean(0)
         torch.testing.assert_close(scores.probabilities[row].float(), mean, rtol=1e-5, atol=1e-6)
         right += int(mean.argmax() == row % 3)
-    assert summary["top1"] == 100 * (right / tiny.NUM_VIDEOS)
+    assert metrics.values["top1"] == 100 * (right / tiny.NUM_VIDEOS)
 
 
 def test_a_video_that_cannot_be_read_counts_as_wrong(tiny: ModuleType):
@@ -279,8 +279,8 @@ def test_a_video_that_cannot_be_read_counts_as_wrong(tiny: ModuleType):
     evaluate(model, tiny.validation(), truth, device=tiny.CPU, chunk=8)
     said = torch.tensor([row.top1 for row in truth.predictions()])
     scores = VideoScores(said, tiny.NUM_CLASSES)
-    summary = evaluate(model, batches(), scores, device=tiny.CPU, chunk=8)
-    assert summary["top1"] == 100 * (6 / 7)
+    metrics = evaluate(model, batches(), scores, device=tiny.CPU, chunk=8)
+    assert metrics.values["top1"] == 100 * (6 / 7)
     assert scores.failures == [Failure("3.mp4", "empty")]
 
 
@@ -310,7 +310,7 @@ def test_two_ranks_make_the_steps_of_one(
     tiny: ModuleType, run_ranks: RunRanks, tmp_path: Path, accumulate: int, optimizer: str
 ):
     state = {"norm": False, "dropout": 0.0, "optimizer": optimizer}
-    options = {"state": state, "recipe": {"accumulate": accumulate, "lr": 0.01}}
+    options = {"state": state, "settings": {"accumulate": accumulate, "lr": 0.01}}
     one = tiny.train(tmp_path / "one", options)
     assert run_ranks(tmp_path / "two", 2, **options) == 0
     two = weights(tmp_path / "two")
@@ -331,7 +331,7 @@ def test_a_killed_run_resumes_to_the_same_bits(
     run_ranks: RunRanks, tmp_path: Path, num_procs: int, step: int
 ):
     """SIGKILL of the last rank; with dropout and momentum; a step was not saved yet."""
-    options = {"recipe": {"save_every_steps": 2}}
+    options = {"settings": {"save_every_steps": 2}}
     assert run_ranks(tmp_path / "whole", num_procs, **options) == 0
     options |= {"at": {str(step): "SIGKILL"}, "on_rank": num_procs - 1}
     assert run_ranks(tmp_path / "parts", num_procs, **options) == 137
@@ -353,7 +353,7 @@ def test_a_signal_to_one_rank_stops_all(run_ranks: RunRanks, tmp_path: Path):
 
 @pytest.mark.slow
 def test_a_bad_loss_on_one_rank_stops_all(run_ranks: RunRanks, tmp_path: Path, capfd):
-    options = {"at": {"5": "nan"}, "on_rank": 1, "recipe": {"save_every_steps": 1}}
+    options = {"at": {"5": "nan"}, "on_rank": 1, "settings": {"save_every_steps": 1}}
     assert run_ranks(tmp_path, 2, **options) == 3
     errors = capfd.readouterr().err
     for rank in (0, 1):

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from nlnet.clip import Failure
-from nlnet.errors import UsageError
+from nlnet.errors import ArgumentError
 from nlnet.trainer.metrics import (
     ENSEMBLES,
     VideoScores,
@@ -39,7 +39,7 @@ def ranking(score: np.ndarray) -> list[int]:
 def test_accuracies_against_a_plain_count(num_classes: int, skip: tuple[int, ...]):
     probabilities = views(40, num_classes, 4)
     labels = np.random.default_rng(1).integers(0, num_classes, 40)
-    summary = scored(probabilities, labels, skip).summary()
+    metrics = scored(probabilities, labels, skip).metrics()
 
     top1, top5, by_class = 0, 0, {}
     for video in range(40):
@@ -48,11 +48,11 @@ def test_accuracies_against_a_plain_count(num_classes: int, skip: tuple[int, ...
         top1 += right
         top5 += video not in skip and labels[video] in order[:5]
         by_class.setdefault(int(labels[video]), []).append(right)
-    assert summary["top1"] == 100 * (top1 / 40)
-    assert summary["top5"] == 100 * (top5 / 40)
+    assert metrics.values["top1"] == 100 * (top1 / 40)
+    assert metrics.values["top5"] == 100 * (top5 / 40)
     expected = 100 * np.mean([np.mean(by_class[k]) for k in sorted(by_class)])
-    assert summary["mean_class"] == pytest.approx(expected, rel=1e-14)
-    assert next(iter(summary)) == "top1"
+    assert metrics.values["mean_class"] == pytest.approx(expected, rel=1e-14)
+    assert (metrics.main, metrics.score) == ("top1", metrics.values["top1"])
 
 
 def test_equal_scores_rank_by_index():
@@ -108,11 +108,11 @@ def test_a_video_s_score_is_that_of_its_views(ensemble: str):
     rows = scores.predictions()
     assert [row.top1 for row in rows] == [*(ranking(score)[0] for score in expected), -1]
     right = sum(ranking(score)[0] == video % 4 for video, score in enumerate(expected))
-    assert scores.summary()["top1"] == 100 * (right / 10)
+    assert scores.metrics().values["top1"] == 100 * (right / 10)
 
 
 def test_an_unknown_ensemble_is_refused_with_the_known_ones():
-    with pytest.raises(UsageError, match="ensemble=median is unknown; choose one of: mean, max"):
+    with pytest.raises(ArgumentError, match="ensemble=median is unknown; choose one of: mean, max"):
         VideoScores(torch.tensor([0]), 1, "median")
 
 
@@ -121,7 +121,7 @@ def test_failures_are_kept():
     scores.fail([Failure("a.mp4", "no frames")])
     scores.gather()
     assert scores.failures == [Failure("a.mp4", "no frames")]
-    assert scores.summary() == {"top1": 0.0, "top5": 0.0, "mean_class": 0.0}
+    assert scores.metrics().values == {"top1": 0.0, "top5": 0.0, "mean_class": 0.0}
 
 
 def slow_average_precision(score: np.ndarray, positive: np.ndarray) -> float:
@@ -156,10 +156,11 @@ def test_mean_ap_is_over_classes_that_have_videos():
     probabilities = views(20, 5, 2)
     labels = (np.random.default_rng(3).random((20, 5)) < 0.4).astype(np.float32)
     labels[:, 3] = 0
-    summary = scored(probabilities, labels).summary()
+    metrics = scored(probabilities, labels).metrics()
     mean = probabilities.mean(1)
     expected = [slow_average_precision(mean[:, k], labels[:, k] > 0) for k in (0, 1, 2, 4)]
-    assert summary == {"mean_ap": pytest.approx(100 * np.mean(expected), rel=1e-12)}
+    assert metrics.main == "mean_ap"
+    assert metrics.values == {"mean_ap": pytest.approx(100 * np.mean(expected), rel=1e-12)}
 
 
 def test_a_video_with_several_labels_names_them():

@@ -30,7 +30,7 @@ def trained(tiny: ModuleType, optimizer: str = "sgd", seed: int = 0, global_step
     state.progress.global_step, state.progress.best = global_step, 0.25
     state.progress.totals = {"loss": 1.5, "clips": 12.0}
     state.progress.history = [
-        EpochRecord(0, 4, 2.0, 6.0, 0.0, {"loss": 1.0}, {"top1": 0.25}, "top1")
+        EpochRecord(1, 4, 2.0, 6.0, 0.0, {"loss": 1.0}, {"top1": 0.25}, "top1")
     ]
     return state
 

@@ -1,8 +1,8 @@
-"""A whole run in miniature: a program for the ranks that the tests start, and its parts.
+"""A complete run with a tiny network: a program for ranks that tests start, and its parts.
 
-    python tiny_run.py OUT_DIR '{"recipe": {"epochs": 2}, "at": {"3": "SIGKILL"}}'
+    python tiny_run.py OUT_DIR '{"settings": {"epochs": 2}, "at": {"3": "SIGKILL"}}'
 
-Writes OUT_DIR/final.pt (weights) beside the files of any run.
+Writes OUT_DIR/final.pt (weights) beside the usual files of a run.
 """
 
 import json
@@ -19,16 +19,16 @@ from torch.nn.functional import one_hot
 
 from nlnet.checkpoint import Provenance
 from nlnet.clip import ClipBatch, Failure
-from nlnet.config import TrainerConfig
 from nlnet.distributed.ranks import is_main, pick_device, process_group, rank, world_size
 from nlnet.errors import UserError
 from nlnet.runs.logger import RunLogger
-from nlnet.trainer.build import build_network
+from nlnet.trainer.build import REMEDIES
 from nlnet.trainer.loop import evaluate, fit
-from nlnet.trainer.metrics import VideoScores
+from nlnet.trainer.metrics import Metrics, VideoScores
 from nlnet.trainer.precise_bn import precise_bn
-from nlnet.trainer.recipe import Recipe
+from nlnet.trainer.prepare import wrap_for_training
 from nlnet.trainer.schedule import cosine_schedule
+from nlnet.trainer.settings import LoopSettings
 from nlnet.trainer.state import TrainState, resume
 
 CPU = torch.device("cpu")
@@ -40,7 +40,7 @@ NUM_VIDEOS = 7  # of the validation split
 
 
 class TinyNet(nn.Module):
-    """The interface of a video classifier: uint8 views in, logits or probabilities out."""
+    """The interface of a video classifier: uint8 views to logits or probabilities."""
 
     def __init__(self, norm: bool = True, dropout: float = 0.5) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class TinyNet(nn.Module):
 
 
 def clips(seed: int, rows: list[int]) -> ClipBatch:
-    """Video of which the pixels and the label follow from (seed, row) alone."""
+    """Make videos whose pixels and labels depend on (seed, row) only."""
     videos, labels = [], []
     for row in rows:
         generator = torch.Generator().manual_seed(seed * 1000 + row)
@@ -75,7 +75,7 @@ def clips(seed: int, rows: list[int]) -> ClipBatch:
 def loader_at(
     accumulate: int = 1, at_step: Callable[[int], None] = lambda step: None
 ) -> Callable[[int, int], Iterator[ClipBatch]]:
-    """The global batch of each step, dealt out to ranks and micro-batches."""
+    """Divide the global batch of each step among ranks and micro-batches."""
 
     def batches(epoch: int, first: int) -> Iterator[ClipBatch]:
         for step in range(first, STEPS_PER_EPOCH):
@@ -89,7 +89,7 @@ def loader_at(
 
 
 def validation(num_views: int = 3) -> Iterator[ClipBatch]:
-    """This rank's videos, all views of one in a batch."""
+    """Yield this rank's videos, all views of a video in one batch."""
     for row in range(rank(), NUM_VIDEOS, world_size()):
         views = clips(99, [row * 100 + view for view in range(num_views)])
         yield views._replace(video_id=torch.full((num_views,), row))
@@ -113,9 +113,9 @@ def make_state(
     return TrainState(model, update, PROVENANCE)
 
 
-def make_recipe(epochs: int = 2, **changes: Any) -> Recipe:
+def make_settings(epochs: int = 2, **changes: Any) -> LoopSettings:
     total = epochs * STEPS_PER_EPOCH
-    return Recipe(
+    return LoopSettings(
         **{
             "device": CPU,
             "seed": 3,
@@ -123,16 +123,17 @@ def make_recipe(epochs: int = 2, **changes: Any) -> Recipe:
             "steps_per_epoch": STEPS_PER_EPOCH,
             "lr": 0.05,
             "schedule": cosine_schedule(total, 0.0),
+            "remedies": REMEDIES,
             **changes,
         }
     )
 
 
 def train(out_dir: Path, options: dict[str, Any]) -> TrainState:
-    """Resume or start, train to the end; the options are those of the functions above."""
+    """Start or resume a run and train to its end; options are those of the functions above."""
 
     def misbehave(step: int) -> None:
-        """Once, when the data of a global step are asked for: send a signal, or spoil weights."""
+        """Send a signal or change weights to NaN, once, when the data of a step are requested."""
         mark = out_dir / f"done{rank()}"
         action = options.get("at", {}).get(str(step))
         if action is None or mark.exists() or rank() != options.get("on_rank", rank()):
@@ -144,24 +145,24 @@ def train(out_dir: Path, options: dict[str, Any]) -> TrainState:
         os.kill(os.getpid(), signal.Signals[action])
 
     state = make_state(**options.get("state", {}))
-    recipe = make_recipe(**options.get("recipe", {}))
+    settings = make_settings(**options.get("settings", {}))
     for line in resume(state, out_dir):
         print(line, flush=True)
-    network = build_network(TrainerConfig(channels_last=False), state.model, CPU)
-    loader = loader_at(recipe.accumulate, misbehave)
+    network = wrap_for_training(state.model, device=CPU)
+    loader = loader_at(settings.accumulate, misbehave)
     if "poison" in options:
         loader = poisoned(loader, options["poison"])
 
-    def validate() -> dict[str, float]:
+    def validate() -> Metrics:
         scores = VideoScores(validation_labels(), NUM_CLASSES)
         return evaluate(state.model, validation(), scores, device=CPU, chunk=2)
 
-    sizes = {"total_steps": recipe.total_steps, "steps_per_epoch": recipe.steps_per_epoch}
-    with RunLogger(out_dir, **sizes, start_step=state.progress.global_step) as logger:
+    start_step = state.progress.global_step
+    with RunLogger(out_dir, total_steps=settings.total_steps, start_step=start_step) as logger:
         fit(
             state,
             network,
-            recipe,
+            settings,
             loader_at=loader,
             validate=validate,
             logger=logger,
@@ -173,7 +174,7 @@ def train(out_dir: Path, options: dict[str, Any]) -> TrainState:
 def poisoned(
     loader: Callable[[int, int], Iterator[ClipBatch]], poison: dict[str, Any]
 ) -> Callable[[int, int], Iterator[ClipBatch]]:
-    """Let each batch of one rank report bad files."""
+    """Make each batch of one rank report bad files."""
 
     def batches(epoch: int, first: int) -> Iterator[ClipBatch]:
         for batch in loader(epoch, first):
@@ -184,19 +185,19 @@ def poisoned(
 
 
 def evaluate_only(out_dir: Path, ensemble: str, several_labels: bool) -> None:
-    """Write what is said about each validation video, floats to the last bit."""
+    """Write the prediction for each validation video, floats with all bits."""
     labels = validation_labels()
     if several_labels:
         labels = one_hot(labels, NUM_CLASSES) + one_hot(labels + 2, NUM_CLASSES)
     scores = VideoScores(labels, NUM_CLASSES, ensemble)
-    summary = evaluate(make_state().model, validation(), scores, device=CPU, chunk=2)
+    metrics = evaluate(make_state().model, validation(), scores, device=CPU, chunk=2)
     rows = [[*row[:3], row.score.hex(), *row[4:]] for row in scores.predictions()]
-    said = {"summary": {name: value.hex() for name, value in summary.items()}, "rows": rows}
+    said = {"summary": {name: value.hex() for name, value in metrics.values.items()}, "rows": rows}
     (out_dir / f"said{rank()}.json").write_text(json.dumps(said))
 
 
 def precise_bn_only(out_dir: Path) -> None:
-    """Write the buffers of a model whose batch norms were re-estimated on one epoch."""
+    """Write the buffers of a model after precise_bn on one epoch."""
     model = make_state().model
     precise_bn(model, loader_at()(0, 0))
     torch.save(dict(model.named_buffers()), out_dir / f"buffers{rank()}.pt")

@@ -14,7 +14,8 @@ from nlnet.config import BenchmarkConfig
 from nlnet.model.build import build_model
 from nlnet.model.speed.checkpointing import save_memory
 from nlnet.model.speed.folding import fold_norms
-from nlnet.trainer.build import build_network, build_optimizer, build_precision
+from nlnet.trainer.build import build_optimizer, build_precision
+from nlnet.trainer.prepare import wrap_for_training
 from nlnet.trainer.step import autocast
 
 NUM_CLASSES = 400
@@ -49,7 +50,9 @@ def build_call(
         model = fold_norms(ours)
     del ours
     model.to(device)
-    network = build_network(cfg, model, device)
+    network = wrap_for_training(
+        model, device=device, channels_last=cfg.channels_last, compiled=cfg.compile
+    )
     if cfg.channels_last:
         video = video.contiguous(memory_format=torch.channels_last_3d)
     precision = build_precision(replace(cfg, precision=contender.precision), device)

@@ -18,7 +18,7 @@ from nlnet.bench.steps.calls import Phases, build_call
 from nlnet.bench.steps.contenders import Contender
 from nlnet.config import BenchmarkConfig
 from nlnet.distributed.ranks import pick_device
-from nlnet.trainer.allocator import set_allocator
+from nlnet.trainer.build import apply_allocator
 
 WARMUP = 2  # steps before the first timed one
 
@@ -95,7 +95,7 @@ def serve(
     """Run one step for each True that arrives, and send its phases and the peak memory in MB."""
     device = pick_device(run.dist.device)
     if contender.trainer is not None:
-        set_allocator(contender.trainer.allocator)
+        apply_allocator(contender.trainer)
     if device.type != "cuda":
         reset_peak()
     start = peak_megabytes(device)

@@ -4,7 +4,6 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from nlnet.cli.choices import CONFIG_DIR, choices
+from nlnet.cli.explain import unknown_key
 from nlnet.cli.folders import flatten
+from nlnet.cli.nearest import nearest
+from nlnet.cli.words import prepare_words
 from nlnet.config import RunConfig, parse_run, register_schemas
 from nlnet.errors import UsageError, UserError
 
@@ -36,6 +38,7 @@ def compose_and_run(work: Work, config: str, words: list[str], base: Base | None
     If `base` finds a run, the words change that run and not the default configuration.
     """
     register_schemas()
+    words = prepare_words(words)
     run = None if base is None else base(words)
     if run is not None:
         if not Path(run.data.root).is_dir():  # the checkpoint's data are not on this machine
@@ -62,12 +65,10 @@ def compose_run(experiment: str) -> RunConfig:
     A `data.root` that the experiment leaves open is the working folder. Raises UsageError for an
     unknown experiment.
     """
-    names = choices(CONFIG_DIR / "experiment")
+    names = choices("experiment")
     if experiment not in names:
-        nearest = get_close_matches(experiment, names, n=3, cutoff=0.0)
-        raise UsageError(
-            f"experiment={experiment} is unknown; the nearest are {', '.join(nearest)}"
-        )
+        near = ", ".join(nearest(experiment, names))
+        raise UsageError(f"experiment={experiment} is unknown; the nearest are {near}")
     register_schemas()
     with hydra.initialize_config_dir(str(CONFIG_DIR), version_base=VERSION_BASE):
         cfg = hydra.compose("run", overrides=[f"+experiment={experiment}"])
@@ -95,9 +96,9 @@ def to_run(cfg: DictConfig) -> Any:
     if not run.name:
         raise UsageError("name is empty; it names the output folder: give name=NAME")
     known = flatten(OmegaConf.to_container(OmegaConf.structured(run)))
-    for key in flatten(OmegaConf.to_container(cfg)):
+    for key, value in flatten(OmegaConf.to_container(cfg)).items():
         if key not in known:
-            raise UsageError(f"{key} is no key of a run; see --cfg job for every key")
+            raise UsageError(unknown_key(key, "null" if value is None else str(value), type(run)))
     return run
 
 
@@ -113,4 +114,5 @@ def typed_value(words: Sequence[str], key: str) -> str | None:
     if not values:
         return None
     found = OverridesParser.create().parse_override(values[-1])
-    return None if found.is_sweep_override() else str(found.value())
+    value = None if found.is_sweep_override() else found.value()
+    return None if value is None else str(value)

@@ -9,9 +9,10 @@ from omegaconf import OmegaConf
 from nlnet.config import ModelConfig, RunConfig, read_run_tree, run_text
 from nlnet.errors import UserError
 
-# Keys that say where and how fast a run is made, not what it computes.
+# Keys that change where and how fast a run computes, but not its result.
 FREE_KEYS = ("dist.", "data.num_workers", "data.root", "trainer.allocator", "trainer.fold_norms")
-# Keys of a network that only training reads; norms answer alike, or are other weights.
+# Keys of a network that only training reads. The kinds of norm give the same output from the same
+# tensors; where the tensors differ, loading the weights reports it.
 TRAINING_KEYS = (
     "model.dropout",
     "model.norm",
@@ -23,11 +24,12 @@ TRAINING_KEYS = (
 
 
 def claim_folder(run: RunConfig, folder: Path) -> Path:
-    """Take a run's folder, or find it taken by the same run; write its config.yaml.
+    """Write a run's config.yaml to its folder, and return the path of the file.
 
-    A folder without a log is free: nothing was begun in it. Returns the path of config.yaml.
+    A folder that holds a log belongs to the run that wrote it. The same run may continue in it.
 
-    Raises UserError listing every difference if the folder belongs to another run.
+    Raises UserError with every difference if the folder belongs to a run with another
+    configuration.
     """
     path = folder / "config.yaml"
     if path.exists() and (folder / "log.txt").exists():
@@ -45,20 +47,24 @@ def claim_folder(run: RunConfig, folder: Path) -> Path:
 
 
 def network_differences(config: str, model: ModelConfig) -> list[str]:
-    """What makes a network answer otherwise than that of a run whose config.yaml is `config`.
+    """The differences that make a network's output another one.
 
-    Of the keys of `model`, those that only training reads do not count, nor those of non-local
-    blocks where there are none.
+    Keys that only training reads do not count. Keys of non-local blocks do not count if neither
+    network has blocks.
+
+    Args:
+        config: text of the config.yaml of the run that trained the network.
+        model: the network that is built now.
     """
-    found = answering_keys(read_run_tree(config, "the file of weights"))
-    wanted = answering_keys({"model": OmegaConf.to_container(OmegaConf.structured(model))})
+    found = _output_keys(read_run_tree(config, "the file of weights"))
+    wanted = _output_keys({"model": OmegaConf.to_container(OmegaConf.structured(model))})
     stages = [f"model.non_local.res{stage}" for stage in (2, 3, 4, 5)]
     has_blocks = any(keys[stage] for keys in (found, wanted) for stage in stages)
     return differences(found, wanted, free=() if has_blocks else ("model.non_local.",))
 
 
-def answering_keys(run: Any) -> dict[str, Any]:
-    """The keys of a run that its network's answers follow from."""
+def _output_keys(run: Any) -> dict[str, Any]:
+    """The keys of a run that its network's output depends on."""
     return {
         key: value
         for key, value in flatten(run).items()
@@ -69,7 +75,7 @@ def answering_keys(run: Any) -> dict[str, Any]:
 def differences(
     found: Mapping[str, Any], wanted: Mapping[str, Any], free: tuple[str, ...] = ()
 ) -> list[str]:
-    """`key old -> new` of every key whose values differ, but for those that begin as in `free`."""
+    """`key old -> new` for every key whose values differ, without keys that begin as in `free`."""
     return [
         f"{key} {found.get(key)} -> {wanted.get(key)}"
         for key in sorted({**found, **wanted})
@@ -78,7 +84,7 @@ def differences(
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """A nested mapping as one of dotted keys."""
+    """A nested mapping as one mapping with dotted keys."""
     if not isinstance(tree, Mapping):
         return {prefix[:-1]: tree}
     flat: dict[str, Any] = {}
@@ -88,7 +94,7 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write what a tool found out; raises UserError where that is impossible."""
+    """Write a result to a file, and make its folder; raises UserError if that fails."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)

@@ -8,12 +8,14 @@ from typing import NoReturn
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
+from yaml import MarkedYAMLError
 
 from nlnet.cli.explain import explain
 from nlnet.cli.ranks import ERROR_FILE
 from nlnet.errors import UsageError, UserError
 
-MISTAKES = (UserError, HydraException, OmegaConfBaseException)  # reported without a stack trace
+# Reported without a stack trace.
+MISTAKES = (UserError, HydraException, OmegaConfBaseException, MarkedYAMLError)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Hydra's callbacks for the end of a run and of a sweep, and the table of a sweep."""
+"""Hydra's callbacks for errors and for the table of a sweep."""
 
 import csv
 import json
@@ -13,13 +13,18 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from nlnet.cli.explain import explain
 from nlnet.cli.folders import write_text
 from nlnet.cli.mistakes import MISTAKES, fail, fail_with
+from nlnet.cli.quoting import unquoted
 from nlnet.errors import UserError
 
 
 class OneLine(Callback):
-    """Hydra's callback that ends a single run at a mistake, before Hydra adds lines of its own."""
+    """Hydra's callback that reports an error of a single run in one line.
+
+    It exits before Hydra prints lines of its own.
+    """
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         error = job_return._return_value
@@ -28,10 +33,10 @@ class OneLine(Callback):
 
 
 class SweepTable(Callback):
-    """Hydra's callback that ends a sweep in one table of its runs.
+    """Hydra's callback that writes and prints one table of the runs of a sweep.
 
-    Each leaves its row in a folder that the start of the sweep has named, whichever process it was
-    in. A run that fails does not stop the others; the sweep then ends with exit code 1.
+    Each run writes its row to a file, because a launcher may start it in another process. A run
+    that fails does not stop the others; the sweep then ends with exit code 1.
     """
 
     def __init__(self) -> None:
@@ -40,7 +45,7 @@ class SweepTable(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         refuse_shared_folders(config)
         self.rows = Path(config.hydra.sweep.dir).absolute() / "rows"
-        for path in self.rows.glob("*.json"):  # of an earlier sweep
+        for path in self.rows.glob("*.json"):  # from an earlier sweep
             path.unlink()
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
@@ -50,11 +55,11 @@ class SweepTable(Callback):
         row = override_values(config.hydra.overrides.task)
         if job_return.status is JobStatus.FAILED:
             error = job_return._return_value
-            row["error"] = str(error).splitlines()[0] if str(error) else type(error).__name__
-            if not isinstance(error, UserError):
+            row["error"] = error_line(error)
+            if not isinstance(error, MISTAKES):
                 traceback.print_exception(error)
             print(f"error: {row['error']}", file=sys.stderr)
-            # The table tells of the failure; raised here it would stop the runs that follow.
+            # The table reports the failure. Hydra would not start the runs that follow.
             job_return.status, job_return.return_value = JobStatus.COMPLETED, None
         elif (folder / "metrics.json").exists():
             metrics = json.loads((folder / "metrics.json").read_text())
@@ -76,23 +81,36 @@ class SweepTable(Callback):
 
 
 def refuse_shared_folders(config: DictConfig) -> None:
-    """End a sweep of keys that its runs' folders are not named after: all would share one."""
+    """Exit if a sweep changes a key that the run folders are not named after.
+
+    All its runs would share one folder.
+    """
     words = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
     swept = {word.key_or_group for word in words if word.is_sweep_override()}
     swept |= set(config.hydra.sweeper.params or {})
     unnamed = set(config.hydra.job.config.override_dirname.exclude_keys) - {"experiment", "name"}
     for key in sorted(swept & unnamed):
         fail(
-            f"{key} cannot be swept, the folders of runs are not named after it; start a run for "
-            f"each, with name=NAME {key}=VALUE",
+            f"{key} cannot be swept, because run folders are not named after it; start a run for "
+            f"each, with name=NAME {key}=VALUE (a VALUE with commas: '{key}=\"a,b\"')",
             2,
         )
 
 
+def error_line(error: Any) -> str:
+    """What the table says about a run that failed."""
+    if isinstance(error, MISTAKES) and not isinstance(error, UserError):
+        return explain(error)
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
 def override_values(overrides: Iterable[str]) -> dict[str, Any]:
-    """Key -> value of the words of a run; a key that is taken away (`~key`) has none."""
+    """The keys and values of a run's words, as the user typed them.
+
+    A key that is removed (`~key`) has an empty value.
+    """
     parts = (override.lstrip("+~").partition("=") for override in overrides)
-    return {key: value for key, _, value in parts}
+    return {key: unquoted(value) for key, _, value in parts}
 
 
 def is_number(value: Any) -> bool:
@@ -100,7 +118,7 @@ def is_number(value: Any) -> bool:
 
 
 def sweep_table(rows: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """Header and cells; an override that all runs share is no column."""
+    """Header and cells of the table; an override that all runs share has no column."""
     keys = list(dict.fromkeys(key for row in rows for key in row))
     values = {key: {str(row.get(key)) for row in rows} for key in keys}
     header = [
@@ -115,7 +133,7 @@ def cell(value: Any) -> str:
 
 
 def markdown(header: list[str], cells: list[list[str]]) -> str:
-    """A table whose columns line up on a terminal, too."""
+    """A Markdown table, padded so that its columns are aligned in a terminal."""
     widths = [max(len(text) for text in column) for column in zip(header, *cells, strict=True)]
     lines = [header, ["-" * width for width in widths], *cells]
     return "\n".join(

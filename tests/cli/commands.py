@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -13,12 +14,15 @@ from nlnet.config import RunConfig, register_schemas
 ROOT = Path(__file__).parents[2]
 
 
-def run_config(*overrides: str) -> RunConfig:
+def run_config(*overrides: str, experiment: str | None = "smoke") -> RunConfig:
     register_schemas()
+    words = overrides if experiment is None else [f"+experiment={experiment}", *overrides]
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        return to_run(compose("run", overrides=["+experiment=smoke", *overrides]))
+        return to_run(compose("run", overrides=list(words)))
 
 
-def tool(name: str, *words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+def tool(
+    name: str, *words: str, cwd: Path, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "tools" / f"{name}.py"), *words]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=120)

@@ -1,24 +1,32 @@
-"""A sweep ends in one table, and is refused where its runs would share a folder."""
+"""A sweep ends with one table, and is refused if its runs would share a folder."""
 
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
+from omegaconf.errors import MissingMandatoryValue
 
 from nlnet.cli.choices import CONFIG_DIR
-from nlnet.cli.sweep import markdown, override_values, refuse_shared_folders, sweep_table
+from nlnet.cli.sweep import (
+    error_line,
+    markdown,
+    override_values,
+    refuse_shared_folders,
+    sweep_table,
+)
 from nlnet.config import register_schemas
-from tests.cli.commands import tool
+from nlnet.errors import UserError
+from tests.cli.commands import run_config, tool
 
 
 def test_a_sweep_over_experiments_ends_in_one_table(tmp_path: Path):
-    """With -m between the words, too; a run that fails is in the table, and in the exit code."""
+    """-m may be between the words. A failed run is in the table, and the exit code is 1."""
     words = ["model.non_local.pairwise=cosine,gaussian", "-m", "+experiment=smoke,quickstart"]
-    done = tool("describe", *words, cwd=tmp_path)
+    done = tool("describe", *words, "name=2024_01_02", cwd=tmp_path)
     assert done.returncode == 1, done.stderr
     assert "error: 2 of 4 runs of the sweep failed; see the table" in done.stderr
-    table = (tmp_path / "outputs" / "run" / "sweep" / "table.md").read_text()
+    table = (tmp_path / "outputs" / "2024_01_02" / "sweep" / "table.md").read_text()
     assert table in done.stdout
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
     assert rows[0] == ["model.non_local.pairwise", "experiment", "error"]
@@ -50,9 +58,33 @@ def test_a_sweep_whose_runs_would_share_a_folder_is_refused(
 
 
 def test_the_words_of_a_run_are_the_cells_of_its_row():
-    words = ["+experiment=i3d", "~trainer", "name=a=b", "++optim.lr=1"]
-    expected = {"experiment": "i3d", "trainer": "", "name": "a=b", "optim.lr": "1"}
+    words = ["+experiment=i3d", "~trainer", "name=a=b", "++optim.lr=0.10"]
+    expected = {"experiment": "i3d", "trainer": "", "name": "a=b", "optim.lr": "0.10"}
     assert override_values(words) == expected
+
+
+def test_the_cells_of_a_row_have_no_quotes():
+    words = ['data.train="all.csv#train"', r"data.val=my\ list\,2", 'name="1e3"']
+    expected = {"data.train": "all.csv#train", "data.val": "my list,2", "name": "1e3"}
+    assert override_values(words) == expected
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (UserError("a.csv: no videos\ndetails"), "a.csv: no videos"),
+        (RuntimeError("out of memory"), "out of memory"),
+        (ValueError(), "ValueError"),
+    ],
+)
+def test_the_table_says_in_one_line_why_a_run_failed(error: Exception, line: str):
+    assert error_line(error) == line
+
+
+def test_the_table_says_which_key_a_run_lacks():
+    with pytest.raises(MissingMandatoryValue) as caught:
+        run_config(experiment="folder")
+    assert error_line(caught.value) == "data.root is not set; give data.root=PATH"
 
 
 def test_the_table_of_a_sweep_has_a_column_for_what_differs():

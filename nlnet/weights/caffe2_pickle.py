@@ -1,7 +1,8 @@
-"""Caffe2's checkpoints, pickles of numpy arrays, read without running anything that they hold.
+"""Read and write Caffe2's checkpoints, which are pickles of numpy arrays.
 
-A pickle is a program. The reader here lends it a few names, each of a class or function of this
-file that only records what it is given: arrays are made afterwards, from checked facts.
+A pickle is a program that can call any function. The reader replaces each allowed name by a class
+or function of this file that only records its arguments. The arrays are created afterwards, from
+checked arguments.
 """
 
 import io
@@ -19,21 +20,22 @@ from nlnet.errors import UserError
 
 
 class Refused(pickle.UnpicklingError):
-    """The pickle asked for something that an array does not need."""
+    """The pickle uses something that an array does not need."""
 
 
 class PickledDtype:
-    """What a pickle says of a number type; the calls are those of numpy's own pickles."""
+    """Arguments of numpy.dtype in a pickle."""
 
     def __init__(self, code: str, align: object = None, copy: object = None) -> None:
         self.code = code
         self.byte_order: Literal["=", "<", ">", "|"] = "="
-        del align, copy  # of records, which are refused
+        del align, copy  # used by records, which are refused
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         self.byte_order = state[1]  # numpy checks it
 
     def dtype(self) -> np.dtype:
+        """Return the number type; raise Refused for anything but numbers."""
         dtype = np.dtype(str(self.code))
         if dtype.kind not in "fiub":
             raise Refused(f"an array of numpy type {dtype}")
@@ -41,7 +43,7 @@ class PickledDtype:
 
 
 class PickledArray:
-    """What a pickle says of an array."""
+    """Arguments of numpy.ndarray in a pickle."""
 
     def __init__(self, *ignored: object) -> None:
         self.state: tuple[Any, ...] = ()
@@ -50,7 +52,7 @@ class PickledArray:
         self.state = state
 
     def array(self) -> np.ndarray:
-        """The array, of the machine's byte order; raises Refused where the facts disagree."""
+        """Return the array in the machine's byte order; raise Refused if its size is wrong."""
         _, shape, dtype, is_fortran, data = self.state
         if not isinstance(dtype, PickledDtype):
             raise Refused("an array without a number type")
@@ -62,41 +64,41 @@ class PickledArray:
 
 
 class PickledScalar:
-    """What a pickle says of a single number."""
+    """Arguments of a single number of numpy in a pickle."""
 
     def __init__(self, dtype: object, data: object) -> None:
         self.dtype, self.data = dtype, data
 
     def array(self) -> np.ndarray:
-        """An array without axes."""
+        """Return an array without axes."""
         if not isinstance(self.dtype, PickledDtype):
             raise Refused("a number without a number type")
         return np.frombuffer(raw(self.data), self.dtype.dtype())[0]
 
 
 def raw(data: object) -> bytes:
-    """The bytes of an array: Python 2 has them as a str, here read as latin1."""
+    """Return the bytes of an array. Python 2 wrote them as str, which is read as latin1."""
     if isinstance(data, str):
         return data.encode("latin1")
     if not isinstance(data, bytes | bytearray):
-        raise Refused(f"an array whose data are a {type(data).__name__}")
+        raise Refused(f"an array whose data is a {type(data).__name__}")
     return bytes(data)
 
 
 def latin1(text: object, encoding: object) -> bytes:
-    """How Python 3 writes bytes into pickles that Python 2 can read."""
+    """Decode bytes in the form in which Python 3 writes them for Python 2."""
     if not isinstance(text, str) or encoding != "latin1":
         raise Refused(f"the codec {encoding}")
     return text.encode("latin1")
 
 
 def no_bytes() -> bytes:
-    """How Python 3 writes the data of an empty array for Python 2."""
+    """Return the data of an empty array in the form in which Python 3 writes it for Python 2."""
     return b""
 
 
-class Lent:
-    """A name lent to a pickle: it can be called, and nothing else be done to it."""
+class Callee:
+    """A function that a pickle can call, and not change."""
 
     def __init__(self, function: Callable[..., object]) -> None:
         self.function = function
@@ -105,17 +107,17 @@ class Lent:
         return self.function(*args)
 
     def __setstate__(self, state: object) -> None:
-        raise Refused("a change to what it was lent")
+        raise Refused("a change to a function")
 
 
 def from_buffer(data: object, dtype: object, shape: object, order: object) -> PickledArray:
-    """An array as the newest pickles write it."""
+    """Return an array in the form of the newest pickles."""
     array = PickledArray()
     array.state = (0, shape, dtype, order == "F", data)
     return array
 
 
-LENT: Mapping[str, Callable[..., object]] = {
+ALLOWED: Mapping[str, Callable[..., object]] = {
     "numpy.core.multiarray._reconstruct": PickledArray,
     "numpy._core.multiarray._reconstruct": PickledArray,
     "numpy.core.multiarray.scalar": PickledScalar,
@@ -131,16 +133,16 @@ LENT: Mapping[str, Callable[..., object]] = {
 
 
 class ArrayUnpickler(pickle.Unpickler):
-    """Admits numpy arrays, numpy numbers and plain containers, and nothing else."""
+    """Accepts numpy arrays, numpy numbers and plain containers only."""
 
-    def find_class(self, module: str, name: str) -> Lent:
+    def find_class(self, module: str, name: str) -> Callee:
         asked = f"{module}.{name}"
-        if asked not in LENT:
+        if asked not in ALLOWED:
             raise Refused(asked)
-        return Lent(LENT[asked])
+        return Callee(ALLOWED[asked])
 
 
-DAMAGE = (  # what a pickle that is cut, garbled or hostile can raise
+DAMAGE = (  # exceptions of a pickle that is incomplete, damaged or malicious
     pickle.UnpicklingError,
     EOFError,
     AttributeError,
@@ -154,13 +156,18 @@ DAMAGE = (  # what a pickle that is cut, garbled or hostile can raise
 )
 
 
-def read_caffe2(path: Path) -> dict[str, np.ndarray]:
-    """The blobs of a Caffe2 checkpoint, {"blobs": {name: array}} or flat, by name.
+def read_caffe2(data: bytes, path: Path) -> dict[str, np.ndarray]:
+    """Return the blobs of a Caffe2 checkpoint, {"blobs": {name: array}} or {name: array}, by name.
 
-    Raises UserError if the file is no such pickle, or asks for anything but arrays.
+    Args:
+        data: the content of the file
+        path: the file's name in errors
+
+    Raises:
+        UserError: the file is not such a pickle, or uses anything but arrays.
     """
     try:
-        saved = ArrayUnpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()
+        saved = ArrayUnpickler(io.BytesIO(data), encoding="latin1").load()
         blobs = saved["blobs"] if isinstance(saved, dict) and "blobs" in saved else saved
         if not isinstance(blobs, dict):
             raise UserError(f"{path}: holds a {type(blobs).__name__}, not blobs by name")
@@ -168,14 +175,14 @@ def read_caffe2(path: Path) -> dict[str, np.ndarray]:
     except Refused as error:
         raise UserError(
             f"{path}: refused, the pickle asks for {error}; only numpy arrays and plain "
-            "containers are admitted"
+            "containers are allowed"
         ) from error
     except DAMAGE as error:
         raise UserError(f"{path}: not a whole Caffe2 pickle ({first_line(error)})") from error
 
 
 def array_of(blob: object) -> np.ndarray:
-    """The array that a pickle recorded; a plain number counts as one."""
+    """Return the array of recorded arguments, or of a plain number."""
     if isinstance(blob, PickledArray | PickledScalar):
         return blob.array()
     if isinstance(blob, int | float):
@@ -184,7 +191,7 @@ def array_of(blob: object) -> np.ndarray:
 
 
 def write_caffe2(blobs: Mapping[str, np.ndarray], file: io.BufferedIOBase) -> None:
-    """Write {"blobs": ...} as a pickle that Python 2, and the numpy of its days, can read."""
+    """Write {"blobs": ...} as a pickle that Python 2 and numpy 1 can read."""
     program = pickle.dumps({"blobs": dict(blobs)}, protocol=2)
     written = 0
     for operation, value, place in pickletools.genops(program):
@@ -199,4 +206,5 @@ def write_caffe2(blobs: Mapping[str, np.ndarray], file: io.BufferedIOBase) -> No
 
 
 def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or its type if it has none."""
     return (str(error).splitlines() or [type(error).__name__])[0]

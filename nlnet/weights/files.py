@@ -1,12 +1,10 @@
-"""Files of weights: every envelope is read safely, and written whole or not at all.
+"""Weight files: every envelope is read without running code, and written completely or not at all.
 
-`torch.load(weights_only=True)` admits tensors and plain containers, never code; Caffe2's pickles
-have a reader of their own that admits numpy arrays.
+`torch.load(weights_only=True)` accepts tensors and plain containers. Caffe2's pickles have a reader
+of their own, which accepts numpy arrays.
 """
 
 import io
-import pickle
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,46 +13,59 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import nlnet
+from nlnet.checkpoint import (
+    Checkpoint,
+    Provenance,
+    from_bytes,
+    to_bytes,
+    to_checkpoint,
+    write_checkpoint,
+)
 from nlnet.checks import one_of
 from nlnet.errors import UserError
-from nlnet.weights.caffe2_pickle import first_line, read_caffe2, write_caffe2
-from nlnet.weights.formats import CODE_BASES, FORMATS, recognise
+from nlnet.files import read_verified, write_verified
+from nlnet.weights.caffe2_pickle import read_caffe2, write_caffe2
+from nlnet.weights.recognize import recognize
 from nlnet.weights.rewrite import StateDict, export_state, import_state
+from nlnet.weights.sources.all import CODE_BASES, FORMATS
 
 NLNET = "nlnet"
-STEM = "backbone.conv1.weight"  # of our ResNets; other networks have modules of their own
-TORCH_FILES = (b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.")  # zip, and before 1.6
-NO_PICKLE = (LookupError, TypeError, AttributeError, struct.error)  # what junk does to the reader
-WRAPPERS = ("module.", "model.")  # around a network that ran on several GPUs, or in SlowFast
+STEM = "backbone.conv1.weight"  # in our ResNets; the other networks have pytorchvideo's modules
+# First bytes of a file of torch.save: a zip archive, and a pickle before PyTorch 1.6.
+TORCH_FILES = (b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.")
+PICKLES = (b"\x80", b"(", b"}", b"c")  # first byte of a pickle that holds a dict
+WRAPPERS = ("module.", "model.")  # prefixes of DistributedDataParallel, and of PySlowFast
 
 
 @dataclass(frozen=True)
 class WeightFile:
-    """What a file of weights holds, under our names."""
+    """The content of a weight file, with our names."""
 
     state: StateDict
-    form: str | None = None  # the format it came in, a name in FORMATS; None: never another's
-    frame_kernels: bool = True  # its kernels have an axis of time
-    config: str | None = None  # YAML text of the run it is of, where the file knows it
+    form: str | None = None  # the format of the original file, a name in FORMATS; None: nlnet's own
+    frame_kernels: bool = True  # the kernels of the original file have a time axis
+    config: str | None = None  # YAML text of the run; None if the file does not contain it
     class_names: list[str] | None = None
-    foreign: dict[str, Tensor] | None = None  # another code base's tensors, under its names
+    foreign: dict[str, Tensor] | None = None  # another code base's tensors, with its names
 
 
 def read_weight_file(path: Path, code_base: str | None = None) -> WeightFile:
-    """Read a checkpoint of ours or of a code base in CODE_BASES, recognised where none is named.
+    """Read a checkpoint of nlnet or of a code base in CODE_BASES; None recognizes the code base.
 
-    Raises UserError for a file that is missing, unsafe, damaged or of an unknown format, and lists
-    the keys that are left over.
+    Raises:
+        DamagedFile: the content of the file is not what was written.
+        UserError: the file is missing, unsafe or of an unknown format, or keys are left over.
     """
     if code_base is not None:
         one_of("--from", code_base, dict.fromkeys([NLNET, *CODE_BASES]))
-    saved = read_file(path)
-    if code_base in (None, NLNET) and is_ours(saved):
-        return read_ours(saved)
-    tensors = unwrap(saved)
-    form = recognise(tensors)
+    saved = read_containers(path)
+    if code_base in (None, NLNET) and _is_ours(saved):
+        return _from_checkpoint(to_checkpoint(saved, path))
+    tensors = _unwrap(saved)
+    form = recognize(tensors)
     if code_base is not None and (form is None or FORMATS[form].code_base != code_base):
-        found = "no format that is known" if form is None else FORMATS[form].code_base
+        found = "no known format" if form is None else FORMATS[form].code_base
         raise UserError(f"{path}: its keys are those of {found}, not of {code_base}")
     if form is None and not tensors:
         raise UserError(f"{path}: holds no tensors by name")
@@ -71,26 +82,78 @@ def read_weight_file(path: Path, code_base: str | None = None) -> WeightFile:
     return WeightFile(state, form, frame_kernels=frame_kernels, foreign=tensors)
 
 
-def is_ours(saved: Mapping[str, Any]) -> bool:
-    """Whether this is a checkpoint of nlnet; other code bases wrap foreign keys in "model"."""
+def read_containers(path: Path) -> dict[str, Any]:
+    """Read a file of torch.save or of Caffe2 once, without running code that it contains.
+
+    Raises:
+        DamagedFile: the content of the file is not what was written.
+        UserError: the file is missing or unsafe, or it does not hold a dict.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; give a path, a URL or the name of public weights")
+    data = read_verified(path)
+    if not data.startswith(TORCH_FILES) and data.startswith(PICKLES):
+        return {name: torch.from_numpy(blob) for name, blob in read_caffe2(data, path).items()}
+    saved = from_bytes(data, path)
+    if not isinstance(saved, dict):
+        raise UserError(f"{path}: holds a {type(saved).__name__}, not a checkpoint")
+    return saved
+
+
+def write_nlnet(path: Path, weights: WeightFile, source: str) -> None:
+    """Write a checkpoint of nlnet with its digest; `source` says where the weights come from.
+
+    Raises UserError if the file cannot be written.
+    """
+    provenance = Provenance(
+        config=weights.config,
+        class_names=weights.class_names,
+        nlnet=nlnet.__version__,
+        torch=str(torch.__version__),
+        source=source,
+        format=weights.form,
+        frame_kernels=weights.frame_kernels,
+    )
+    write_checkpoint(path, Checkpoint(weights.state, provenance))
+
+
+def write_foreign(path: Path, state: StateDict, form: str, *, frame_kernels: bool) -> int:
+    """Write our tensors in a format of FORMATS, with its digest. Returns the number of tensors.
+
+    Raises UserError that lists the keys that the format cannot hold, or if the file cannot be
+    written.
+    """
+    tensors = export_state(state, form, frames=frame_kernels)
+    layout = FORMATS[form]
+    if layout.code_base == "caffe2":
+        buffer = io.BytesIO()
+        write_caffe2({name: tensor.numpy() for name, tensor in tensors.items()}, buffer)
+        write_verified(path, buffer.getvalue())
+    else:
+        content = tensors if layout.state is None else {layout.state: tensors}
+        write_verified(path, to_bytes(content))
+    return len(tensors)
+
+
+def _is_ours(saved: Mapping[str, Any]) -> bool:
+    """Whether this is a checkpoint of nlnet; other code bases have other keys in "model"."""
     model = saved.get("model")
     return isinstance(model, dict) and ("provenance" in saved or STEM in model)
 
 
-def read_ours(saved: Mapping[str, Any]) -> WeightFile:
-    """Our checkpoint: of a run, whose provenance knows its config, or a converted one."""
-    known = saved.get("provenance", {})
+def _from_checkpoint(checkpoint: Checkpoint) -> WeightFile:
+    known = checkpoint.provenance
     return WeightFile(
-        dict(saved["model"]),
-        form=known.get("format"),
-        frame_kernels=known.get("frame_kernels", True),
-        config=known.get("config"),
-        class_names=known.get("class_names"),
+        checkpoint.model,
+        form=known.format,
+        frame_kernels=known.frame_kernels,
+        config=known.config,
+        class_names=known.class_names,
     )
 
 
-def unwrap(saved: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tensors of another code base's file, out of its envelope and wrappers."""
+def _unwrap(saved: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the tensors of another code base's file, without envelope and prefixes."""
     envelopes = [form.state for form in FORMATS.values() if form.state is not None]
     inner = next((saved[key] for key in [*envelopes, "model"] if key in saved), saved)
     tensors = inner if isinstance(inner, dict) else saved
@@ -98,69 +161,3 @@ def unwrap(saved: Mapping[str, Any]) -> dict[str, Tensor]:
         if all(key.startswith(wrapper) for key in tensors):
             tensors = {key.removeprefix(wrapper): value for key, value in tensors.items()}
     return {key: value for key, value in tensors.items() if isinstance(value, Tensor)}
-
-
-def read_file(path: Path) -> dict[str, Any]:
-    """A file of torch.save or of Caffe2, read without running anything that it holds."""
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; give a path, a URL or the name of public weights")
-    with path.open("rb") as file:
-        head = file.read(32)
-    if not head.startswith(TORCH_FILES) and head[:1] in (b"\x80", b"(", b"}", b"c"):
-        return {name: torch.from_numpy(blob) for name, blob in read_caffe2(path).items()}
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-    except (*NO_PICKLE, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise UserError(f"{path}: not a safe or whole PyTorch file ({cause(error)})") from error
-    if not isinstance(saved, dict):
-        raise UserError(f"{path}: holds a {type(saved).__name__}, not a checkpoint")
-    return saved
-
-
-def cause(error: Exception) -> str:
-    """Why torch refused a file, in one line: what the pickle asked for, if it asked."""
-    asked = [line.strip() for line in str(error).splitlines() if "Unsupported" in line]
-    if isinstance(error, NO_PICKLE):  # its text is of the reader's inside
-        asked = ["it is no pickle"]
-    return (asked or [first_line(error)])[0]
-
-
-def write_nlnet(path: Path, weights: WeightFile, provenance: Mapping[str, Any]) -> None:
-    """Write a file of weights of ours; `provenance` says where they come from."""
-    known = {
-        "config": weights.config,
-        "class_names": weights.class_names,
-        "format": weights.form,
-        "frame_kernels": weights.frame_kernels,
-    }
-    buffer = io.BytesIO()
-    torch.save({"model": weights.state, "provenance": {**known, **provenance}}, buffer)
-    write_whole(path, buffer)
-
-
-def write_foreign(path: Path, state: StateDict, form: str, *, frame_kernels: bool) -> int:
-    """Write our tensors in a format of FORMATS, in its envelope; how many they were.
-
-    Raises UserError listing the keys that the format cannot hold.
-    """
-    tensors = export_state(state, form, frames=frame_kernels)
-    envelope = FORMATS[form].state
-    buffer = io.BytesIO()
-    if FORMATS[form].code_base == "caffe2":
-        write_caffe2({name: tensor.numpy() for name, tensor in tensors.items()}, buffer)
-    else:
-        torch.save(tensors if envelope is None else {envelope: tensors}, buffer)
-    write_whole(path, buffer)
-    return len(tensors)
-
-
-def write_whole(path: Path, buffer: io.BytesIO) -> None:
-    """Write beside the target, then rename; raises UserError where that is impossible."""
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        partial.write_bytes(buffer.getbuffer())
-        partial.replace(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from error
-    finally:
-        partial.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Weights into networks: from checkpoints, public files and inflated ImageNet ResNets."""
+"""Load weights into networks: from checkpoints, public files and inflated ImageNet ResNets."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -11,23 +11,23 @@ from nlnet.errors import UserError
 from nlnet.model.resnet3d import STAGES
 from nlnet.weights.files import STEM, WeightFile, read_weight_file
 from nlnet.weights.public import locate
-from nlnet.weights.rewrite import StateDict, fit, import_state, listed
+from nlnet.weights.rewrite import StateDict, adapt, import_state, listed
 
 
 @dataclass
 class LoadReport:
-    """What a load did, key by key."""
+    """What loading did with each key."""
 
     source: str
     loaded: list[str] = field(default_factory=list)
-    inflated: list[str] = field(default_factory=list)  # of those loaded: spread over time
-    new: list[str] = field(default_factory=list)  # in the network alone: left at random
-    ignored: list[str] = field(default_factory=list)  # in the file alone
-    rewritten: list[str] = field(default_factory=list)  # what was done that keeps the answer
-    config: str | None = None  # of the run that made the file, where it is known
+    inflated: list[str] = field(default_factory=list)  # loaded and expanded over time
+    new: list[str] = field(default_factory=list)  # only in the network: left as initialized
+    ignored: list[str] = field(default_factory=list)  # only in the file
+    rewritten: list[str] = field(default_factory=list)  # changes that keep the output
+    config: str | None = None  # YAML text of the run that wrote the file, if it is known
 
     def summary(self) -> str:
-        """One line of counts, and what became of the classifier."""
+        """Describe the counts and the classifier in one line."""
         text = (
             f"weights from {self.source}: {len(self.loaded)} tensors loaded "
             f"({len(self.inflated)} of them inflated), {len(self.new)} new, "
@@ -39,15 +39,16 @@ class LoadReport:
 
 
 def inflate_mean(kernel: Tensor, frames: int) -> Tensor:
-    """(O, I, 1, h, w) -> (O, I, t, h, w), a t-th in every plane: a still clip answers as the image.
+    """Inflate (O, I, 1, h, w) to (O, I, t, h, w): each plane is the kernel divided by t.
 
+    A clip of equal frames then has the output of the image.
     Source: Wang et al. 2018, section 4, "Inflated 3D ConvNet".
     """
     return kernel.expand(-1, -1, frames, -1, -1) / frames
 
 
 def inflate_center(kernel: Tensor, frames: int) -> Tensor:
-    """(O, I, 1, h, w) -> (O, I, t, h, w), whole in the middle plane and 0 in the others."""
+    """Inflate (O, I, 1, h, w) to (O, I, t, h, w): the middle plane is the kernel, the others 0."""
     inflated = kernel.new_zeros(*kernel.shape[:2], frames, *kernel.shape[3:])
     inflated[:, :, frames // 2] = kernel[:, :, 0]
     return inflated
@@ -59,6 +60,14 @@ INFLATIONS: dict[str, Callable[[Tensor, int], Tensor]] = {
 }
 
 
+def read_weights(source: str) -> WeightFile:
+    """Read weights from a path, a URL or a public name, in any known format.
+
+    Raises UserError if they are not found, damaged or of an unknown format.
+    """
+    return read_weight_file(locate(source))
+
+
 def load_weights(
     model: nn.Module,
     source: str,
@@ -66,13 +75,28 @@ def load_weights(
     inflation: str = "mean",
     class_names: Sequence[str] | None = None,
 ) -> LoadReport:
-    """Start a network from a path, a URL or a public name, in any format that is known.
+    """Read weights as `read_weights` does, and apply them as `apply_weights` does."""
+    weights = read_weights(source)
+    return apply_weights(model, weights, source, inflation=inflation, class_names=class_names)
 
-    New may be only the classifier, where the file's classes are not `class_names`, and non-local
-    blocks; any other difference is another network. Raises UserError, naming the keys.
+
+def apply_weights(
+    model: nn.Module,
+    weights: WeightFile,
+    source: str,
+    *,
+    inflation: str = "mean",
+    class_names: Sequence[str] | None = None,
+) -> LoadReport:
+    """Copy weights that were read from `source` into a network.
+
+    Two parts of the network may keep their initial values: the classifier, if the file has other
+    classes than `class_names`, and non-local blocks.
+
+    Raises:
+        UserError: another part differs; the message names the keys.
     """
     target = model.state_dict()
-    weights = read_weight_file(locate(source))
     state, report = match(weights, target, source, inflation=inflation, class_names=class_names)
     model.load_state_dict({**target, **state})
     report.config = weights.config
@@ -87,56 +111,64 @@ def match(
     inflation: str = "mean",
     class_names: Sequence[str] | None = None,
 ) -> tuple[StateDict, LoadReport]:
-    """The tensors of a file for a network whose state dict is `target`, and what was done.
+    """Return the tensors of a file for a network, and a report.
 
-    Raises UserError, naming `source` and the keys, where the file is of another network.
+    Args:
+        weights: the content of the file
+        target: the network's state dict
+        source: the file's name in errors and in the report
+        inflation: a name in INFLATIONS, for kernels without time
+        class_names: the classes of the network; None: those of the file
+
+    Raises:
+        UserError: the file belongs to another network; the message names the keys.
     """
-    spread = one_of("inflation", inflation, INFLATIONS)
+    inflate = one_of("inflation", inflation, INFLATIONS)
     report = LoadReport(source)
-    state = in_the_names_of(target, weights)
+    state = _with_names_of(target, weights)
     names = weights.class_names
     if class_names is not None and (names is None or list(names) != list(class_names)):
-        state = drop_head(state, target, report, keep=names is None)
-    state, report.rewritten = fit(state, target)
+        state = _without_head(state, target, report, keep=names is None)
+    state, report.rewritten = adapt(state, target)
     matched: StateDict = {}
     for key, value in target.items():
         if key not in state:
             report.new.append(key)
             continue
         tensor = state.pop(key)
-        if tensor.shape != value.shape and inflatable(tensor, value):
-            tensor = spread(tensor, value.shape[2])
+        if tensor.shape != value.shape and _can_inflate(tensor, value):
+            tensor = inflate(tensor, value.shape[2])
             report.inflated.append(key)
         if tensor.shape != value.shape:
             raise UserError(
-                f"{source}: {key} has shape {tuple(tensor.shape)}, the network wants "
+                f"{source}: {key} has shape {tuple(tensor.shape)}, the network has "
                 f"{tuple(value.shape)}: it is another network; use the experiment it came from"
             )
         matched[key] = tensor
         report.loaded.append(key)
     report.ignored += sorted(state)
-    refuse_strangers(report)
+    _check_same_network(report)
     return matched, report
 
 
-def require_whole(
+def require_complete(
     state: Mapping[str, Tensor], source: str, target: Mapping[str, Tensor] | None = None
 ) -> None:
-    """Raise UserError unless a state holds all of a network, naming what it lacks.
+    """Raise UserError if a state lacks tensors of its network; the message names them.
 
-    `target` is the network's state dict; None for one of our ResNets whose settings are unknown.
+    `target` is the network's state dict; None for one of our ResNets with unknown settings.
     """
-    wanted = required_keys(state) if target is None else target.keys()
+    wanted = _required_keys(state) if target is None else target.keys()
     missing = {key for key in wanted if not key.endswith("num_batches_tracked")} - state.keys()
     if missing:
         raise UserError(f"{source}: not a whole network: it lacks {listed(missing, 5)}")
 
 
-def required_keys(state: Mapping[str, Tensor]) -> set[str]:
-    """What a ResNet of ours must hold, by the last block of each stage that the state knows."""
-    leaves = {"weight", "bias"}
+def _required_keys(state: Mapping[str, Tensor]) -> set[str]:
+    """Return the keys of a ResNet that has the blocks which occur in the state."""
+    tensors = {"weight", "bias"}
     if "backbone.norm1.running_mean" in state:
-        leaves |= {"running_mean", "running_var"}
+        tensors |= {"running_mean", "running_var"}
     convs, norms = {"backbone.conv1"}, {"backbone.norm1"}
     for stage in STAGES:
         found = re.findall(rf"^backbone\.{stage}\.block(\d+)\.", "\n".join(state), re.MULTILINE)
@@ -147,19 +179,19 @@ def required_keys(state: Mapping[str, Tensor]) -> set[str]:
         convs.add(f"backbone.{stage}.block0.shortcut")
         norms.add(f"backbone.{stage}.block0.shortcut_norm")
     keys = {f"{conv}.weight" for conv in convs}
-    keys |= {f"{norm}.{leaf}" for norm in norms for leaf in leaves}
+    keys |= {f"{norm}.{tensor}" for norm in norms for tensor in tensors}
     return keys | {"head.fc.weight", "head.fc.bias"}
 
 
-def in_the_names_of(target: Mapping[str, Tensor], weights: WeightFile) -> StateDict:
-    """The tensors under the network's names: those of our ResNets, or a code base's own modules."""
+def _with_names_of(target: Mapping[str, Tensor], weights: WeightFile) -> StateDict:
+    """Return the tensors with the names of our ResNets, or of networks of pytorchvideo."""
     if weights.foreign is None or STEM in target:
         return dict(weights.state)
     return import_state(weights.foreign, "pytorchvideo_modules")
 
 
-def inflatable(tensor: Tensor, value: Tensor) -> bool:
-    """Whether a kernel without time can be spread over the time of the network's."""
+def _can_inflate(tensor: Tensor, value: Tensor) -> bool:
+    """Whether a kernel without time differs from the network's kernel in time only."""
     return (
         tensor.dim() == 5
         and tensor.shape[2] == 1
@@ -168,10 +200,10 @@ def inflatable(tensor: Tensor, value: Tensor) -> bool:
     )
 
 
-def drop_head(
+def _without_head(
     state: StateDict, target: Mapping[str, Tensor], report: LoadReport, keep: bool
 ) -> StateDict:
-    """Leave the classifier of other classes out; `keep` it if unnamed classes are as many."""
+    """Remove the classifier; `keep` it if the file's unnamed classes have the same number."""
     head = {key for key in state if key.startswith("head.")}
     if keep and all(key in target and state[key].shape == target[key].shape for key in head):
         return state
@@ -179,8 +211,8 @@ def drop_head(
     return {key: value for key, value in state.items() if key not in head}
 
 
-def refuse_strangers(report: LoadReport) -> None:
-    """Raise UserError unless what differs is the classifier, or non-local blocks that are new."""
+def _check_same_network(report: LoadReport) -> None:
+    """Raise UserError unless the only differences are the classifier and new non-local blocks."""
     missing = [key for key in report.new if not key.startswith("head.") and ".nl" not in key]
     extra = [key for key in report.ignored if not key.startswith("head.")]
     if missing or extra:

@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "data": {"errors", "checks", "clip"},
     "trainer": {"errors", "checks", "clip", "distributed", "files", "checkpoint", "runs"},
     # layer 3
-    "weights": {"errors", "checks", "files", "checkpoint", "model"},
+    "weights": {"errors", "checks", "files", "checkpoint", "config", "model"},
     # layer 4
     "recognizer": {
         *("errors", "clip", "config", "distributed", "cli", "model", "data", "trainer", "weights"),

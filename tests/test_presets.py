@@ -1,4 +1,4 @@
-"""The presets of published networks: what their sources' own settings mean, and their protocols."""
+"""The presets of published networks agree with their sources' settings, protocols and recipes."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -12,17 +12,18 @@ from nlnet.cli.choices import CONFIG_DIR
 from nlnet.cli.compose import to_run
 from nlnet.config import ResNetConfig, RunConfig, register_schemas
 from nlnet.model.resnet3d import DEPTHS, STAGES
-from nlnet.weights.published import (
-    from_caffe2,
-    from_mmaction2,
-    from_pytorchvideo,
-    from_slowfast,
-)
+from nlnet.weights.public import public_name
+from nlnet.weights.sources.all import CODE_BASES
+from nlnet.weights.sources.caffe2 import from_caffe2
+from nlnet.weights.sources.mmaction2 import from_mmaction2
+from nlnet.weights.sources.pytorchvideo import from_pytorchvideo
+from nlnet.weights.sources.slowfast import from_slowfast
 
 Tree = dict[str, Any]
 SOURCES = ("caffe2", "slowfast", "mmaction2", "pytorchvideo")
+EXPERIMENTS = CONFIG_DIR / "experiment"
 PRESETS = {
-    source: sorted(path.stem for path in (CONFIG_DIR / "experiment" / source).glob("*.yaml"))
+    source: sorted(path.stem for path in (EXPERIMENTS / source).glob("*.yaml"))
     for source in SOURCES
 }
 
@@ -35,7 +36,7 @@ def preset(name: str, *overrides: str) -> RunConfig:
 
 
 def canonical(model: ResNetConfig) -> Tree:
-    """What a network's answer depends on, each pattern written out."""
+    """Return the settings that the output depends on, with each pattern expanded."""
     tree: Any = OmegaConf.to_container(OmegaConf.structured(model))
     counts = dict(zip(STAGES, DEPTHS[model.depth], strict=True))
     kernels = tree["temporal_kernels"]
@@ -47,18 +48,12 @@ def canonical(model: ResNetConfig) -> Tree:
     if not any(blocks[stage] for stage in STAGES):
         del tree["non_local"]
     elif blocks["pairwise"] != "embedded_gaussian":
-        del blocks["scale"]  # no softmax that could be scaled
+        del blocks["scale"]  # it only applies to a softmax
     return tree
 
 
-def from_tree(tree: Tree) -> Tree:
-    merged = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(ResNetConfig), tree))
-    assert isinstance(merged, ResNetConfig)
-    return canonical(merged)
-
-
-def caffe2_settings(name: str) -> Tree:
-    """The authors' settings, from their scripts and configurations."""
+def caffe2_settings(name: str) -> ResNetConfig:
+    """Return the authors' settings, from their scripts and configurations."""
     words = name.split("_")
     affine = words[-1] in ("32x4", "128x1")
     deep = "r101" in words
@@ -87,7 +82,7 @@ def caffe2_settings(name: str) -> Tree:
     return from_caffe2(model, non_local)
 
 
-def slowfast_settings(name: str) -> Tree:
+def slowfast_settings(name: str) -> ResNetConfig:
     words = name.split("_")
     arch = "slow_c2d" if "nopool" in words else words[0]
     depth = 101 if "r101" in words else 50
@@ -144,18 +139,18 @@ for clip in ("4x16", "8x8"):
     }
 
 
-def mmaction2_settings(name: str) -> Tree:
+def mmaction2_settings(name: str) -> ResNetConfig:
     return from_mmaction2(MMACTION2[name], {"type": "I3DHead", "spatial_type": "avg"})
 
 
-OWN = {  # networks of pytorchvideo's own builders, and what their heads average
+OWN = {  # networks built of pytorchvideo's modules, and what their heads average
     "csn_r101_32x2": "logits",
     "r2plus1d_r50_16x4": "probabilities",
     "x3d_m_16x5": "probabilities",
 }
 
 
-def pytorchvideo_settings(name: str) -> Tree:
+def pytorchvideo_settings(name: str) -> ResNetConfig:
     return from_pytorchvideo({"arch": name.split("_")[0], "depth": 50})
 
 
@@ -171,15 +166,15 @@ SETTINGS = {
     ("source", "name"),
     [(source, name) for source in SOURCES for name in PRESETS[source] if name not in OWN],
 )
-def test_a_preset_is_what_its_source_means(source: str, name: str):
+def test_a_preset_equals_the_settings_of_its_source(source: str, name: str):
     run = preset(f"{source}/{name}")
-    assert canonical(run.model) == from_tree(SETTINGS[source](name))
+    assert canonical(run.model) == canonical(SETTINGS[source](name))
     frames, stride = (int(number) for number in name.split("_")[-1].split("x"))
     assert (run.data.clip.num_frames, run.data.clip.frame_stride) == (frames, stride)
     assert run.data.clip.sampler == source
 
 
-def test_every_network_of_the_table_has_its_preset():
+def test_every_published_network_has_a_preset():
     clips = ("8x8", "32x2", "32x4", "128x1")
     networks = [
         f"{net}{nl}{deep}"
@@ -197,7 +192,7 @@ def test_every_network_of_the_table_has_its_preset():
 
 
 @pytest.mark.parametrize("name", OWN)
-def test_a_network_of_its_own_builder_is_tested_as_it_was_trained(name: str):
+def test_a_network_of_pytorchvideo_is_evaluated_as_it_was_trained(name: str):
     run = preset(f"pytorchvideo/{name}")
     network, _, size = name.rpartition("_")
     frames, stride = (int(number) for number in size.split("x"))
@@ -207,19 +202,19 @@ def test_a_network_of_its_own_builder_is_tested_as_it_was_trained(name: str):
     assert (clip.crop_size, views.crop_size, views.short_side) == (224, 256, 256)
     assert run.model.head_window == [clip.crop_size // 32] * 2
     command = (CONFIG_DIR / "model" / "pytorchvideo" / f"{network}.yaml").read_text()
-    assert f"+experiment=pytorchvideo/{name} weights=pytorchvideo/{network}" in command
+    assert f"+experiment=pytorchvideo/{name} weights=pytorchvideo/{name}" in command
 
 
 @pytest.mark.parametrize("model", ["slow_r50", "slow_r101"])
 @pytest.mark.parametrize("stem", ["padded", "caffe2", "no_pool2"])
-def test_a_slow_network_has_no_pool_behind_res2_whatever_the_stem(model: str, stem: str):
+def test_a_slow_network_never_pools_after_res2(model: str, stem: str):
     assert preset("i3d", f"model={model}", f"stem={stem}").model.pool2_kernel is None
     assert preset("i3d", f"model={model}").model.pool2_kernel is None
     assert preset("i3d").model.pool2_kernel == [2, 1, 1]
 
 
 PROTOCOLS: Mapping[str, tuple[Any, ...]] = {
-    # sampler, end of the video, head window, average, normalisation, crop, short side, places
+    # sampler, end of the video, head window, average, normalization, crop, short side, places
     "caffe2": ("caffe2", "loop", [7, 7], "probabilities", "kinetics", 256, 256, "stepped"),
     "slowfast": ("slowfast", "hold", [7, 7], "probabilities", "kinetics", 256, 256, "ceiled"),
     "mmaction2": ("mmaction2", "loop", None, "probabilities", "imagenet", 256, 256, "stepped"),
@@ -229,7 +224,7 @@ PROTOCOLS: Mapping[str, tuple[Any, ...]] = {
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
-def test_a_protocol_is_its_source_s(name: str):
+def test_a_protocol_equals_that_of_its_source(name: str):
     """Ten clips of three crops, as section 5 of each source's description says."""
     run = preset("i3d", f"protocol={name}")
     views, clip, model = run.data.test_views, run.data.clip, run.model
@@ -261,7 +256,7 @@ def test_a_protocol_is_its_source_s(name: str):
         ("charades", 8, 0.00125, 200_000, (75_000, 150_000)),
     ],
 )
-def test_a_recipe_falls_where_its_source_does(
+def test_a_recipe_has_the_schedule_of_its_source(
     recipe: str, batch: int, lr: float, length: int, falls: tuple[int, ...]
 ):
     run: Any = preset("i3d", f"recipe={recipe}")
@@ -273,21 +268,21 @@ def test_a_recipe_falls_where_its_source_does(
     assert run.optim.decay_norm is recipe.startswith("mmaction2")
 
 
-def test_slowfast_from_scratch_is_a_warmed_up_cosine():
+def test_slowfast_from_scratch_is_a_cosine_with_warmup():
     run: Any = preset("i3d", "recipe=slowfast_scratch")
     assert (run.trainer.epochs, run.data.batch_size, run.optim.lr) == (196, 64, 0.1)
     assert run.schedule.warmup == 34 and run.schedule.floor == 0
     assert run.schedule.warmup_start * run.optim.lr == pytest.approx(0.01)
 
 
-def test_mmaction2_slow_from_scratch_is_a_warmed_up_cosine():
+def test_mmaction2_slow_from_scratch_is_a_cosine_with_warmup():
     run: Any = preset("mmaction2/slow_8x8")
     assert (run.trainer.epochs, run.data.batch_size, run.optim.lr) == (256, 128, 0.2)
     assert run.schedule.warmup == 34 and run.schedule.floor == 0 and run.weights is None
     assert run.optim.momentum == 0.9 and not run.optim.nesterov
 
 
-def test_mmaction2_slow_with_blocks_starts_from_images():
+def test_mmaction2_slow_with_blocks_starts_from_image_weights():
     for name in ("slow_nl5_4x16", "slow_nl5_8x8"):
         run: Any = preset(f"mmaction2/{name}")
         assert run.weights == "torchvision/resnet50" and run.data.batch_size == 128
@@ -295,9 +290,52 @@ def test_mmaction2_slow_with_blocks_starts_from_images():
         assert run.data.augment.crop == "resized" and run.data.augment.area == [0.08, 1.0]
 
 
-def test_charades_has_several_labels_a_video():
+def test_charades_has_several_labels_per_video():
     run = preset("charades")
     assert run.data.videos == "Charades_v1_480" and run.data.clip.num_frames == 128
     assert run.model.activation == "sigmoid"
     assert run.model.norm == "affine" and run.model.non_local.norm == "none"
     assert run.data.test_views.short_side == 320
+
+
+# Public weights without an experiment of the same name, and the reason.
+WITHOUT_EXPERIMENT = {
+    "caffe2/i3d_8x8_300k": "the network of caffe2/i3d_8x8, trained with a shorter recipe",
+    "caffe2/i3d_8x8_300k_4gpu": "the network of caffe2/i3d_8x8, trained on 4 GPUs",
+    "caffe2/i3d_8x8_600k_4gpu": "the network of caffe2/i3d_8x8, trained on 4 GPUs",
+    "mmaction2/i3d_dense_32x2": "the network of mmaction2/i3d_32x2, trained on dense clips",
+    "mmaction2/slow_r101_8x8": "no preset of this depth",
+    "torchvision/resnet50": "a network for images",
+    "torchvision/resnet50_v2": "a network for images",
+    "torchvision/resnet101": "a network for images",
+    "torchvision/resnet101_v2": "a network for images",
+    "torchvision/resnet152": "a network for images",
+    "torchvision/resnet152_v2": "a network for images",
+}
+PUBLIC = [
+    f"{source}/{name}"
+    for source, code_base in CODE_BASES.items()
+    for name in code_base.publisher.paths
+]
+ALIASES = [
+    (f"{source}/{old}", f"{source}/{new}")
+    for source, code_base in CODE_BASES.items()
+    for old, new in code_base.publisher.aliases.items()
+]
+
+
+def test_public_weights_and_experiments_have_the_same_names():
+    without = [name for name in PUBLIC if not (EXPERIMENTS / f"{name}.yaml").is_file()]
+    assert sorted(without) == sorted(WITHOUT_EXPERIMENT)
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLIC if name not in WITHOUT_EXPERIMENT])
+def test_the_head_comment_of_an_experiment_names_its_weights(name: str):
+    command = f"python tools/eval.py +experiment={name} weights={name} data.root=PATH"
+    assert command in (EXPERIMENTS / f"{name}.yaml").read_text()
+
+
+@pytest.mark.parametrize(("old", "new"), ALIASES)
+def test_former_public_names_are_aliases(old: str, new: str):
+    assert old not in PUBLIC and new in PUBLIC
+    assert public_name(old) == public_name(new) == new

@@ -1,7 +1,7 @@
 """pytorchvideo's own networks as a backbone of named stages and a head: its only door.
 
 Importing this file imports pytorchvideo, which takes seconds: only the builder of a network that
-asks for it does. Weights of its hub load unchanged (`PYTORCHVIDEO_MODULES`, nlnet.weights.formats).
+asks for it does. Weights of its hub load unchanged (nlnet/weights/sources/pytorchvideo.py).
 """
 
 import warnings

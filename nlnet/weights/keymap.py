@@ -9,8 +9,8 @@ numbers and letters:
     {k}  the convolution: a, b, c     {n}  the same convolution as 1, 2, 3
     {r}  any rest of a name
 
-The last part of a key (weight, bias, running_mean, ...) is the name of a tensor of the module. It is
-kept, or renamed by the format's tables `conv_tensors` and `norm_tensors`.
+The last part of a key (weight, bias, running_mean, ...) is the name of a tensor of the module. It
+is kept, or renamed by the format's tables `conv_tensors` and `norm_tensors`.
 """
 
 import re

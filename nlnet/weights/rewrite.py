@@ -1,7 +1,7 @@
 """Names and shapes of other code bases' tensors, and rewrites that keep a network's output.
 
-All functions are pure: they take a state dict and return a new one. Our kernels are (O, I, t, h, w);
-code bases of images, and of clips frame by frame, have (O, I, h, w).
+All functions are pure: they take a state dict and return a new one. Our kernels are
+(O, I, t, h, w); code bases of images, and of clips frame by frame, have (O, I, h, w).
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -85,7 +85,7 @@ def norms_to_affine(
 def affine_to_norms(
     state: Mapping[str, Tensor], modules: Collection[str] | None = None
 ) -> StateDict:
-    """Convert fixed affine maps, all or some `modules`, to batch norms (mean 0, variance 1 - eps)."""
+    """Convert affine maps, all or some `modules`, to batch norms of mean 0 and variance 1 - eps."""
     if modules is None:
         statistics = set(modules_with(state, "running_mean"))
         affine = modules_with(state, "bias", last="norm")
@@ -234,7 +234,7 @@ def modules_with(state: Mapping[str, Tensor], tensor: str, last: str = "") -> li
 
 
 def block_parts(state: Mapping[str, Tensor], part: str, tensor: str) -> list[str]:
-    """Return the modules named `part` (theta, out, ...) of non-local blocks that hold a `tensor`."""
+    """Return the modules `part` (theta, out, ...) of non-local blocks that hold a `tensor`."""
     modules = modules_with(state, tensor, last=part)
     return [m for m in modules if m.split(".")[-1] == part and m.split(".")[-2].startswith("nl")]
 

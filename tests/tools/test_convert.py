@@ -1,11 +1,10 @@
-"""A checkpoint of each code base, in its own envelope: converted, scored, fine-tuned."""
+"""A checkpoint of each code base, in its own envelope, is converted, evaluated and fine-tuned."""
 
 import importlib.util
 import json
 import pickle
 import subprocess
 import sys
-from argparse import Namespace
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -22,11 +21,12 @@ from nlnet.cli.choices import CONFIG_DIR
 from nlnet.cli.compose import to_run
 from nlnet.config import ResNetConfig, RunConfig, parse_run, register_schemas, run_text
 from nlnet.errors import UsageError, UserError
+from nlnet.jobs.convert import convert, convert_settings
 from nlnet.jobs.evaluate import evaluate
 from nlnet.jobs.train import train
 from nlnet.model.build import build_model
+from nlnet.weights.experiment import read_settings
 from nlnet.weights.files import read_weight_file
-from nlnet.weights.published import from_file
 from nlnet.weights.rewrite import export_state
 
 TOOLS = Path(__file__).parents[2] / "tools"
@@ -47,11 +47,6 @@ def run_config(*overrides: str, experiment: str = "folder") -> RunConfig:
         return to_run(compose("run", overrides=[f"+experiment={experiment}", *overrides]))
 
 
-def options(source: Path | str, target: Path, **others: Any) -> Namespace:
-    usual = {"from_": None, "to": "nlnet", "experiment": None, "inflation": "mean", "rewrite": []}
-    return Namespace(source=str(source), target=target, **{**usual, **others})
-
-
 def caffe2_envelope(state: dict[str, Tensor], path: Path) -> None:
     blobs: dict[str, Any] = {name: tensor.numpy() for name, tensor in state.items()}
     blobs |= {f"{name}_momentum": blob * 0 for name, blob in list(blobs.items())[:3]}
@@ -61,7 +56,7 @@ def caffe2_envelope(state: dict[str, Tensor], path: Path) -> None:
 
 MMACTION2 = ["model.non_local.res3=[0]", "model.non_local.out_bias=false"]
 
-# Form -> settings of a tiny network it can hold, and how its code base saves one.
+# Format -> settings of a tiny network that it can hold, and how its code base saves one.
 ENVELOPES: dict[str, tuple[list[str], Callable[[dict[str, Tensor], Path], None]]] = {
     "caffe2": (["model.conv1_kernel=[5,7,7]", "model.non_local.res3=[0]"], caffe2_envelope),
     "slowfast": (
@@ -90,7 +85,7 @@ ENVELOPES: dict[str, tuple[list[str], Callable[[dict[str, Tensor], Path], None]]
 
 
 def tiny(settings: list[str], root: Path) -> list[str]:
-    """Overrides of a run that a CPU makes in a second."""
+    """Overrides of a run that takes a second on a CPU."""
     size = ["model=c2d_tiny", "model.depth=14", "model.width=8", "non_local=none", "recipe=paper"]
     clip = ["data.clip.num_frames=4", "data.clip.crop_size=32", "data.clip.frame_stride=2"]
     views = [
@@ -111,7 +106,7 @@ def videos(root: Path, classes: str, make: VideoFactory) -> Path:
 
 
 def checkpoint(form: str, path: Path, root: Path, classes: int) -> dict[str, Tensor]:
-    """A randomly filled one, written as its code base writes it."""
+    """Write random weights as the code base writes them."""
     settings, save = ENVELOPES[form]
     torch.manual_seed(0)
     model = build_model(run_config(*tiny(settings, root)).model, classes)
@@ -129,12 +124,12 @@ def test_convert_evaluate_and_fine_tune(
 ):
     data = videos(tmp_path / "two", "ab", video_file)
     theirs = checkpoint(form, tmp_path / "theirs", data, classes=2)
-    tool("convert").convert(options(tmp_path / "theirs", tmp_path / "ours.pt"))
+    convert(str(tmp_path / "theirs"), tmp_path / "ours.pt")
     assert f"theirs: {len(theirs)} tensors, {form}" in capsys.readouterr().out
 
     settings = ENVELOPES[form][0]
     scores = {}
-    for name in ("theirs", "ours.pt"):  # the tools read either
+    for name in ("theirs", "ours.pt"):  # the tools read both
         run = run_config(*tiny(settings, data), f"weights={tmp_path / name}")
         out_dir = tmp_path / "eval" / name
         evaluate(run, out_dir)
@@ -154,11 +149,10 @@ def test_convert_evaluate_and_fine_tune(
 @pytest.mark.parametrize("form", ENVELOPES)
 def test_there_and_back_is_bit_equal(form: str, tmp_path: Path):
     theirs = checkpoint(form, tmp_path / "theirs", tmp_path, classes=2)
-    convert = tool("convert").convert
     code_base = form.split("_")[0]
-    convert(options(tmp_path / "theirs", tmp_path / "ours.pt", from_=code_base))
-    convert(options(tmp_path / "ours.pt", tmp_path / "back", to=code_base))
-    convert(options(tmp_path / "theirs", tmp_path / "direct", to=code_base))
+    convert(str(tmp_path / "theirs"), tmp_path / "ours.pt", from_=code_base)
+    convert(str(tmp_path / "ours.pt"), tmp_path / "back", to=code_base)
+    convert(str(tmp_path / "theirs"), tmp_path / "direct", to=code_base)
     for name in ("back", "direct"):
         found = read_weight_file(tmp_path / name).foreign
         assert found is not None and found.keys() == theirs.keys()
@@ -166,37 +160,45 @@ def test_there_and_back_is_bit_equal(form: str, tmp_path: Path):
 
 
 def test_an_image_network_is_inflated_for_an_experiment(tmp_path: Path):
-    """And the file then tells of its run, so that it needs no other word."""
+    """The file then contains its config, so that it needs no other argument."""
     torch.manual_seed(0)
     flat = build_model(run_config("model=c2d_r50", "non_local=none", "data.root=.").model, 3)
     images = export_state(flat.state_dict(), "torchvision", frames=False)
     torch.save(images, tmp_path / "resnet.pth")
-    convert = tool("convert").convert
-    convert(options(tmp_path / "resnet.pth", tmp_path / "i3d.pt", experiment="caffe2/i3d_8x8"))
+    convert(
+        str(tmp_path / "resnet.pth"),
+        tmp_path / "i3d.pt",
+        run=run_config("data.root=.", experiment="caffe2/i3d_8x8"),
+    )
     found = read_weight_file(tmp_path / "i3d.pt")
     kernel = found.state["backbone.conv1.weight"]
     assert kernel.shape == (64, 3, 5, 7, 7)
     torch.testing.assert_close(kernel.sum(2), images["conv1.weight"])
     assert found.config is not None and parse_run(found.config, "x").name == "caffe2/i3d_8x8"
-    convert(options(tmp_path / "i3d.pt", tmp_path / "i3d.pyth", to="pytorchvideo"))
+    convert(str(tmp_path / "i3d.pt"), tmp_path / "i3d.pyth", to="pytorchvideo")
     theirs = read_weight_file(tmp_path / "i3d.pyth")
     assert theirs.form == "pytorchvideo"
     with pytest.raises(UserError, match="too long in time for torchvision"):
-        convert(options(tmp_path / "i3d.pt", tmp_path / "x", to="torchvision"))
+        convert(str(tmp_path / "i3d.pt"), tmp_path / "x", to="torchvision")
     assert not (tmp_path / "x").exists()
 
 
 def test_norms_are_folded_for_a_long_clip_experiment(tmp_path: Path):
-    """The authors' own chain: the network of short clips, its norms fixed, blocks new."""
+    """As the authors do: start from the network of short clips, with fixed norms and new blocks."""
     torch.manual_seed(0)
     run = run_config("data.root=.", experiment="caffe2/i3d_8x8")
     state = export_state(build_model(run.model, 3).state_dict(), "caffe2")
     caffe2_envelope(state, tmp_path / "i3d.pkl")
-    convert = tool("convert").convert
-    convert(options(tmp_path / "i3d.pkl", tmp_path / "a.pt", experiment="caffe2/i3d_nl5_32x4"))
+    convert(
+        str(tmp_path / "i3d.pkl"),
+        tmp_path / "a.pt",
+        run=run_config("data.root=.", experiment="caffe2/i3d_nl5_32x4"),
+    )
     found = read_weight_file(tmp_path / "a.pt").state
     assert not any("running" in key for key in found)
-    convert(options(tmp_path / "i3d.pkl", tmp_path / "b.pkl", to="caffe2", rewrite=["fold_norms"]))
+    convert(
+        str(tmp_path / "i3d.pkl"), tmp_path / "b.pkl", to="caffe2", rewrites=["norms_to_affine"]
+    )
     folded = read_weight_file(tmp_path / "b.pkl").state
     assert folded.keys() == found.keys()
     assert all(torch.equal(folded[key], found[key]) for key in found)
@@ -204,18 +206,25 @@ def test_norms_are_folded_for_a_long_clip_experiment(tmp_path: Path):
 
 def test_what_a_target_cannot_hold_is_refused(tmp_path: Path):
     checkpoint("caffe2", tmp_path / "theirs", tmp_path, classes=2)
-    convert = tool("convert").convert
     with pytest.raises(UserError, match="mmaction2 cannot hold this network: its blocks pool"):
-        convert(options(tmp_path / "theirs", tmp_path / "x", to="mmaction2"))
+        convert(str(tmp_path / "theirs"), tmp_path / "x", to="mmaction2")
     with pytest.raises(UserError, match=r"it has no name for 12 keys \(backbone.res3.nl0"):
-        convert(options(tmp_path / "theirs", tmp_path / "x", to="pytorchvideo"))
+        convert(str(tmp_path / "theirs"), tmp_path / "x", to="pytorchvideo")
     with pytest.raises(UserError, match="it is another network; use the experiment"):
-        convert(options(tmp_path / "theirs", tmp_path / "x", experiment="i3d"))
+        convert(
+            str(tmp_path / "theirs"),
+            tmp_path / "x",
+            run=run_config("data.root=.", experiment="i3d"),
+        )
     torch.save({"model": {"backbone.conv1.weight": torch.zeros(64, 3, 1, 7, 7)}}, tmp_path / "part")
     with pytest.raises(UserError, match=r"another network: the file lacks 317 keys \(backbone"):
-        convert(options(tmp_path / "part", tmp_path / "x", experiment="c2d"))
-    with pytest.raises(UsageError, match="--rewrite=melt is unknown; choose one of: fold_norms"):
-        convert(options(tmp_path / "theirs", tmp_path / "x", rewrite=["melt"]))
+        convert(
+            str(tmp_path / "part"), tmp_path / "x", run=run_config("data.root=.", experiment="c2d")
+        )
+    with pytest.raises(
+        UsageError, match="--rewrite=melt is unknown; choose one of: norms_to_affine"
+    ):
+        convert(str(tmp_path / "theirs"), tmp_path / "x", rewrites=["melt"])
     assert not (tmp_path / "x").exists()
 
 
@@ -228,16 +237,15 @@ def test_an_incomplete_network_is_refused(lost: str, known: bool, tmp_path: Path
     run = run_config(*tiny(["model.depth=26"], tmp_path))
     state = build_model(run.model, 2).state_dict()
     provenance = {"config": run_text(run)} if known else {}
-    convert = tool("convert").convert
     torch.save({"model": state, "provenance": provenance}, tmp_path / "whole.pt")
-    convert(options(tmp_path / "whole.pt", tmp_path / "y", to="slowfast"))
+    convert(str(tmp_path / "whole.pt"), tmp_path / "y", to="slowfast")
     del state[lost]
     torch.save({"model": state, "provenance": provenance}, tmp_path / "part.pt")
     with pytest.raises(UserError, match=rf"not a whole network: it lacks 1 keys \({lost}\)"):
-        convert(options(tmp_path / "part.pt", tmp_path / "x", to="slowfast"))
+        convert(str(tmp_path / "part.pt"), tmp_path / "x", to="slowfast")
     torch.save({"model": {"backbone.conv1.weight": state["backbone.conv1.weight"]}}, tmp_path / "1")
     with pytest.raises(UserError, match="not a whole network"):
-        convert(options(tmp_path / "1", tmp_path / "x"))
+        convert(str(tmp_path / "1"), tmp_path / "x")
     assert not (tmp_path / "x").exists()
 
 
@@ -253,35 +261,33 @@ SETTINGS = {
 def test_settings_become_an_experiment(code_base: str, tmp_path: Path):
     source, target = tmp_path / "settings.json", tmp_path / "mine.yaml"
     source.write_text(json.dumps(SETTINGS[code_base]))
-    convert = tool("convert").convert
-    convert(options(source, target, from_=code_base))
+    convert_settings(source, target, code_base)
     assert target.read_text().startswith("# @package _global_\n")
     written, usual = OmegaConf.load(target), OmegaConf.structured(ResNetConfig)
-    expected = OmegaConf.merge(usual, from_file(code_base, SETTINGS[code_base]))
+    expected = read_settings(code_base, SETTINGS[code_base])
     assert written.name == "mine" and OmegaConf.merge(usual, written.model) == expected
     target.unlink()
-    with pytest.raises(UsageError, match="settings want --from"):
-        convert(options(source, target))
+    with pytest.raises(UsageError, match="settings need --from"):
+        convert_settings(source, target, None)
     source.write_text("{}")
     with pytest.raises(UserError, match=f"settings of {code_base}: .* is missing"):
-        convert(options(source, target, from_=code_base))
+        convert_settings(source, target, code_base)
     source.write_text("{")
     with pytest.raises(UserError, match="no JSON file"):
-        convert(options(source, target, from_=code_base))
+        convert_settings(source, target, code_base)
     assert not target.exists()
 
 
 def test_blocks_go_to_another_code_base(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     theirs = checkpoint("caffe2", tmp_path / "theirs", tmp_path, classes=2)
-    convert = tool("convert").convert
-    convert(options(tmp_path / "theirs", tmp_path / "sf.pyth", to="slowfast"))
+    convert(str(tmp_path / "theirs"), tmp_path / "sf.pyth", to="slowfast")
     assert "pool1 is padded by 0 here and by 1 in slowfast" in capsys.readouterr().out
     found = read_weight_file(tmp_path / "sf.pyth").foreign
     assert found is not None
     key = "s3.pathway0_nonlocal0.conv_theta.weight"
     assert torch.equal(found[key], theirs["nonlocal_conv3_0_theta_w"])
     assert found["s1.pathway0_stem.bn.num_batches_tracked"] == 0
-    convert(options(tmp_path / "sf.pyth", tmp_path / "back.pkl", to="caffe2"))
+    convert(str(tmp_path / "sf.pyth"), tmp_path / "back.pkl", to="caffe2")
     back = read_weight_file(tmp_path / "back.pkl").foreign
     assert back is not None and back.keys() == theirs.keys()
     assert all(torch.equal(back[name], theirs[name]) for name in theirs)
@@ -293,7 +299,7 @@ def test_blocks_go_to_another_code_base(tmp_path: Path, capsys: pytest.CaptureFi
         (["nowhere.pkl", "x.pt"], 1, "error: nowhere.pkl: no such file"),
         (["nowhere.pkl", "x.pt", "--to", "keras"], 2, "error: --to=keras is unknown"),
         (["nowhere.pkl"], 2, "error: the following arguments are required: DST; see --help"),
-        (["--help"], 0, "python tools/convert.py caffe2/i3d_nonlocal_8x8"),
+        (["--help"], 0, "python tools/convert.py caffe2/i3d_nl5_8x8"),
     ],
 )
 def test_the_command_line(words: list[str], code: int, line: str, tmp_path: Path):

@@ -1,4 +1,4 @@
-"""Every envelope: read safely, recognised, written whole."""
+"""Every envelope is read safely, recognized and written completely."""
 
 import io
 import pickle
@@ -18,13 +18,13 @@ from nlnet.model.build import build_model
 from nlnet.weights.caffe2_pickle import read_caffe2, write_caffe2
 from nlnet.weights.files import (
     WeightFile,
-    read_file,
+    read_containers,
     read_weight_file,
     write_foreign,
     write_nlnet,
 )
-from nlnet.weights.formats import FORMATS
 from nlnet.weights.rewrite import export_state
+from nlnet.weights.sources.all import FORMATS
 
 
 def tiny(**settings: Any) -> dict[str, Tensor]:
@@ -41,7 +41,11 @@ def without_counts(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {key: value for key, value in state.items() if not key.endswith("tracked")}
 
 
-ENVELOPES = {  # form -> what its code base saves around the tensors
+def read_blobs(path: Path) -> dict[str, np.ndarray]:
+    return read_caffe2(path.read_bytes(), path)
+
+
+ENVELOPES = {  # format -> the containers that its code base saves around the tensors
     "slowfast": lambda s: {"epoch": 196, "model_state": s, "optimizer_state": {}, "cfg": "A: 1"},
     "pytorchvideo": lambda s: {"model_state": s},
     "pytorchvideo_slow": lambda s: {"model_state": s},
@@ -51,7 +55,7 @@ ENVELOPES = {  # form -> what its code base saves around the tensors
 
 
 @pytest.mark.parametrize("form", ENVELOPES)
-def test_every_envelope_is_opened_and_its_format_seen(form: str, tmp_path: Path):
+def test_every_envelope_and_format_is_recognized(form: str, tmp_path: Path):
     state = tiny()
     path = tmp_path / "weights.pth"
     frames = form != "torchvision"
@@ -63,7 +67,7 @@ def test_every_envelope_is_opened_and_its_format_seen(form: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize("wrapper", ["module.", "model."])
-def test_wrappers_around_the_names_are_taken_off(wrapper: str, tmp_path: Path):
+def test_prefixes_are_removed(wrapper: str, tmp_path: Path):
     state = tiny()
     theirs = {wrapper + key: value for key, value in export_state(state, "slowfast").items()}
     torch.save({"model_state": theirs}, tmp_path / "w.pyth")
@@ -71,12 +75,12 @@ def test_wrappers_around_the_names_are_taken_off(wrapper: str, tmp_path: Path):
 
 
 @pytest.mark.parametrize("form", [*ENVELOPES, "caffe2"])
-def test_a_file_goes_through_ours_and_back_bit_for_bit(form: str, tmp_path: Path):
+def test_a_conversion_and_its_reverse_keep_every_bit(form: str, tmp_path: Path):
     state, frames = tiny(), form != "torchvision"
     expected = without_counts(state) if form == "caffe2" else state
     write_foreign(tmp_path / "theirs", state, form, frame_kernels=frames)
     weights = read_weight_file(tmp_path / "theirs")
-    write_nlnet(tmp_path / "ours.pt", weights, {"source": "theirs"})
+    write_nlnet(tmp_path / "ours.pt", weights, "theirs")
     again = read_weight_file(tmp_path / "ours.pt")
     assert (again.form, again.frame_kernels, again.foreign) == (form, frames, None)
     same(again.state, expected)
@@ -85,8 +89,8 @@ def test_a_file_goes_through_ours_and_back_bit_for_bit(form: str, tmp_path: Path
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_our_file_holds_two_things(tmp_path: Path):
-    write_nlnet(tmp_path / "a.pt", WeightFile(tiny(), class_names=["a", "b"]), {"source": "x"})
+def test_a_converted_file_holds_weights_and_provenance(tmp_path: Path):
+    write_nlnet(tmp_path / "a.pt", WeightFile(tiny(), class_names=["a", "b"]), "x")
     saved = torch.load(tmp_path / "a.pt", weights_only=True)
     assert saved.keys() == {"model", "provenance"}
     assert saved["provenance"]["class_names"] == ["a", "b"]
@@ -105,7 +109,7 @@ def test_our_file_holds_two_things(tmp_path: Path):
         (pickle.dumps({"blobs": {}}, 2)[:-3], "not a whole Caffe2 pickle"),
     ],
 )
-def test_damaged_files_are_told_in_a_line(content: bytes, cause: str, tmp_path: Path):
+def test_the_error_of_a_damaged_file_is_one_line(content: bytes, cause: str, tmp_path: Path):
     (tmp_path / "broken").write_bytes(content)
     with pytest.raises(UserError, match=cause) as error:
         read_weight_file(tmp_path / "broken")
@@ -141,7 +145,7 @@ def test_keys_that_are_left_over_are_listed(tmp_path: Path):
 
 
 class Malicious:
-    """A pickle of it would create a file when it is opened."""
+    """Its pickle creates a file when it is loaded."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -168,7 +172,7 @@ def test_a_malicious_torch_file_is_refused_and_not_run(tmp_path: Path):
     torch.save({"model": {}, "extra": Malicious(trace)}, tmp_path / "evil.pt")
     trace.unlink(missing_ok=True)
     with pytest.raises(UserError, match="not a safe or whole PyTorch file"):
-        read_file(tmp_path / "evil.pt")
+        read_containers(tmp_path / "evil.pt")
     assert not trace.exists()
 
 
@@ -178,21 +182,21 @@ def test_a_malicious_torch_file_is_refused_and_not_run(tmp_path: Path):
         b"cbuiltins\neval\n(S'1+1'\ntR.",
         b"cos\nsystem\n(S'true'\ntR.",
         b"\x80\x02cnumpy\nload\n.",
-        b"\x80\x02cnumpy.core.multiarray\n_reconstruct\nN}S'a'\nNsb.",  # a change to what is lent
+        b"\x80\x02cnumpy.core.multiarray\n_reconstruct\nN}S'a'\nNsb.",  # a change to a function
         b"\x80\x02c__builtin__\ngetattr\n(NNtR.",
     ],
 )
 def test_what_is_not_an_array_is_refused(program: bytes, tmp_path: Path):
     (tmp_path / "p.pkl").write_bytes(program)
     with pytest.raises(UserError, match=r"refused|not a whole Caffe2 pickle"):
-        read_caffe2(tmp_path / "p.pkl")
+        read_blobs(tmp_path / "p.pkl")
 
 
 def test_arrays_of_objects_are_refused(tmp_path: Path):
     array = np.array([{"a": 1}, None], dtype=object)
     (tmp_path / "p.pkl").write_bytes(pickle.dumps({"blobs": {"w": array}}, 2))
     with pytest.raises(UserError, match="refused"):
-        read_caffe2(tmp_path / "p.pkl")
+        read_blobs(tmp_path / "p.pkl")
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 4, 5])
@@ -206,30 +210,30 @@ def test_arrays_of_objects_are_refused(tmp_path: Path):
         np.array(7, np.int64),
     ],
 )
-def test_arrays_come_through_as_they_are(protocol: int, array: np.ndarray, tmp_path: Path):
+def test_arrays_are_read_unchanged(protocol: int, array: np.ndarray, tmp_path: Path):
     (tmp_path / "p.pkl").write_bytes(pickle.dumps({"blobs": {"w": array}}, protocol))
-    found = read_caffe2(tmp_path / "p.pkl")["w"]
+    found = read_blobs(tmp_path / "p.pkl")["w"]
     assert found.dtype == array.dtype.newbyteorder("=") and found.shape == array.shape
     assert np.array_equal(found, array)
 
 
 def test_a_file_of_python_2_is_read(tmp_path: Path):
-    """Its strings hold the bytes of arrays and of names; numpy numbers are plain blobs."""
+    """Its strings hold the bytes of arrays and names; single numbers of numpy are blobs."""
     blobs = {"conv1_w": np.array([1.5, -2.0], np.float32), "lr": np.float32(0.25), "model_iter": 3}
     buffer = io.BytesIO()
     write_caffe2({"x": np.zeros(1)}, buffer)
     modern = pickle.dumps({"blobs": blobs}, 2)
-    # Python 2 writes the bytes as they are, as SHORT_BINSTRING, and no codec is asked for.
+    # Python 2 writes the bytes unchanged, as SHORT_BINSTRING, without a codec.
     old = python_2(modern)
     assert b"_codecs" not in old
     (tmp_path / "old.pkl").write_bytes(old)
-    found = read_caffe2(tmp_path / "old.pkl")
+    found = read_blobs(tmp_path / "old.pkl")
     assert found["conv1_w"].tolist() == [1.5, -2.0] and found["conv1_w"].dtype == np.float32
     assert float(found["lr"]) == 0.25 and int(found["model_iter"]) == 3
 
 
 def python_2(program: bytes) -> bytes:
-    """A protocol-2 pickle with the bytes themselves for each call that makes them."""
+    """Replace each call that creates bytes in a protocol-2 pickle by the bytes."""
     operations = [
         (op.name, value, program[start:end])
         for (op, value, start), end in zip(

@@ -1,9 +1,9 @@
-"""Published networks number for number: theirs, filled by a rule, against ours through the maps.
+"""Outputs of published networks, compared number for number with ours through the key maps.
 
-The golden files say what a reference network answers: names and shapes of its parameters, the rule
-that fills them, the input, the logits. NLNET_PARITY names their folder (or they lie in
-../shared/parity beside the repository). Compact facts beside this file hold the same proof for
-when the folder is away.
+A golden file describes one reference network: names and shapes of its parameters, the rule that
+fills them, the input, the logits. NLNET_PARITY names the folder of the golden files; without it,
+../shared/parity beside the repository is used. The compact files in parity_facts/ make the same
+comparison without the folder.
 """
 
 import hashlib
@@ -19,31 +19,29 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from nlnet.config import ResNetConfig
 from nlnet.model.build import build_model
 from nlnet.model.classifier import VideoClassifier
-from nlnet.weights.formats import FORMATS, from_nlnet, recognise
-from nlnet.weights.published import (
-    Tree,
-    from_caffe2,
-    from_mmaction2,
-    from_pytorchvideo,
-    from_slowfast,
-    from_torchvision,
-)
+from nlnet.weights.keymap import from_nlnet
+from nlnet.weights.recognize import recognize
 from nlnet.weights.rewrite import export_state, import_state
+from nlnet.weights.sources.all import FORMATS
+from nlnet.weights.sources.caffe2 import from_caffe2
+from nlnet.weights.sources.mmaction2 import from_mmaction2
+from nlnet.weights.sources.pytorchvideo import from_pytorchvideo
+from nlnet.weights.sources.slowfast import from_slowfast
+from nlnet.weights.sources.torchvision import from_torchvision
 
 Golden = dict[str, Any]
-Record = Callable[[str, object], None]  # pytest's: into the report of --junitxml
+Record = Callable[[str, object], None]  # pytest's record_property, for --junitxml
 Parameters = list[tuple[str, list[int], str]]
 
 CAFFE2 = "facebookresearch/video-nonlocal-net"
 SLOWFAST = "facebookresearch/SlowFast"
 TOLERANCE = {CAFFE2: 1e-8}  # its engine rounds the scale to float32; else 1e-9
-TABLES = ("SUMMARY.json", "op_semantics.json")  # about the golden files, and none themselves
+TABLES = ("SUMMARY.json", "op_semantics.json")  # not golden files
 HERE = Path(__file__).parent / "parity_facts"
 
 
@@ -53,16 +51,16 @@ def folder() -> Path:
 
 
 def is_network(path: Path, golden: Any) -> bool:
-    """Not a table about the files, and not a temporal shift network, which has no equal here.
+    """Whether this is a golden file, and not a table or a temporal shift network (unsupported).
 
-    Whatever else lies there must be a network, or its case fails.
+    Any other file must be a network, or its case fails.
     """
     shifts = isinstance(golden, dict) and "TSM" in golden.get("backbone", {}).get("type", "")
     return path.name not in TABLES and not shifts
 
 
 def cases() -> list[Any]:
-    """One case per golden file; the larger ones are slow, unless the folder was asked for."""
+    """One case per golden file; the large ones are slow, unless NLNET_PARITY is set."""
     found = []
     for path in sorted(folder().rglob("*.json")):
         golden = json.loads(path.read_text())
@@ -74,7 +72,7 @@ def cases() -> list[Any]:
     return found
 
 
-@pytest.mark.skipif("NLNET_PARITY" not in os.environ, reason="no folder was asked for")
+@pytest.mark.skipif("NLNET_PARITY" not in os.environ, reason="NLNET_PARITY is not set")
 def test_the_folder_holds_golden_files():
     assert cases()
 
@@ -122,7 +120,7 @@ def test_parity_with_a_golden_file(path: Path, record_property: Record):
             check_statistics(output, facts, first, range(len(first)), 1e-9, correction=1)
 
     with visited(model, check):
-        logits = answer(model, clip(golden))
+        logits = logits_of(model, clip(golden))
     assert not checks
     difference = distance(logits[0], golden["logits"])
     record_property("float64", difference)
@@ -132,7 +130,7 @@ def test_parity_with_a_golden_file(path: Path, record_property: Record):
 
 
 def check_caffe2(golden: Golden, theirs: dict[str, Tensor], record: Record) -> None:
-    """Against the authors' engine in float32 and in float64, and fully convolutional."""
+    """Compare with the authors' engine in float32, in float64 and fully convolutional."""
     blobs = b"".join(tensor.numpy().tobytes() for tensor in theirs.values())
     assert hashlib.sha256(blobs).hexdigest() == golden["param_sha256"]
     model = load(golden, theirs)
@@ -146,7 +144,7 @@ def check_caffe2(golden: Golden, theirs: dict[str, Tensor], record: Record) -> N
     settings = golden["nonlocal_cfg"]
     unscaled = settings["USE_SOFTMAX"] and not settings["USE_SCALE"]
     tolerance = 2e-4 if unscaled and golden["nonlocal_blocks"] else 1e-5
-    difference = distance(answer(model, video)[0], golden["logits"])
+    difference = distance(logits_of(model, video)[0], golden["logits"])
     record("float32", difference)
     assert difference <= tolerance
 
@@ -164,7 +162,7 @@ def check_caffe2(golden: Golden, theirs: dict[str, Tensor], record: Record) -> N
 
     model.double()
     with visited(model, check):
-        logits = answer(model, video.double())
+        logits = logits_of(model, video.double())
     assert {"conv1", "pool1", "pool2", "res2", "res3", "res4", "res5"} <= met
     inside = {name.rsplit(".", 1)[-1] for name in met if name.count(".") == 2}
     assert not golden["nonlocal_blocks"] or {"theta", "phi", "g", "out", "pairwise"} <= inside
@@ -177,7 +175,7 @@ def check_caffe2(golden: Golden, theirs: dict[str, Tensor], record: Record) -> N
 
 
 def check_fully_convolutional(facts: Golden, golden: Golden, model: VideoClassifier) -> float:
-    """Logits at every window, and the mean of their probabilities; the difference of the logits."""
+    """Compare the logits at every window and the mean probabilities; return the difference."""
     video = clip({**golden, "size": facts["size"]})
     assert hashlib.sha256(video.numpy().tobytes()).hexdigest() == facts["input_sha256"]
     with torch.no_grad():
@@ -208,14 +206,14 @@ def facts() -> list[Any]:
 
 @pytest.mark.parametrize("path", facts())
 def test_parity_with_a_committed_fact(path: Path, record_property: Record):
-    """The names come from our key maps, the kinds from our modules; their hash is the file's."""
+    """The names come from our key maps, the kinds from our modules; the file has their hash."""
     fact = json.loads(path.read_text())
     parameters = parameters_of(fact)
     known = 2 if fact["source"] == CAFFE2 else 3  # its rule goes by names, not by kinds
     listing = json.dumps(sorted(list(entry[:known]) for entry in parameters)).encode()
     assert hashlib.sha256(listing).hexdigest() == fact["params_sha256"]
     model = load(fact, fill(fact, parameters))
-    logits = answer(model.double(), clip(fact).double())
+    logits = logits_of(model.double(), clip(fact).double())
     expected = fact["logits"]
     largest = fact["largest_logit"]
     difference = float(np.abs(logits[0, : len(expected)].numpy() - expected).max() / largest)
@@ -224,7 +222,7 @@ def test_parity_with_a_committed_fact(path: Path, record_property: Record):
 
 
 def parameters_of(fact: Golden) -> Parameters:
-    """The reference's parameters, as our network and key maps know them."""
+    """Return the reference's parameters, as our network and key maps describe them."""
     with torch.device("meta"):
         model = build_model(model_config(fact), fact["classes"])
     state = model.state_dict()
@@ -235,7 +233,7 @@ def parameters_of(fact: Golden) -> Parameters:
 
 
 def kind(key: str, tensor: Tensor, fact: Golden) -> str:
-    """What the golden files call a parameter of this role."""
+    """Return the kind of a parameter, as the golden files name it."""
     leaf = key.rsplit(".", 1)[-1]
     if leaf == "num_batches_tracked":
         return "count"
@@ -248,14 +246,7 @@ def kind(key: str, tensor: Tensor, fact: Golden) -> str:
 
 
 def model_config(golden: Golden) -> ResNetConfig:
-    """Our configuration from the settings inside a file."""
-    merged = OmegaConf.merge(OmegaConf.structured(ResNetConfig), model_tree(golden))
-    config = OmegaConf.to_object(merged)
-    assert isinstance(config, ResNetConfig)
-    return config
-
-
-def model_tree(golden: Golden) -> Tree:
+    """Read the settings inside a file."""
     source = golden["source"].split()[0]
     size = golden["size"]
     if source == CAFFE2:
@@ -271,7 +262,7 @@ def model_tree(golden: Golden) -> Tree:
 
 
 def fill(golden: Golden, parameters: Parameters) -> dict[str, Tensor]:
-    """The reference's state, by the rule of its source."""
+    """Return the reference's state, by the rule of its source."""
     if golden["source"] == CAFFE2:
         gain = golden["qk_gain"]
         return {name: caffe2_blob(name, shape, gain) for name, shape, _ in parameters}
@@ -311,15 +302,15 @@ def parameter(name: str, shape: list[int], kind: str) -> Tensor:
 
 
 def clip(golden: Golden) -> Tensor:
-    """The input of a file; an image is a clip of one frame."""
+    """Return the input of a file; an image is a clip of one frame."""
     shape = (1, 3, max(golden["frames"], 1), golden["size"], golden["size"])
     values = np.random.RandomState(0).standard_normal(shape)
     return torch.from_numpy(values.astype(np.float32) if golden["source"] == CAFFE2 else values)
 
 
 def load(golden: Golden, theirs: dict[str, Tensor]) -> VideoClassifier:
-    """Our network with the reference's parameters; all of them, and back again bit for bit."""
-    form = recognise(theirs)
+    """Load all parameters into our network; converting them back keeps every bit."""
+    form = recognize(theirs)
     assert form is not None
     ours = import_state(theirs, form)
     frames = all(theirs[key].dim() != 4 for key in theirs if "concat" not in key)
@@ -334,11 +325,11 @@ def load(golden: Golden, theirs: dict[str, Tensor]) -> VideoClassifier:
 
 
 def theirs_head(theirs: dict[str, Tensor]) -> Tensor:
-    """The bias of the classifier stands last in every source."""
+    """Return the bias of the classifier, which is the last parameter in every source."""
     return list(theirs.values())[-1]
 
 
-def answer(model: VideoClassifier, video: Tensor) -> Tensor:
+def logits_of(model: VideoClassifier, video: Tensor) -> Tensor:
     with torch.no_grad():
         return model(video)
 
@@ -348,7 +339,7 @@ def count(model: nn.Module) -> int:
 
 
 def blocks(model: nn.Module, golden: Golden) -> set[str]:
-    """Where our non-local blocks stand, as the source calls these places."""
+    """Return the positions of our non-local blocks, with the names of the source."""
     prefixes = {
         CAFFE2: "nonlocal_conv{s}_{i}",
         SLOWFAST: "s{s}.pathway0_nonlocal{i}",
@@ -366,7 +357,7 @@ def blocks(model: nn.Module, golden: Golden) -> set[str]:
 
 @contextmanager
 def visited(model: VideoClassifier, visit: Callable[[str, Tensor], None]) -> Iterator[None]:
-    """Show the outputs of the backbone's parts, by name, before anything is done in place."""
+    """Call `visit` with the name and output of each module, before in-place changes."""
 
     def show(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         return lambda module, inputs, output: visit(name, output)
@@ -386,7 +377,7 @@ def slowfast_stage(name: str) -> str:
 
 
 def caffe2_part(name: str, facts: Golden) -> str:
-    """Our module whose output is this checkpoint of the authors' network, or no module's name."""
+    """Return the name of our module with this output of the authors' network, if we have one."""
     if name.startswith("nonlocal_conv"):
         place, part = name.removeprefix("nonlocal_conv").split(".")
         stage, i = place.split("_")
@@ -399,8 +390,7 @@ def caffe2_part(name: str, facts: Golden) -> str:
 
 
 def as_theirs(name: str, output: Tensor, shape: list[int]) -> Tensor:
-    """An output of one of our modules as the authors have it: channels second, groups of frames in
-    the batch, positions in a row where they have them so."""
+    """Convert an output to the authors' layout: channels second, groups of frames in the batch."""
     if name.endswith(".pairwise"):  # (groups, N, C)
         return output.mT.reshape(shape)
     if name.endswith((".theta", ".phi", ".g", ".out")):  # (1, T, H, W, C)
@@ -418,7 +408,7 @@ def check_statistics(
     *,
     correction: int = 0,
 ) -> None:
-    """Mean, standard deviation and single elements, against the output's largest magnitude."""
+    """Compare mean, deviation and single elements, relative to the output's largest magnitude."""
     largest = float(output.abs().max())
     assert abs(float(output.mean()) - facts["mean"]) <= tolerance * largest
     assert abs(float(output.std(correction=correction)) - facts["std"]) <= tolerance * largest
@@ -427,7 +417,7 @@ def check_statistics(
 
 
 def distance(ours: Tensor, theirs: Any) -> float:
-    """The largest difference over the largest number of the reference."""
+    """Return the largest difference divided by the largest number of the reference."""
     reference = np.asarray(theirs, dtype=np.float64).reshape(-1)
     difference = np.abs(ours.double().numpy().reshape(-1) - reference)
     return float(difference.max() / np.abs(reference).max())

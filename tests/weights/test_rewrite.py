@@ -1,4 +1,4 @@
-"""Other code bases' names and back, and the rewritings that keep a network's answer."""
+"""Names of other code bases in both directions, and rewrites that keep a network's output."""
 
 from typing import Any
 
@@ -11,23 +11,24 @@ from nlnet.config import ResNetConfig
 from nlnet.errors import UserError
 from nlnet.model.build import build_model
 from nlnet.model.classifier import VideoClassifier
-from nlnet.weights.formats import CODE_BASES, FORMATS, format_for, recognise
+from nlnet.weights.recognize import format_for, recognize
 from nlnet.weights.rewrite import (
     REWRITES,
+    adapt,
+    adapt_to_format,
+    affine_to_norms,
     export_state,
-    express,
-    fit,
-    fold_norms,
     fold_out_bias,
     fold_scale,
     import_state,
-    unfold_norms,
+    norms_to_affine,
 )
+from nlnet.weights.sources.all import CODE_BASES, FORMATS
 
 StateDict = dict[str, Tensor]
 
 TINY: dict[str, Any] = {"depth": 26, "width": 8, "dropout": 0.0}
-# What a network of each format can have: our settings.
+# Settings of a network that each format can hold.
 NETWORKS: dict[str, dict[str, Any]] = {
     "caffe2": {"temporal_kernels": {"res2": [3]}, "non_local": {"res3": [1], "res4": [0]}},
     "slowfast": {"temporal_kernels": {"res3": [3, 1]}, "non_local": {"res3": [1]}},
@@ -48,7 +49,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
 
 
 def network(settings: dict[str, Any], seed: int = 0) -> VideoClassifier:
-    """A tiny network with statistics and scales as after training, float64."""
+    """Build a tiny network in float64 with statistics and scales as after training."""
     tree = OmegaConf.merge(OmegaConf.structured(ResNetConfig), TINY, settings)
     cfg = OmegaConf.to_object(tree)
     assert isinstance(cfg, ResNetConfig)
@@ -68,7 +69,7 @@ def network(settings: dict[str, Any], seed: int = 0) -> VideoClassifier:
     return model
 
 
-def answer(settings: dict[str, Any], state: StateDict) -> Tensor:
+def output(settings: dict[str, Any], state: StateDict) -> Tensor:
     model = network(settings)
     model.load_state_dict(state)
     torch.manual_seed(1)
@@ -84,7 +85,7 @@ def same(found: Tensor, expected: Tensor, tolerance: float = 1e-9) -> None:
 def test_a_round_trip_is_exact(form: str):
     state = network(NETWORKS[form]).state_dict()
     theirs = export_state(state, form, frames=form != "torchvision")
-    assert recognise(theirs) == form
+    assert recognize(theirs) == form
     ours = import_state(theirs, form)
     again = export_state(ours, form, frames=form != "torchvision")
     assert list(again) == list(theirs)
@@ -98,7 +99,7 @@ def test_every_code_base_has_a_network_here():
     assert {FORMATS[form].code_base for form in NETWORKS} == set(CODE_BASES)
 
 
-def test_solver_state_stays_behind_and_strangers_are_listed():
+def test_solver_state_is_left_out_and_unknown_keys_are_listed():
     theirs = export_state(network(NETWORKS["caffe2"]).state_dict(), "caffe2")
     theirs |= {"lr": torch.tensor(0.1), "conv1_w_momentum": torch.zeros(3)}
     assert "lr" not in import_state(theirs, "caffe2")
@@ -120,35 +121,35 @@ def test_what_a_format_cannot_name_is_listed():
 BLOCK = {"res3": [1], "res4": [0, 1]}
 
 
-def test_folded_norms_answer_alike():
+def test_norms_to_affine_keeps_the_output():
     state = network({"non_local": BLOCK}).state_dict()
     affine = {"norm": "affine", "non_local": {**BLOCK, "norm": "affine"}}
-    same(answer(affine, fold_norms(state)), answer({"non_local": BLOCK}, state))
+    same(output(affine, norms_to_affine(state)), output({"non_local": BLOCK}, state))
 
 
-def test_unfolded_norms_answer_alike():
+def test_affine_to_norms_keeps_the_output():
     affine = {"norm": "affine", "non_local": {**BLOCK, "norm": "affine"}}
     state = network(affine).state_dict()
-    same(answer({"non_local": BLOCK}, unfold_norms(state)), answer(affine, state))
+    same(output({"non_local": BLOCK}, affine_to_norms(state)), output(affine, state))
 
 
-def test_a_folded_bias_answers_alike():
+def test_a_folded_bias_keeps_the_output():
     state = network({"non_local": BLOCK}).state_dict()
     bare = {"non_local": {**BLOCK, "out_bias": False}}
-    same(answer(bare, fold_out_bias(state)), answer({"non_local": BLOCK}, state))
+    same(output(bare, fold_out_bias(state)), output({"non_local": BLOCK}, state))
     back = REWRITES["add_out_bias"](fold_out_bias(state))
-    same(answer({"non_local": BLOCK}, back), answer({"non_local": BLOCK}, state))
+    same(output({"non_local": BLOCK}, back), output({"non_local": BLOCK}, state))
 
 
-def test_a_folded_scale_answers_alike():
-    """Both ways; and it is no accident that the scale was seen."""
+def test_a_folded_scale_keeps_the_output():
+    """In both directions; without folding, the outputs differ."""
     scaled, unscaled = ({"non_local": {**BLOCK, "scale": flag}} for flag in (True, False))
     state = network(scaled).state_dict()
-    expected = answer(scaled, state)
-    same(answer(unscaled, fold_scale(state, scaled=False)), expected)
-    same(answer(scaled, fold_scale(fold_scale(state, scaled=False), scaled=True)), expected)
+    expected = output(scaled, state)
+    same(output(unscaled, fold_scale(state, scaled=False)), expected)
+    same(output(scaled, fold_scale(fold_scale(state, scaled=False), scaled=True)), expected)
     with pytest.raises(AssertionError):
-        same(answer(unscaled, state), expected, tolerance=1e-6)
+        same(output(unscaled, state), expected, tolerance=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -163,36 +164,34 @@ def test_a_folded_scale_answers_alike():
         ({}, {"norm": "frozen", "non_local": {"norm": "frozen"}}),
     ],
 )
-def test_weights_fit_networks_that_differ_in_form_alone(
-    source: dict[str, Any], target: dict[str, Any]
-):
+def test_adapted_weights_keep_the_output(source: dict[str, Any], target: dict[str, Any]):
     place = {"non_local": BLOCK}
     source, target = (
         OmegaConf.to_object(OmegaConf.merge(place, tree)) for tree in (source, target)
     )
     state = network(source).state_dict()
-    fitted, done = fit(state, network(target).state_dict())
-    same(answer(target, fitted), answer(source, state))
+    adapted, done = adapt(state, network(target).state_dict())
+    same(output(target, adapted), output(source, state))
     assert done or target["non_local"].get("norm") == "frozen"
 
 
-def test_counts_that_a_file_lacks_start_at_0():
+def test_missing_counters_start_at_0():
     state = network({}).state_dict()
     without = {key: value for key, value in state.items() if not key.endswith("tracked")}
-    fitted, done = fit(without, state)
-    assert fitted.keys() == state.keys() and done == []
-    assert int(fitted["backbone.norm1.num_batches_tracked"]) == 0
+    adapted, done = adapt(without, state)
+    assert adapted.keys() == state.keys() and done == []
+    assert int(adapted["backbone.norm1.num_batches_tracked"]) == 0
 
 
 @pytest.mark.parametrize("target", ["caffe2", "slowfast", "mmaction2"])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("norm", ["batch", "affine", "none"])
-def test_a_network_is_expressed_as_another_code_base_has_it(target: str, bias: bool, norm: str):
-    """And answers there as here: read back by the network that the code base would build."""
+def test_adapting_to_a_format_keeps_the_output(target: str, bias: bool, norm: str):
+    """Compare with the network that the code base would build."""
     block = {**BLOCK, "subsample": "none", "embedding_bias": bias, "out_bias": bias, "norm": norm}
     ours = {"non_local": block, "norm": "affine" if norm == "affine" else "batch"}
     state = network(ours).state_dict()
-    theirs = export_state(express(state, target), target)
+    theirs = export_state(adapt_to_format(state, target), target)
     plain = norm == "none"
     form = {
         "caffe2": {"embedding_bias": bias, "out_bias": bias, "norm": norm},
@@ -203,19 +202,19 @@ def test_a_network_is_expressed_as_another_code_base_has_it(target: str, bias: b
     if target == "caffe2":
         there["norm"] = ours["norm"]
     back = import_state(theirs, target)
-    fitted, done = fit(back, network(there).state_dict())
+    adapted, done = adapt(back, network(there).state_dict())
     assert done == []
-    same(answer(there, fitted), answer(ours, state))
+    same(output(there, adapted), output(ours, state))
 
 
 @pytest.mark.parametrize(
     ("settings", "code_base", "facts", "cause"),
     [
-        ({"res3": [1]}, "mmaction2", ("input", True), "pool their keys elsewhere"),
+        ({"res3": [1]}, "mmaction2", ("input", True), "pool their keys at another place"),
         ({"res3": [1]}, "torchvision", ("none", True), "has no name for"),
         ({"res3": [1]}, "pytorchvideo", ("none", True), "has no name for"),
         ({"res3": [1], "pairwise": "gaussian"}, "slowfast", ("input", True), "theta and phi"),
-        ({}, "pytorchvideo", ("input", None), "pool behind res2"),
+        ({}, "pytorchvideo", ("input", None), "pooling after res2"),
     ],
 )
 def test_a_network_that_a_code_base_cannot_hold_is_refused(

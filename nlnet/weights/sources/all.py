@@ -1,4 +1,4 @@
-"""The code bases whose weights nlnet reads and writes: the one dict, in which a new one is added."""
+"""The code bases whose weights nlnet reads and writes. A new one is added to this dict."""
 
 from nlnet.weights.code_base import CodeBase
 from nlnet.weights.keymap import Format

@@ -152,7 +152,7 @@ def from_mmaction2(backbone: Settings, head: Settings) -> ResNetConfig:
 
 
 def _blocks(flags: Any, settings: Settings, depth: int) -> NonLocalConfig:
-    """Read mmcv's non-local blocks: they pool after the embeddings; W_z has no bias before a norm."""
+    """Read mmcv's non-local blocks, which pool after the embeddings."""
     check_settings("non_local_cfg", settings, read=BLOCK_READ, fixed={})
     kind = _without_scope(settings.get("type", "NonLocal3d"))
     one_of("non_local_cfg.type", kind, {"NonLocal3d": None})
@@ -171,7 +171,7 @@ def _blocks(flags: Any, settings: Settings, depth: int) -> NonLocalConfig:
         scale=settings.get("use_scale", True),
         subsample="embedded" if settings.get("sub_sample", False) else "none",
         ratio=1 / settings.get("reduction", 2),
-        out_bias=not norm,
+        out_bias=not norm,  # the convolution before a norm has no bias
         norm="batch" if norm else "none",
         zero_init=settings.get("zeros_init", True),
     )
@@ -230,7 +230,9 @@ PUBLISHER = Publisher(
         ),
         "i3d_nl5_gaussian_32x2": _path(f"{I3D}-nl-gaussian_8xb8-32x2x1-100e", "20220812-0c5cbf5a"),
         "i3d_heavy_32x2": _path(f"{I3D}-heavy_8xb8-32x2x1-100e", "20220812-ed501b31"),
-        "c2d_nopool_8x8": _path("c2d/c2d_r50-in1k-pre-nopool_8xb32-8x8x1-100e", "20221027-e0227b22"),
+        "c2d_nopool_8x8": _path(
+            "c2d/c2d_r50-in1k-pre-nopool_8xb32-8x8x1-100e", "20221027-e0227b22"
+        ),
         "c2d_nopool_r101_8x8": _path(
             "c2d/c2d_r101-in1k-pre-nopool_8xb32-8x8x1-100e", "20221027-557bd8bc"
         ),

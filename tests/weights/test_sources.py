@@ -1,27 +1,25 @@
-"""Every switch of the published code bases, against what it does there."""
+"""Every setting of the published code bases, compared with its meaning there."""
 
+from dataclasses import asdict, replace
 from math import prod
 from typing import Any
 
 import pytest
 import torch
 import torchvision
-from omegaconf import OmegaConf
 
-from nlnet.config import ResNetConfig
+from nlnet.config import NonLocalConfig, ResNetConfig, StageFrames
 from nlnet.errors import UserError
 from nlnet.model.build import build_model
 from nlnet.model.resnet3d import DEPTHS
-from nlnet.weights.published import (
-    Tree,
-    from_caffe2,
-    from_mmaction2,
-    from_pytorchvideo,
-    from_slowfast,
-    from_torchvision,
-)
 from nlnet.weights.rewrite import export_state, import_state
+from nlnet.weights.sources.caffe2 import from_caffe2
+from nlnet.weights.sources.mmaction2 import from_mmaction2
+from nlnet.weights.sources.pytorchvideo import from_pytorchvideo
+from nlnet.weights.sources.slowfast import from_slowfast
+from nlnet.weights.sources.torchvision import from_torchvision
 
+Settings = dict[str, Any]
 Shapes = dict[str, tuple[int, ...]]
 
 CAFFE2_MODEL = {
@@ -48,20 +46,14 @@ CAFFE2_BLOCKS = {
 }
 
 
-def config(tree: Tree) -> ResNetConfig:
-    merged = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(ResNetConfig), tree))
-    assert isinstance(merged, ResNetConfig)
-    return merged
-
-
-def shapes(tree: Tree, form: str, *, frames: bool = True) -> Shapes:
-    """Names and shapes of our network's tensors in another code base's terms."""
+def shapes(config: ResNetConfig, form: str, *, frames: bool = True) -> Shapes:
+    """Names and shapes of our network's tensors in another code base's format."""
     with torch.device("meta"):
-        state = build_model(config(tree), 400).state_dict()
+        state = build_model(config, 400).state_dict()
     return {name: tuple(t.shape) for name, t in export_state(state, form, frames=frames).items()}
 
 
-def caffe2(model: Tree | None = None, **blocks: Any) -> Shapes:
+def caffe2(model: Settings | None = None, **blocks: Any) -> Shapes:
     settings = {**CAFFE2_MODEL, **(model or {})}
     return shapes(from_caffe2(settings, {**CAFFE2_BLOCKS, **blocks}), "caffe2")
 
@@ -82,13 +74,13 @@ def places(found: Shapes) -> list[str]:
         (101, 2, [1, 3], [6, 13, 20]),
     ],
 )
-def test_caffe2_places(depth: int, mod: int, res3: list[int], res4: list[int]):
+def test_caffe2_positions(depth: int, mod: int, res3: list[int], res4: list[int]):
     found = caffe2({"DEPTH": depth, "VIDEO_ARC_CHOICE": 2 if depth == 50 else 4}, LAYER_MOD=mod)
     expected = [f"nonlocal_conv3_{i}" for i in res3] + [f"nonlocal_conv4_{i}" for i in res4]
     assert places(found) == expected
 
 
-def test_caffe2_stages_are_switched_off():
+def test_caffe2_stages_without_blocks():
     assert places(caffe2(CONV3_NONLOCAL=False)) == [f"nonlocal_conv4_{i}" for i in (1, 3, 5)]
     assert places(caffe2(CONV4_NONLOCAL=False)) == [f"nonlocal_conv3_{i}" for i in (1, 3)]
 
@@ -115,20 +107,20 @@ BATCH_NORM = AFFINE | {"bn_rm", "bn_riv"}
         ({"USE_SOFTMAX": False, "USE_MAXPOOL": False}, CONVS | BIASES | BATCH_NORM),
     ],
 )
-def test_caffe2_blocks_hold_what_their_switches_say(settings: Tree, leaves: set[str]):
+def test_caffe2_blocks_have_the_tensors_of_their_settings(settings: Settings, leaves: set[str]):
     assert block_leaves(caffe2(**settings)) == leaves
 
 
-def test_caffe2_switches_without_parameters():
-    def blocks(**settings: Any) -> Tree:
-        return from_caffe2(CAFFE2_MODEL, {**CAFFE2_BLOCKS, **settings})["non_local"]
+def test_caffe2_settings_that_add_no_tensors():
+    def blocks(**settings: Any) -> NonLocalConfig:
+        return from_caffe2(CAFFE2_MODEL, {**CAFFE2_BLOCKS, **settings}).non_local
 
-    assert blocks()["scale"] and not blocks(USE_SCALE=False)["scale"]
-    assert blocks(USE_SOFTMAX=False)["pairwise"] == "dot_product"
-    assert blocks(USE_MAXPOOL=False)["subsample"] == "none"
-    assert blocks()["group_frames"] == {"res3": None}
+    assert blocks().scale and not blocks(USE_SCALE=False).scale
+    assert blocks(USE_SOFTMAX=False).pairwise == "dot_product"
+    assert blocks(USE_MAXPOOL=False).subsample == "none"
+    assert blocks().group_frames == StageFrames()
     affine = from_caffe2({**CAFFE2_MODEL, "USE_AFFINE": True}, CAFFE2_BLOCKS)
-    assert affine["non_local"]["group_frames"] == {"res3": 4} and affine["norm"] == "affine"
+    assert affine.non_local.group_frames == StageFrames(res3=4) and affine.norm == "affine"
 
 
 @pytest.mark.parametrize("mode", ["batch", "affine", "affine_block"])
@@ -139,7 +131,7 @@ def test_caffe2_affine_networks_have_no_statistics(mode: str):
         USE_AFFINE=mode == "affine_block",
     )
     assert any(name.endswith("_riv") for name in found) is (mode == "batch")
-    # every scale and bias of the affine form is learnable in the count of its authors
+    # the authors count every scale and bias of the affine networks as learnable
     learnable = sum(prod(s) for name, s in found.items() if not name.endswith(("_rm", "_riv")))
     assert (
         learnable == {"batch": 35_401_936, "affine": 35_393_744, "affine_block": 35_401_936}[mode]
@@ -150,17 +142,17 @@ def test_caffe2_affine_networks_have_no_statistics(mode: str):
     ("arc", "depth", "first"), [(1, 50, 1), (2, 50, 5), (3, 101, 1), (4, 101, 5)]
 )
 @pytest.mark.parametrize("name", ["resnet_video", "resnet_video_org"])
-def test_caffe2_arcs(arc: int, depth: int, first: int, name: str):
+def test_caffe2_architectures(arc: int, depth: int, first: int, name: str):
     model = {**CAFFE2_MODEL, "VIDEO_ARC_CHOICE": arc, "DEPTH": depth, "MODEL_NAME": name}
     found = caffe2(model)
     assert found["conv1_w"] == (64, 3, first, 7, 7)
     inflated = [n for n, s in found.items() if n.endswith("branch2a_w") and s[2] == 3]
     per_stage = [sum(n.startswith(f"res{s}_") for n in inflated) for s in (2, 3, 4, 5)]
     assert per_stage == ([0] * 4 if first == 1 else [3, 2, 3 if depth == 50 else 12, 1])
-    tree = from_caffe2(model, CAFFE2_BLOCKS)
+    config = from_caffe2(model, CAFFE2_BLOCKS)
     time = 2 if name == "resnet_video_org" else 1
-    assert (tree["conv1_stride"], tree["pool1_kernel"]) == ([time, 2, 2], [time, 3, 3])
-    assert tree["pool1_padding"] == [0, 0, 0]
+    assert (config.conv1_stride, config.pool1_kernel) == ([time, 2, 2], [time, 3, 3])
+    assert config.pool1_padding == [0, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -177,7 +169,7 @@ def test_caffe2_arcs(arc: int, depth: int, first: int, name: str):
         ({}, {"CONV5_NONLOCAL": True}, "CONV5_NONLOCAL"),
     ],
 )
-def test_caffe2_settings_that_disagree_are_refused(model: Tree, blocks: Tree, word: str):
+def test_unsupported_caffe2_settings_are_refused(model: Settings, blocks: Settings, word: str):
     with pytest.raises(UserError, match=word):
         from_caffe2({**CAFFE2_MODEL, **model}, {**CAFFE2_BLOCKS, **blocks})
 
@@ -194,7 +186,7 @@ SLOWFAST = {
 }
 
 
-def slowfast(frames: int = 8, **settings: Any) -> Tree:
+def slowfast(frames: int = 8, **settings: Any) -> ResNetConfig:
     return from_slowfast({**SLOWFAST, **settings}, frames)
 
 
@@ -212,23 +204,23 @@ def slowfast(frames: int = 8, **settings: Any) -> Tree:
     ],
 )
 def test_slowfast_architectures(arch: str, conv1: int, kernels: tuple[int, ...], pools: bool):
-    tree = slowfast(arch=arch)
-    found = shapes(tree, "slowfast")
+    config = slowfast(arch=arch)
+    found = shapes(config, "slowfast")
     assert found["s1.pathway0_stem.conv.weight"][2] == conv1
     first = [found[f"s{s}.pathway0_res0.branch2.a.weight"][2] for s in (2, 3, 4, 5)]
     assert tuple(first) == kernels
-    assert (tree["pool2_kernel"] is not None) is pools
+    assert (config.pool2_kernel is not None) is pools
 
 
 @pytest.mark.parametrize("depth", [18, 50, 101])
 def test_slowfast_depths(depth: int):
     counts = {18: (2, 2, 2, 2), **DEPTHS}[depth]
-    tree = slowfast(
+    config = slowfast(
         depth=depth,
         nonlocal_location=[[[]], [[0]], [[1]], [[]]],
         num_block_temporal_kernel=[[count] for count in counts],
     )
-    found = shapes(tree, "slowfast")
+    found = shapes(config, "slowfast")
     for stage, count in zip((2, 3, 4, 5), counts, strict=True):
         assert f"s{stage}.pathway0_res{count - 1}.branch2.c.weight" in found
         assert f"s{stage}.pathway0_res{count}.branch2.c.weight" not in found
@@ -236,43 +228,43 @@ def test_slowfast_depths(depth: int):
 
 
 def test_slowfast_inflates_only_the_first_blocks():
-    table = slowfast(num_block_temporal_kernel=[[1], [3], [2], [0]])["temporal_kernels"]
-    assert table["res2"] == [3, 1, 1] and table["res3"] == [3, 1, 3, 1]
-    assert table["res4"] == [3, 1, 1, 1, 1, 1] and table["res5"] == [1, 1, 1]
+    table = slowfast(num_block_temporal_kernel=[[1], [3], [2], [0]]).temporal_kernels
+    assert table.res2 == [3, 1, 1] and table.res3 == [3, 1, 3, 1]
+    assert table.res4 == [3, 1, 1, 1, 1, 1] and table.res5 == [1, 1, 1]
 
 
 def test_slowfast_strides_pools_and_groups():
-    assert slowfast(stride_in_1x1=True)["stride_conv"] == "a"
-    assert slowfast(nonlocal_pool=[[[1, 1, 1]]] * 4)["non_local"]["subsample"] == "none"
-    assert slowfast(nonlocal_pool=[[[2, 2, 2]]] * 4)["non_local"]["subsample_kernel"] == [2, 2, 2]
+    assert slowfast(stride_in_1x1=True).stride_conv == "a"
+    assert slowfast(nonlocal_pool=[[[1, 1, 1]]] * 4).non_local.subsample == "none"
+    assert slowfast(nonlocal_pool=[[[2, 2, 2]]] * 4).non_local.subsample_kernel == [2, 2, 2]
     mixed = slowfast(nonlocal_pool=[[[1, 1, 1]], [[1, 2, 2]], [[2, 1, 1]], [[]]])
-    backbone = build_model(config(mixed), 3).backbone
+    backbone = build_model(mixed, 3).backbone
     kernels = [backbone.get_submodule(nl).subsample.kernel for nl in ("res3.nl1", "res4.nl5")]
     assert kernels == [(1, 2, 2), (2, 1, 1)]
-    # a number of groups there, frames in a group here
-    grouped = slowfast(32, nonlocal_groups=[[1], [4], [2], [1]])["non_local"]["group_frames"]
-    assert grouped == {"res2": None, "res3": 4, "res4": 8, "res5": None}
+    # PySlowFast sets the number of groups, nlnet the frames of a group
+    grouped = slowfast(32, nonlocal_groups=[[1], [4], [2], [1]]).non_local.group_frames
+    assert grouped == StageFrames(res3=4, res4=8)
     slow = slowfast(32, arch="slow", nonlocal_groups=[[1], [4], [1], [1]])
-    assert slow["non_local"]["group_frames"]["res3"] == 8
-    assert slowfast(nonlocal_instantiation="dot_product")["non_local"]["pairwise"] == "dot_product"
-    everywhere = slowfast(nonlocal_location=[[[0]], [[]], [[]], [[2]]])["non_local"]
-    assert (everywhere["res2"], everywhere["res5"]) == ([0], [2])
+    assert slow.non_local.group_frames.res3 == 8
+    assert slowfast(nonlocal_instantiation="dot_product").non_local.pairwise == "dot_product"
+    everywhere = slowfast(nonlocal_location=[[[0]], [[]], [[]], [[2]]]).non_local
+    assert (everywhere.res2, everywhere.res5) == ([0], [2])
 
 
-def test_slowfast_defaults_stand_for_what_is_not_said():
+def test_absent_slowfast_settings_have_their_defaults():
     bare = from_slowfast({"arch": "i3d", "depth": 50}, 8)
     assert bare == slowfast(nonlocal_location=[[[]]] * 4, nonlocal_instantiation="dot_product")
     assert not any("nonlocal" in name for name in shapes(bare, "slowfast"))
     deep = from_slowfast({"arch": "i3d", "depth": 101}, 8)
-    assert deep["temporal_kernels"]["res4"] == [3, 1] * 3 + [1] * 17
+    assert deep.temporal_kernels.res4 == [3, 1] * 3 + [1] * 17
 
 
-def test_slowfast_settings_beside_the_blocks():
+def test_slowfast_settings_of_the_backbone():
     thin = shapes(slowfast(width_per_group=32), "slowfast")
     assert thin["s1.pathway0_stem.conv.weight"][0] == 32
     assert thin["s5.pathway0_res2.branch2.c.weight"][:2] == (1024, 256)
-    assert slowfast(head_act="sigmoid")["activation"] == "sigmoid"
-    assert not slowfast(zero_init_final_bn=False)["zero_init_residual"]
+    assert slowfast(head_act="sigmoid").activation == "sigmoid"
+    assert not slowfast(zero_init_final_bn=False).zero_init_residual
     explicit = {
         "trans_func": "bottleneck_transform",
         "num_groups": 1,
@@ -298,7 +290,7 @@ def test_slowfast_settings_beside_the_blocks():
         ({"arch": "slowfast"}, "ARCH"),
     ],
 )
-def test_slowfast_settings_without_an_equal_are_refused(settings: Tree, word: str):
+def test_unsupported_slowfast_settings_are_refused(settings: Settings, word: str):
     with pytest.raises(UserError, match=word):
         slowfast(**settings)
 
@@ -306,7 +298,7 @@ def test_slowfast_settings_without_an_equal_are_refused(settings: Tree, word: st
 HEAD = {"type": "I3DHead", "spatial_type": "avg"}
 
 
-def mmaction2(kind: str = "ResNet3d", head: Tree = HEAD, **settings: Any) -> Tree:
+def mmaction2(kind: str = "ResNet3d", head: Settings = HEAD, **settings: Any) -> ResNetConfig:
     return from_mmaction2({"type": kind, **settings}, head)
 
 
@@ -323,9 +315,9 @@ def mmaction2(kind: str = "ResNet3d", head: Tree = HEAD, **settings: Any) -> Tre
 @pytest.mark.parametrize("norm", [None, {"type": "BN3d"}])
 @pytest.mark.parametrize("reduction", [1, 2, 3, 4, 7])
 def test_mmaction2_blocks(
-    mode: str, extra: set[str], sub_sample: bool, norm: Tree | None, reduction: int
+    mode: str, extra: set[str], sub_sample: bool, norm: Settings | None, reduction: int
 ):
-    tree = mmaction2(
+    config = mmaction2(
         non_local=((0, 0, 0), (0, 1, 0, 0), 0, 0),
         non_local_cfg={
             "mode": mode,
@@ -335,7 +327,7 @@ def test_mmaction2_blocks(
             "use_scale": False,
         },
     )
-    found = shapes(tree, "mmaction2_pooled" if sub_sample else "mmaction2")
+    found = shapes(config, "mmaction2_pooled" if sub_sample else "mmaction2")
     prefix = "backbone.layer2.1.non_local_block."
     block = {n.removeprefix(prefix): s for n, s in found.items() if n.startswith(prefix)}
     assert {name.split(".")[0] for name in block} == {"g", "conv_out", *extra}
@@ -352,8 +344,8 @@ def test_mmaction2_blocks(
         assert block["concat_project.conv.weight"] == (1, 2 * inner, 1, 1)
 
 
-def test_mmaction2_flags_reach_their_blocks():
-    tree = mmaction2(
+def test_mmaction2_flags_set_their_blocks():
+    config = mmaction2(
         depth=101,
         inflate=(1, (1, 0, 0, 1), 0, (0, 1, 0)),
         inflate_style="3x3x3",
@@ -366,30 +358,30 @@ def test_mmaction2_flags_reach_their_blocks():
         non_local_cfg={"use_scale": True},
         base_channels=32,
     )
-    assert tree["temporal_kernels"]["res2"] == [3, 3, 3]
-    assert tree["temporal_kernels"]["res3"] == [3, 1, 1, 3]
-    assert tree["temporal_kernels"]["res4"] == [1] * 23
-    assert tree["inflate_conv"] == "b" and tree["stride_conv"] == "a"
-    assert (tree["conv1_stride"], tree["pool1_stride"]) == ([2, 2, 2], [2, 2, 2])
-    assert tree["pool2_kernel"] is None and tree["width"] == 32
-    assert tree["non_local"]["res3"] == [0, 3] and tree["non_local"]["res4"] == []
-    found = shapes(tree, "mmaction2")
+    assert config.temporal_kernels.res2 == [3, 3, 3]
+    assert config.temporal_kernels.res3 == [3, 1, 1, 3]
+    assert config.temporal_kernels.res4 == [1] * 23
+    assert config.inflate_conv == "b" and config.stride_conv == "a"
+    assert (config.conv1_stride, config.pool1_stride) == ([2, 2, 2], [2, 2, 2])
+    assert config.pool2_kernel is None and config.width == 32
+    assert config.non_local.res3 == [0, 3] and config.non_local.res4 == []
+    found = shapes(config, "mmaction2")
     assert found["backbone.conv1.conv.weight"] == (32, 3, 3, 7, 7)
     assert found["backbone.layer2.0.conv2.conv.weight"] == (64, 64, 3, 3, 3)
 
 
-def test_mmaction2_pools_can_be_left_out():
+def test_mmaction2_without_pooling():
     bare = mmaction2(with_pool1=False, conv1_stride_s=1)
-    model = build_model(config({**bare, "depth": 14}), 3).eval()
+    model = build_model(replace(bare, depth=14), 3).eval()
     with torch.no_grad():
         assert model.backbone(torch.randn(1, 3, 4, 16, 16)).shape == (1, 2048, 2, 2, 2)
 
 
 @pytest.mark.parametrize("kind", ["ResNet3d", "ResNet3dSlowOnly", "C2D", "ResNet"])
 def test_mmaction2_defaults(kind: str):
-    tree = mmaction2(kind)
-    kernels = {stage: pattern[0] for stage, pattern in tree["temporal_kernels"].items()}
-    assert tree["conv1_kernel"][0] == (3 if kind == "ResNet3d" else 1)
+    config = mmaction2(kind)
+    kernels = {stage: pattern[0] for stage, pattern in asdict(config.temporal_kernels).items()}
+    assert config.conv1_kernel[0] == (3 if kind == "ResNet3d" else 1)
     assert (
         list(kernels.values())
         == {
@@ -399,8 +391,8 @@ def test_mmaction2_defaults(kind: str):
             "ResNet": [1, 1, 1, 1],
         }[kind]
     )
-    assert (tree["pool2_kernel"] is None) is (kind in ("ResNet3dSlowOnly", "ResNet"))
-    assert tree["pool1_padding"] == ([0, 0, 0] if kind == "C2D" else [0, 1, 1])
+    assert (config.pool2_kernel is None) is (kind in ("ResNet3dSlowOnly", "ResNet"))
+    assert config.pool1_padding == ([0, 0, 0] if kind == "C2D" else [0, 1, 1])
 
 
 @pytest.mark.parametrize(
@@ -429,12 +421,12 @@ def test_mmaction2_defaults(kind: str):
         ({"head": {"type": "I3DHead", "temporal_pool": True}}, "temporal_pool"),
     ],
 )
-def test_mmaction2_settings_without_an_equal_are_refused(settings: Tree, word: str):
+def test_unsupported_mmaction2_settings_are_refused(settings: Settings, word: str):
     with pytest.raises(UserError, match=word):
         mmaction2(**settings)
 
 
-def test_mmaction2_says_more_than_it_must():
+def test_mmaction2_settings_that_change_nothing():
     said = mmaction2(
         "mmaction.ResNet3d",
         head={
@@ -457,7 +449,7 @@ def test_mmaction2_says_more_than_it_must():
     assert mmaction2("C2D", conv1_kernel=[1, 7, 7], strides=(1, 2, 2, 2)) == mmaction2("C2D")
 
 
-def test_pytorchvideo_settings_beside_the_architecture():
+def test_pytorchvideo_settings_of_the_backbone():
     usual = {"arch": "i3d", "depth": 50}
     explicit = {"stem_pool_stride": [1, 2, 2], "dropout_rate": 0.5}
     assert from_pytorchvideo({**usual, **explicit}) == from_pytorchvideo(usual)
@@ -472,7 +464,7 @@ def test_pytorchvideo_settings_beside_the_architecture():
 
 
 def randomize(model: torch.nn.Module) -> None:
-    """Statistics and scales as after training: nothing is 0 or 1 by chance."""
+    """Set statistics and scales as after training, so that none is 0 or 1."""
     generator = torch.Generator().manual_seed(0)
     for name, tensor in model.state_dict().items():
         if name.endswith(("running_var", "norm.weight", "bn1.weight", "bn2.weight")):
@@ -485,11 +477,11 @@ def randomize(model: torch.nn.Module) -> None:
             tensor.normal_(0, prod(tensor.shape[1:]) ** -0.5, generator=generator)
 
 
-def agree(theirs: torch.nn.Module, tree: Tree, form: str, video: torch.Tensor) -> None:
-    """Both networks, the same numbers, float64."""
+def agree(theirs: torch.nn.Module, config: ResNetConfig, form: str, video: torch.Tensor) -> None:
+    """Check that both networks have equal outputs with equal weights, in float64."""
     theirs.double().eval()
     randomize(theirs)
-    model = build_model(config(tree), 16).double().eval()
+    model = build_model(config, 16).double().eval()
     model.load_state_dict(import_state(theirs.state_dict(), form))
     image = video if video.shape[2] > 1 else video[:, :, 0]
     with torch.no_grad():
@@ -504,7 +496,7 @@ SLOW = [pytest.mark.slow]
 @pytest.mark.parametrize(
     "depth", [50, pytest.param(101, marks=SLOW), pytest.param(152, marks=SLOW)]
 )
-def test_torchvision_itself(depth: int):
+def test_outputs_equal_those_of_torchvision(depth: int):
     builder = getattr(torchvision.models, f"resnet{depth}")
     video = torch.randn(2, 3, 1, 64, 64, dtype=torch.float64)
     agree(builder(num_classes=16), from_torchvision(depth), "torchvision", video)
@@ -521,7 +513,7 @@ def test_torchvision_itself(depth: int):
         pytest.param("i3d", 101, marks=SLOW),
     ],
 )
-def test_pytorchvideo_itself(arch: str, depth: int):
+def test_outputs_equal_those_of_pytorchvideo(arch: str, depth: int):
     from pytorchvideo.models.resnet import create_resnet
 
     a, b = (1, 1, 1), (3, 1, 1)

@@ -1,0 +1,161 @@
+"""The page of a report: one HTML file that needs no network; the only file that uses jinja2."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from nlnet.files import write_atomic
+from nlnet.report import plots
+from nlnet.report.analysis import TITLES, Analysis, Case, analyze
+from nlnet.report.compare import Comparison, compare
+from nlnet.report.previews import Picture, Preview, preview
+from nlnet.report.runs import EvaluatedRun, read_run
+
+TEMPLATES = Path(__file__).parent / "templates"
+# Pictures of a video that are shown below its preview, for instance where a network attends.
+PicturesOf = Callable[[EvaluatedRun, Path], Sequence[Picture]]
+
+
+@dataclass(frozen=True)
+class CasePart:
+    """A wrong video on the page."""
+
+    case: Case
+    path: str
+    labels: list[str]
+    preview: Preview
+    pictures: Sequence[Picture]
+
+
+@dataclass(frozen=True)
+class RunPart:
+    """One run on the page."""
+
+    run: EvaluatedRun
+    title: str
+    analysis: Analysis
+    worst: list[CasePart]
+    confident: list[CasePart]
+    plots: dict[str, Markup] = field(default_factory=dict)
+
+
+def no_pictures(run: EvaluatedRun, path: Path) -> Sequence[Picture]:
+    """Show nothing below a preview."""
+    return ()
+
+
+def write_report(
+    folders: Sequence[Path], out: Path, *, pictures_of: PicturesOf = no_pictures
+) -> list[RunPart]:
+    """Write the report of one or several runs; the file is written whole or not at all.
+
+    Args:
+        folders: of the runs, as `read_run` takes them
+        out: the HTML file
+        pictures_of: gives the pictures below the preview of each wrong video
+
+    Raises:
+        UserError: a run has no evaluation, a file is damaged, `out` cannot be written.
+    """
+    runs = [read_run(folder) for folder in folders]
+    parts = [
+        _run_part(run, title, pictures_of) for run, title in zip(runs, _titles(runs), strict=True)
+    ]
+    analyses = [part.analysis for part in parts]
+    comparisons = [
+        compare(runs, analyses, first, second)
+        for first in range(len(runs))
+        for second in range(first + 1, len(runs))
+    ]
+    write_atomic(out, _render(parts, comparisons).encode(errors="replace"))
+    return parts
+
+
+def _titles(runs: Sequence[EvaluatedRun]) -> list[str]:
+    """The names of the runs; their folders where two runs have the same name."""
+    names = [run.name for run in runs]
+    return [run.name if names.count(run.name) == 1 else str(run.folder) for run in runs]
+
+
+def _run_part(run: EvaluatedRun, title: str, pictures_of: PicturesOf) -> RunPart:
+    analysis = analyze(run.scores)
+    main = next(iter(analysis.metrics))
+    drawn = {"calibration": plots.calibration_plot({title: analysis.calibration})}
+    if len(analysis.by_views) > 1:
+        drawn["views"] = plots.views_plot({title: analysis.by_views}, TITLES[main])
+    if analysis.matrix is not None:
+        drawn["confusion"] = plots.confusion_plot(analysis.matrix, run.scores.class_names)
+    drawn |= _learning_plots(run)
+    return RunPart(
+        run=run,
+        title=title,
+        analysis=analysis,
+        worst=[_case_part(run, case, pictures_of) for case in analysis.worst],
+        confident=[_case_part(run, case, pictures_of) for case in analysis.confident],
+        plots={name: Markup(svg) for name, svg in drawn.items()},
+    )
+
+
+def _case_part(run: EvaluatedRun, case: Case, pictures_of: PicturesOf) -> CasePart:
+    path = Path(run.scores.paths[case.video])
+    labels = [run.scores.class_names[k] for k in case.labels]
+    return CasePart(case, run.videos[case.video], labels, preview(path), pictures_of(run, path))
+
+
+def _learning_plots(run: EvaluatedRun) -> dict[str, str]:
+    """Loss and accuracy of each epoch of the training, as far as it is found."""
+    epochs = run.training.get("epochs", [])
+    losses, percentages = {}, {}
+    for part, label in (("train", "training clips"), ("val", "validation videos")):
+        for name in dict.fromkeys(key for epoch in epochs for key in epoch[part]):
+            points = [(e["epoch"] + 1, e[part][name]) for e in epochs if name in e[part]]
+            if name == "loss":
+                losses[f"loss, {label}"] = points
+            else:
+                percentages[f"{TITLES.get(name, name)}, {label}"] = points
+    drawn = {}
+    if losses:
+        drawn["loss"] = plots.learning_plot(losses, "loss")
+    if percentages:
+        drawn["accuracy"] = plots.learning_plot(percentages, "%")
+    return drawn
+
+
+def _render(parts: list[RunPart], comparisons: list[Comparison]) -> str:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = _percent
+    environment.filters["p_value"] = _p_value
+    common = {}
+    if len(parts) > 1:
+        points = {part.title: part.analysis.by_views for part in parts if part.analysis.by_views}
+        main = next(iter(parts[0].analysis.metrics))
+        common["views"] = Markup(plots.views_plot(points, TITLES[main]))
+        calibrations = {part.title: part.analysis.calibration for part in parts}
+        common["calibration"] = Markup(plots.calibration_plot(calibrations))
+    return environment.get_template("report.html").render(
+        parts=parts,
+        comparisons=comparisons,
+        common=common,
+        titles=TITLES,
+        style=Markup((TEMPLATES / "report.css").read_text()),
+        script=Markup((TEMPLATES / "report.js").read_text()),
+        isnan=math.isnan,
+    )
+
+
+def _percent(value: float, digits: int = 2) -> str:
+    return f"{100 * value:.{digits}f}"
+
+
+def _p_value(value: float) -> str:
+    return f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"

@@ -1,0 +1,82 @@
+"""Small looping previews of videos, as data URIs that a page can hold.
+
+Animated WebP: a tenth of the size of a GIF, and every current browser plays it.
+"""
+
+import base64
+import io
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from nlnet.data.decoding.pyav import DecodeError, FrameCountError, VideoReader
+
+NUM_FRAMES = 16
+SHORT_SIDE = 112  # pixels
+DURATION = 2000  # milliseconds of a loop
+
+
+class Picture(NamedTuple):
+    """A picture of a page: a title, and an image as a data URI."""
+
+    title: str
+    uri: str
+
+
+class Preview(NamedTuple):
+    """A preview, or the reason why there is none."""
+
+    uri: str | None
+    problem: str = ""
+
+
+def preview(path: Path) -> Preview:
+    """Decode frames from the whole video; a video that cannot be read gives the reason."""
+    if not path.exists():
+        return Preview(None, "the file is not here any more")
+    try:
+        with VideoReader(path) as reader:
+            frames = _read(reader)
+    except DecodeError as error:
+        return Preview(None, error.cause)
+    return Preview(animation(frames))
+
+
+def _read(reader: VideoReader) -> np.ndarray:
+    """Frames (n, H, W, 3), spread over the video."""
+    for attempt in range(2):
+        count = min(reader.num_frames, NUM_FRAMES)
+        indices = np.round(np.linspace(0, reader.num_frames - 1, count)).astype(int)
+        try:
+            return reader.read(indices)
+        except FrameCountError:  # the reader now has the true number of frames
+            if attempt:
+                raise
+    raise AssertionError("the loop returns or raises")
+
+
+def animation(frames: np.ndarray) -> str:
+    """Return frames (n, H, W, 3) uint8 as a looping animation with a short side of SHORT_SIDE."""
+    height, width = frames.shape[1:3]
+    scale = SHORT_SIDE / min(height, width)
+    size = round(width * scale), round(height * scale)
+    images = [Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR) for frame in frames]
+    buffer = io.BytesIO()
+    images[0].save(
+        buffer,
+        "WEBP",
+        save_all=True,
+        append_images=images[1:],
+        duration=DURATION // len(images),
+        loop=0,
+        quality=60,
+        method=4,
+    )
+    return data_uri(buffer.getvalue(), "image/webp")
+
+
+def data_uri(data: bytes, kind: str) -> str:
+    """Return data of a media type as a URI that holds them."""
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"

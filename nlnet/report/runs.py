@@ -1,0 +1,129 @@
+"""Read the folders of a run: its evaluation, and the training that it evaluates."""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from nlnet.errors import UserError
+from nlnet.runs.scores import SCORES, EvaluationScores, read_scores
+
+METRICS = "metrics.json"
+CONFIG = "config.yaml"
+ENVIRONMENT = "environment.json"
+EVALUATIONS = ("", "eval", "../eval")  # relative to the folder that the user names
+TRAININGS = ("", "train", "../train")
+CLASSIFIERS = ("best.pt", "last.pt")
+
+
+@dataclass(frozen=True)
+class EvaluatedRun:
+    """An evaluation, and what is known about the training before it."""
+
+    name: str
+    folder: Path  # of the evaluation
+    scores: EvaluationScores
+    metrics: dict[str, Any]  # metrics.json of the evaluation
+    config: str  # config.yaml of the evaluation
+    environment: dict[str, str]  # command, versions, device; empty if it was not recorded
+    training: dict[str, Any]  # metrics.json of the training; empty if it is not found
+
+    @property
+    def videos(self) -> list[str]:
+        """The paths of the videos relative to the root of the data set."""
+        root = str(OmegaConf.select(OmegaConf.create(self.config), "data.root"))
+        return [os.path.relpath(path, root) for path in self.scores.paths]
+
+    @property
+    def videos_digest(self) -> str:
+        """The SHA-256 of the sorted list of `path<TAB>labels`; it does not depend on the root."""
+        lines = []
+        for video, label in zip(self.videos, self.scores.labels, strict=True):
+            labels = [int(label)] if label.ndim == 0 else label.nonzero()[0].tolist()
+            names = ",".join(self.scores.class_names[k] for k in labels)
+            lines.append(f"{video}\t{names}\n")
+        return hashlib.sha256("".join(sorted(lines)).encode(errors="surrogateescape")).hexdigest()
+
+
+def read_run(folder: Path) -> EvaluatedRun:
+    """Read an evaluated run.
+
+    Args:
+        folder: of the evaluation, of the training beside it, or the folder that holds both
+
+    Raises:
+        UserError: the folder has no evaluation (the message names the command that makes it), or a
+            file is damaged.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: is not a folder; name the folder of a run")
+    for place in EVALUATIONS:
+        evaluation = Path(os.path.normpath(folder / place))
+        if (evaluation / SCORES).exists():
+            break
+    else:
+        raise UserError(
+            f"{folder}: has no evaluation ({SCORES}); make it with: {evaluation_command(folder)}"
+        )
+    metrics = _read_json(evaluation / METRICS)
+    config = _read_text(evaluation / CONFIG)
+    environment = {}
+    if (evaluation / ENVIRONMENT).exists():
+        environment = _read_json(evaluation / ENVIRONMENT)
+    return EvaluatedRun(
+        name=str(OmegaConf.select(OmegaConf.create(config), "name")),
+        folder=evaluation,
+        scores=read_scores(evaluation / SCORES),
+        metrics=metrics,
+        config=config,
+        environment=environment,
+        training=_training(folder, metrics),
+    )
+
+
+def evaluation_command(folder: Path) -> str:
+    """Return the command that evaluates the run in a folder, as far as its files tell it."""
+    for place in TRAININGS:
+        training = Path(os.path.normpath(folder / place))
+        if (training / CONFIG).exists():
+            name = OmegaConf.select(OmegaConf.load(training / CONFIG), "name")
+            found = [training / file for file in CLASSIFIERS if (training / file).exists()]
+            weights = found[0] if found else training / CLASSIFIERS[0]
+            return f"python tools/eval.py +experiment={name} weights={weights}"
+    return "python tools/eval.py +experiment=NAME weights=PATH"
+
+
+def _training(folder: Path, metrics: dict[str, Any]) -> dict[str, Any]:
+    """The metrics.json of the training whose weights were evaluated; empty if it is not found."""
+    places = [Path(os.path.normpath(folder / place)) for place in TRAININGS]
+    weights = metrics.get("weights")
+    if weights is not None:
+        places.insert(0, Path(weights).parent)
+    for place in places:
+        if (place / METRICS).exists():
+            found = _read_json(place / METRICS)
+            if "epochs" in found:
+                return found
+    return {}
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); run tools/eval.py again") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    text = _read_text(path)
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{path}: is not JSON ({error}); run the command of its run again") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: holds no metrics; run the command of its run again")
+    return found

@@ -1,0 +1,309 @@
+"""Statistics of an evaluation: pure functions over arrays, without any file or network.
+
+N videos, K classes. Scores are (N, K); labels are (N,) int, or (N, K) bool for several labels per
+video. Classes with equal scores rank by their index, the lowest first. A video without views has
+no prediction and counts as wrong. Metrics are shares from 0 to 1.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+# A metric of weighted videos: weights (R, N), how often each of R resamples has each video -> (R,)
+Metric = Callable[[np.ndarray], np.ndarray]
+
+RESAMPLES = 1000
+CHUNK = 50  # resamples at a time: bounds the memory
+EXACT_UP_TO = 1000  # disagreements; McNemar's test is approximate above
+
+
+class Interval(NamedTuple):
+    """A share and its 95 % confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def ranking(scores: np.ndarray, k: int) -> np.ndarray:
+    """Return the indices (N, min(k, K)) of the highest scores, best first."""
+    return np.argsort(-scores, axis=1, kind="stable")[:, :k]
+
+
+def hits(
+    scores: np.ndarray, labels: np.ndarray, k: int, has_views: np.ndarray | None = None
+) -> np.ndarray:
+    """Return whether one of the k best classes is a label: (N,) bool, False without views."""
+    best = ranking(scores, k)
+    if labels.ndim == 1:
+        found = (best == labels[:, None]).any(axis=1)
+    else:
+        found = np.take_along_axis(labels > 0, best, axis=1).any(axis=1)
+    return found if has_views is None else found & has_views
+
+
+def share(flags: np.ndarray) -> Metric:
+    """The share of videos whose flag (N,) is True: top-k accuracy, for flags of `hits`."""
+    values = flags.astype(np.float64)
+    return lambda weights: weights @ values / weights.sum(axis=1)
+
+
+def mean_class(right: np.ndarray, labels: np.ndarray, num_classes: int) -> Metric:
+    """The accuracy of each class, averaged over the classes that have videos.
+
+    Args:
+        right: (N,) bool
+        labels: (N,) int
+    """
+    members = (labels[:, None] == np.arange(num_classes)).astype(np.float64)
+    right_members = members * right[:, None]
+
+    def metric(weights: np.ndarray) -> np.ndarray:
+        return _mean_over_present(weights @ right_members, weights @ members)
+
+    return metric
+
+
+def mean_average_precision(scores: np.ndarray, labels: np.ndarray) -> Metric:
+    """Average precision, averaged over the classes that have videos; labels are (N, K) bool."""
+
+    def metric(weights: np.ndarray) -> np.ndarray:
+        precisions = [
+            average_precision(scores[:, k], labels[:, k], weights) for k in range(scores.shape[1])
+        ]
+        values = np.stack(precisions, axis=1)
+        present = ~np.isnan(values)
+        return np.where(present, values, 0).sum(axis=1) / np.maximum(present.sum(axis=1), 1)
+
+    return metric
+
+
+def average_precision(
+    scores: np.ndarray, positive: np.ndarray, weights: np.ndarray | None = None
+) -> np.ndarray:
+    """Return the area under the precision-recall steps of one class; equal scores share a step.
+
+    Args:
+        scores: (N,)
+        positive: (N,) bool
+        weights: (R, N); None is one row of ones
+
+    Returns:
+        (R,) float64; NaN where no video is positive
+    """
+    weights = np.ones((1, len(scores))) if weights is None else weights
+    order = np.argsort(-scores, kind="stable")
+    ranked = scores[order]
+    last = np.append(ranked[:-1] != ranked[1:], True)  # the last video of each step
+    weights = weights[:, order]
+    found = np.cumsum(weights * positive[order], axis=1)[:, last]
+    asked = np.cumsum(weights, axis=1)[:, last]
+    new = np.diff(found, axis=1, prepend=0)
+    area = (found / np.maximum(asked, 1) * new).sum(axis=1)
+    total = found[:, -1]
+    return np.where(total > 0, area / np.maximum(total, 1), np.nan)
+
+
+def bootstrap(
+    metric: Metric, num_videos: int, *, resamples: int = RESAMPLES, seed: int = 0
+) -> Interval:
+    """Return a metric with its 95 % interval: percentiles over resampled videos (Efron 1979)."""
+    rng = np.random.default_rng(seed)
+    values = []
+    for start in range(0, resamples, CHUNK):
+        count = min(CHUNK, resamples - start)
+        drawn = rng.multinomial(num_videos, np.full(num_videos, 1 / num_videos), size=count)
+        values.append(metric(drawn.astype(np.float64)))
+    low, high = np.percentile(np.concatenate(values), [2.5, 97.5])
+    return Interval(float(metric(np.ones((1, num_videos)))[0]), float(low), float(high))
+
+
+class ViewPoint(NamedTuple):
+    """What a part of the views of an evaluation reaches."""
+
+    clips: int
+    crops: int
+    value: float
+
+
+def spread(total: int, count: int) -> list[int]:
+    """Return `count` of `total` numbers from 0, at the centers of equal segments."""
+    return [(2 * i + 1) * total // (2 * count) for i in range(count)]
+
+
+def metric_by_views(
+    views: np.ndarray,
+    view_video: np.ndarray,
+    view_clip: np.ndarray,
+    view_crop: np.ndarray,
+    *,
+    num_videos: int,
+    ensemble: str,
+    metric: Callable[[np.ndarray, np.ndarray], float],
+) -> list[ViewPoint]:
+    """Return a metric for 1 clip, 2 clips, ... in time, with the center crop and with all crops.
+
+    Of C clips, c are taken at the centers of c equal segments. A video's score is its mean or its
+    maximum over the views that are taken.
+
+    Args:
+        views: (V, K)
+        view_video, view_clip, view_crop: (V,), as in nlnet.runs.scores
+        metric: of the scores (N, K) of the videos, and of which videos (N,) have views
+    """
+    num_clips, num_crops = int(view_clip.max()) + 1, int(view_crop.max()) + 1
+    points = []
+    for crops in sorted({1, num_crops}):
+        for clips in _few_counts(num_clips):
+            totals = np.zeros((num_videos, views.shape[1]))
+            has_views = np.zeros(num_videos, dtype=bool)
+            for clip in spread(num_clips, clips):
+                for crop in spread(num_crops, crops):
+                    rows = np.flatnonzero((view_clip == clip) & (view_crop == crop))
+                    videos = view_video[rows]  # each video once
+                    if ensemble == "max":
+                        totals[videos] = np.maximum(totals[videos], views[rows])
+                    else:
+                        totals[videos] += views[rows]
+                    has_views[videos] = True
+            if ensemble == "mean":
+                totals /= clips * crops
+            points.append(ViewPoint(clips, crops, metric(totals, has_views)))
+    return points
+
+
+def _few_counts(total: int) -> list[int]:
+    """Return all numbers from 1 to a small total; about 12 of them up to a large one."""
+    return sorted({round(count) for count in np.linspace(1, total, min(total, 12))})
+
+
+def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> np.ndarray:
+    """Count videos by label (rows) and prediction (columns): (K, K) int; negative ones are left out."""
+    known = predictions >= 0
+    pairs = labels[known] * num_classes + predictions[known]
+    return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+class Confusion(NamedTuple):
+    """How often one class is taken for another."""
+
+    label: int
+    prediction: int
+    count: int
+    share: float  # of the videos of the label that have a prediction
+
+
+def most_confused(matrix: np.ndarray, count: int) -> list[Confusion]:
+    """Return the largest entries off the diagonal, largest first; equal ones in reading order."""
+    wrong = matrix.copy()
+    np.fill_diagonal(wrong, 0)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:count]
+    pairs = [divmod(int(place), len(matrix)) for place in order]
+    return [
+        Confusion(row, column, int(wrong[row, column]), float(wrong[row, column] / total))
+        for row, column in pairs
+        if wrong[row, column] and (total := matrix[row].sum())
+    ]
+
+
+class Calibration(NamedTuple):
+    """Confidence and accuracy in bins of equal width, without the empty ones."""
+
+    edges: np.ndarray  # (B + 1,) of all bins
+    counts: np.ndarray  # (B,)
+    confidence: np.ndarray  # (B,): mean; NaN in an empty bin
+    accuracy: np.ndarray  # (B,): share of right ones; NaN in an empty bin
+    ece: float  # expected calibration error (Guo et al. 2017)
+
+
+def calibration(confidence: np.ndarray, right: np.ndarray, bins: int = 15) -> Calibration:
+    """Compare confidences (n,) in [0, 1] with how often they are right (n,) bool.
+
+    A bin contains its upper edge, the first one also 0.
+    """
+    edges = np.linspace(0, 1, bins + 1)
+    places = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    counts = np.bincount(places, minlength=bins)
+    filled = np.maximum(counts, 1)
+    means = np.bincount(places, weights=confidence, minlength=bins) / filled
+    shares = np.bincount(places, weights=right.astype(np.float64), minlength=bins) / filled
+    ece = float((counts * np.abs(means - shares)).sum() / max(len(confidence), 1))
+    empty = counts == 0
+    return Calibration(
+        edges, counts, np.where(empty, np.nan, means), np.where(empty, np.nan, shares), ece
+    )
+
+
+class McNemar(NamedTuple):
+    """McNemar's test of two classifiers on the same videos."""
+
+    only_first: int  # videos that only the first one gets right
+    only_second: int
+    p_value: float  # two-sided
+    exact: bool  # binomial, else chi-square with continuity correction
+
+
+def mcnemar(first: np.ndarray, second: np.ndarray) -> McNemar:
+    """Test whether two classifiers, right on videos (N,) bool each, have the same accuracy.
+
+    Exact (binomial) for up to EXACT_UP_TO disagreements (McNemar 1947, Edwards 1948).
+    """
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    total, fewer = only_first + only_second, min(only_first, only_second)
+    if total <= EXACT_UP_TO:
+        tail = sum(math.comb(total, i) for i in range(fewer + 1))
+        p_value = min(1.0, 2 * tail / 2**total)
+        return McNemar(only_first, only_second, p_value, exact=True)
+    distance = max(abs(only_first - only_second) - 1, 0)
+    p_value = math.erfc(distance / math.sqrt(2 * total))
+    return McNemar(only_first, only_second, p_value, exact=False)
+
+
+class ClassRow(NamedTuple):
+    """One class of a per-class table."""
+
+    index: int
+    videos: int  # that have the label
+    score: float  # accuracy; average precision for several labels per video; NaN without videos
+    often: int  # the wrong class that its videos are most often taken for; -1 if there is none
+    often_count: int
+
+
+def class_table(
+    scores: np.ndarray, labels: np.ndarray, has_views: np.ndarray | None = None
+) -> list[ClassRow]:
+    """Return a row for each class, in the order of the classes."""
+    num_classes = scores.shape[1]
+    if labels.ndim == 2:
+        return [
+            ClassRow(
+                k,
+                int(labels[:, k].sum()),
+                float(average_precision(scores[:, k], labels[:, k] > 0)[0]),
+                -1,
+                0,
+            )
+            for k in range(num_classes)
+        ]
+    predictions = ranking(scores, 1)[:, 0]
+    if has_views is not None:
+        predictions = np.where(has_views, predictions, -1)
+    matrix = confusion_matrix(labels, predictions, num_classes)
+    videos = np.bincount(labels, minlength=num_classes)
+    rows = []
+    for k in range(num_classes):
+        wrong = matrix[k].copy()
+        wrong[k] = 0
+        often = int(wrong.argmax()) if wrong.any() else -1
+        score = float(matrix[k, k] / videos[k]) if videos[k] else math.nan
+        rows.append(ClassRow(k, int(videos[k]), score, often, int(wrong.max())))
+    return rows
+
+
+def _mean_over_present(right: np.ndarray, videos: np.ndarray) -> np.ndarray:
+    """Average right / videos (R, K) over the classes that have videos: (R,)."""
+    present = videos > 0
+    shares = np.where(present, right / np.maximum(videos, 1), 0)
+    return shares.sum(axis=1) / np.maximum(present.sum(axis=1), 1)

@@ -74,7 +74,9 @@ def analyze(scores: EvaluationScores, *, pairs: int = 15, cases: int = 6) -> Ana
         calibration=calibration,
         matrix=matrix,
         confused=confused,
-        classes=statistics.class_table(scores.totals if not several else probabilities, labels, has_views),
+        classes=statistics.class_table(
+            scores.totals if not several else probabilities, labels, has_views
+        ),
         worst=worst,
         confident=sorted(rest, key=lambda case: -case.best[0][1])[:cases],
     )

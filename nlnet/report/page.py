@@ -77,8 +77,11 @@ def write_report(
 
 def _titles(runs: Sequence[EvaluatedRun]) -> list[str]:
     """The names of the runs; their folders where two runs have the same name."""
-    names = [run.name for run in runs]
-    return [run.name if names.count(run.name) == 1 else str(run.folder) for run in runs]
+    names = [run.config.name for run in runs]
+    return [
+        name if names.count(name) == 1 else str(run.folder)
+        for name, run in zip(names, runs, strict=True)
+    ]
 
 
 def _run_part(run: EvaluatedRun, title: str, pictures_of: PicturesOf) -> RunPart:

@@ -4,7 +4,6 @@ Text stays text, so that the page's font applies and the numbers can be selected
 """
 
 import io
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -62,7 +61,9 @@ def calibration_plot(calibrations: Mapping[str, Calibration]) -> str:
     """Plot the accuracy in each bin of confidence, and how many predictions a bin has."""
     with _figure(6.4, 4.4, rows=(3, 1)) as (figure, axes, below):
         axes.plot([0, 1], [0, 1], color="#a0aec0", linestyle=":", label="perfect calibration")
-        for color, (name, each) in zip(_colors(len(calibrations)), calibrations.items(), strict=True):
+        for color, (name, each) in zip(
+            _colors(len(calibrations)), calibrations.items(), strict=True
+        ):
             filled = each.counts > 0
             axes.plot(
                 each.confidence[filled],
@@ -92,13 +93,17 @@ def confusion_plot(matrix: np.ndarray, names: Sequence[str]) -> str:
     size = min(2.6 + 0.42 * len(names), 9.0) if named else 7.0
     with _figure(size + 0.9, size) as (figure, axes):
         axes.grid(False)
-        mesh = axes.pcolormesh(shares, cmap="Blues", vmin=0, vmax=100, edgecolors="face", rasterized=not named)
+        mesh = axes.pcolormesh(
+            shares, cmap="Blues", vmin=0, vmax=100, edgecolors="face", rasterized=not named
+        )
         axes.invert_yaxis()
         axes.set_aspect("equal")
         if named:
             places, size = np.arange(len(names)) + 0.5, 9 if small else 6
             short = [name if len(name) <= 26 else f"{name[:25]}…" for name in names]
-            axes.set_xticks(places, short, rotation=60, ha="right", rotation_mode="anchor", fontsize=size)
+            axes.set_xticks(
+                places, short, rotation=60, ha="right", rotation_mode="anchor", fontsize=size
+            )
             axes.set_yticks(places, short, fontsize=size)
         if small:
             for row, column in np.argwhere(matrix > 0):
@@ -116,7 +121,9 @@ def learning_plot(curves: Mapping[str, Sequence[tuple[int, float]]], unit: str) 
     with _figure(6.4, 3.2) as (figure, axes):
         for color, (name, points) in zip(_colors(len(curves)), curves.items(), strict=True):
             x, y = [point[0] for point in points], [point[1] for point in points]
-            axes.plot(x, y, color=color, label=name, marker="o" if len(x) < 30 else "", markersize=3)
+            axes.plot(
+                x, y, color=color, label=name, marker="o" if len(x) < 30 else "", markersize=3
+            )
         axes.set_xlabel("epoch")
         axes.set_ylabel(unit)
         axes.xaxis.get_major_locator().set_params(integer=True)

@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from nlnet.data.decoding.pyav import DecodeError, FrameCountError, VideoReader
+from nlnet.data.decoding.pyav import PyAVReader
+from nlnet.data.decoding.reader import DecodeError, FrameCountError, VideoReader
 
 NUM_FRAMES = 16
 SHORT_SIDE = 112  # pixels
@@ -37,7 +38,7 @@ def preview(path: Path) -> Preview:
     if not path.exists():
         return Preview(None, "the file is not here any more")
     try:
-        with VideoReader(path) as reader:
+        with PyAVReader(path) as reader:
             frames = _read(reader)
     except DecodeError as error:
         return Preview(None, error.cause)

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
+from nlnet.config import RunConfig, parse_run
 from nlnet.errors import UserError
 from nlnet.runs.scores import SCORES, EvaluationScores, read_scores
 
@@ -24,19 +23,18 @@ CLASSIFIERS = ("best.pt", "last.pt")
 class EvaluatedRun:
     """An evaluation, and what is known about the training before it."""
 
-    name: str
     folder: Path  # of the evaluation
     scores: EvaluationScores
     metrics: dict[str, Any]  # metrics.json of the evaluation
-    config: str  # config.yaml of the evaluation
+    config: RunConfig  # of the evaluation
+    config_text: str  # its config.yaml
     environment: dict[str, str]  # command, versions, device; empty if it was not recorded
     training: dict[str, Any]  # metrics.json of the training; empty if it is not found
 
     @property
     def videos(self) -> list[str]:
         """The paths of the videos relative to the root of the data set."""
-        root = str(OmegaConf.select(OmegaConf.create(self.config), "data.root"))
-        return [os.path.relpath(path, root) for path in self.scores.paths]
+        return [os.path.relpath(path, self.config.data.root) for path in self.scores.paths]
 
     @property
     def videos_digest(self) -> str:
@@ -70,16 +68,16 @@ def read_run(folder: Path) -> EvaluatedRun:
             f"{folder}: has no evaluation ({SCORES}); make it with: {evaluation_command(folder)}"
         )
     metrics = _read_json(evaluation / METRICS)
-    config = _read_text(evaluation / CONFIG)
+    config_text = _read_text(evaluation / CONFIG)
     environment = {}
     if (evaluation / ENVIRONMENT).exists():
         environment = _read_json(evaluation / ENVIRONMENT)
     return EvaluatedRun(
-        name=str(OmegaConf.select(OmegaConf.create(config), "name")),
         folder=evaluation,
         scores=read_scores(evaluation / SCORES),
         metrics=metrics,
-        config=config,
+        config=parse_run(config_text, str(evaluation / CONFIG)),
+        config_text=config_text,
         environment=environment,
         training=_training(folder, metrics),
     )
@@ -90,7 +88,7 @@ def evaluation_command(folder: Path) -> str:
     for place in TRAININGS:
         training = Path(os.path.normpath(folder / place))
         if (training / CONFIG).exists():
-            name = OmegaConf.select(OmegaConf.load(training / CONFIG), "name")
+            name = parse_run(_read_text(training / CONFIG), str(training / CONFIG)).name
             found = [training / file for file in CLASSIFIERS if (training / file).exists()]
             weights = found[0] if found else training / CLASSIFIERS[0]
             return f"python tools/eval.py +experiment={name} weights={weights}"
@@ -123,7 +121,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(text)
     except ValueError as error:
-        raise UserError(f"{path}: is not JSON ({error}); run the command of its run again") from error
+        raise UserError(
+            f"{path}: is not JSON ({error}); run the command of its run again"
+        ) from error
     if not isinstance(found, dict):
         raise UserError(f"{path}: holds no metrics; run the command of its run again")
     return found

@@ -180,7 +180,10 @@ def _few_counts(total: int) -> list[int]:
 
 
 def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> np.ndarray:
-    """Count videos by label (rows) and prediction (columns): (K, K) int; negative ones are left out."""
+    """Count videos by label (rows) and prediction (columns): (K, K) int.
+
+    A prediction below 0 stands for none and is left out.
+    """
     known = predictions >= 0
     pairs = labels[known] * num_classes + predictions[known]
     return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
@@ -245,14 +248,16 @@ class McNemar(NamedTuple):
     exact: bool  # binomial, else chi-square with continuity correction
 
 
-def mcnemar(first: np.ndarray, second: np.ndarray) -> McNemar:
+def mcnemar(
+    first: np.ndarray, second: np.ndarray, *, exact_up_to: int = EXACT_UP_TO
+) -> McNemar:
     """Test whether two classifiers, right on videos (N,) bool each, have the same accuracy.
 
-    Exact (binomial) for up to EXACT_UP_TO disagreements (McNemar 1947, Edwards 1948).
+    Exact (binomial) for up to `exact_up_to` disagreements (McNemar 1947, Edwards 1948).
     """
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     total, fewer = only_first + only_second, min(only_first, only_second)
-    if total <= EXACT_UP_TO:
+    if total <= exact_up_to:
         tail = sum(math.comb(total, i) for i in range(fewer + 1))
         p_value = min(1.0, 2 * tail / 2**total)
         return McNemar(only_first, only_second, p_value, exact=True)

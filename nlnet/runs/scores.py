@@ -11,6 +11,7 @@ to compare numbers of views; the rounding changes a probability by less than 0.0
 
 import io
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from nlnet.files import read_verified, write_atomic
 
 SCORES = "scores.npz"
 ENSEMBLES = ("mean", "max")  # how the scores of the views of a video become its own
+# Exceptions of NumPy and of the reading below for a file with another content.
+MALFORMED = (ValueError, KeyError, IndexError, TypeError, AttributeError, EOFError)
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,10 @@ def write_scores(path: Path, scores: EvaluationScores) -> None:
 
 
 def read_scores(path: Path) -> EvaluationScores:
-    """Read what `write_scores` wrote; raises UserError if the file is missing, damaged or another."""
+    """Read what `write_scores` wrote.
+
+    Raises UserError if the file is missing, damaged or something else.
+    """
     try:
         with np.load(io.BytesIO(read_verified(path)), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
@@ -93,7 +99,7 @@ def read_scores(path: Path) -> EvaluationScores:
             failures=[Failure(*pair) for pair in zip(failures[::2], failures[1::2], strict=True)],
         )
         _check(scores)
-    except (ValueError, KeyError, IndexError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+    except (*MALFORMED, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(
             f"{path}: is not a file of scores ({error}); run tools/eval.py again"
         ) from error

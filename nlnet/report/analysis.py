@@ -5,7 +5,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from nlnet.report import statistics
-from nlnet.report.statistics import Calibration, ClassRow, Confusion, Interval, ViewPoint
+from nlnet.report.classes import (
+    ClassRow,
+    Confusion,
+    class_table,
+    confusion_matrix,
+    most_confused,
+)
+from nlnet.report.statistics import Calibration, Interval, ViewPoint
 from nlnet.runs.scores import EvaluationScores
 
 TITLES = {
@@ -59,8 +66,8 @@ def analyze(scores: EvaluationScores, *, pairs: int = 15, cases: int = 6) -> Ana
     else:
         calibration = statistics.calibration(probabilities.max(axis=1)[has_views], right[has_views])
         predictions = np.where(has_views, statistics.ranking(scores.totals, 1)[:, 0], -1)
-        matrix = statistics.confusion_matrix(labels, predictions, len(scores.class_names))
-        confused = statistics.most_confused(matrix, pairs)
+        matrix = confusion_matrix(labels, predictions, len(scores.class_names))
+        confused = most_confused(matrix, pairs)
     metrics = _metrics(scores)
     wrong = np.flatnonzero(~right & has_views)
     all_cases = [_case(scores, probabilities, int(video)) for video in wrong]
@@ -74,9 +81,7 @@ def analyze(scores: EvaluationScores, *, pairs: int = 15, cases: int = 6) -> Ana
         calibration=calibration,
         matrix=matrix,
         confused=confused,
-        classes=statistics.class_table(
-            scores.totals if not several else probabilities, labels, has_views
-        ),
+        classes=class_table(scores.totals if not several else probabilities, labels, has_views),
         worst=worst,
         confident=sorted(rest, key=lambda case: -case.best[0][1])[:cases],
     )

@@ -14,7 +14,7 @@ from nlnet.report.statistics import Interval, McNemar, bootstrap, mcnemar
 class ClassDifference:
     """The accuracy of one class in two runs, on their common videos."""
 
-    index: int
+    number: int  # of the class, from 0
     videos: int
     first: float
     second: float

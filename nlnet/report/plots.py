@@ -10,6 +10,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
@@ -17,7 +18,7 @@ from matplotlib.figure import Figure
 from nlnet.report.statistics import Calibration, ViewPoint
 
 COLORS = ("#2b6cb0", "#c05621", "#2f855a", "#6b46c1", "#b7791f", "#4a5568")
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "nlnet",  # the same identifiers each time
     "font.family": "sans-serif",
@@ -28,7 +29,7 @@ STYLE = {
     "grid.color": "#e2e8f0",
     "axes.axisbelow": True,
     "axes.edgecolor": "#718096",
-    "axes.prop_cycle": matplotlib.cycler(color=COLORS),
+    "axes.prop_cycle": cycler(color=COLORS),
 }
 MAX_CLASSES = 60  # of a confusion matrix with class names
 

@@ -67,11 +67,11 @@ def read_run(folder: Path) -> EvaluatedRun:
         raise UserError(
             f"{folder}: has no evaluation ({SCORES}); make it with: {evaluation_command(folder)}"
         )
-    metrics = _read_json(evaluation / METRICS)
-    config_text = _read_text(evaluation / CONFIG)
+    metrics = read_json(evaluation / METRICS)
+    config_text = read_text(evaluation / CONFIG)
     environment = {}
     if (evaluation / ENVIRONMENT).exists():
-        environment = _read_json(evaluation / ENVIRONMENT)
+        environment = read_json(evaluation / ENVIRONMENT)
     return EvaluatedRun(
         folder=evaluation,
         scores=read_scores(evaluation / SCORES),
@@ -88,11 +88,11 @@ def evaluation_command(folder: Path) -> str:
     for place in TRAININGS:
         training = Path(os.path.normpath(folder / place))
         if (training / CONFIG).exists():
-            name = parse_run(_read_text(training / CONFIG), str(training / CONFIG)).name
+            name = parse_run(read_text(training / CONFIG), str(training / CONFIG)).name
             found = [training / file for file in CLASSIFIERS if (training / file).exists()]
             weights = found[0] if found else training / CLASSIFIERS[0]
-            return f"python tools/eval.py +experiment={name} weights={weights}"
-    return "python tools/eval.py +experiment=NAME weights=PATH"
+            return f"python tools/eval.py weights={weights} name={name}"
+    return "python tools/eval.py weights=PATH"
 
 
 def _training(folder: Path, metrics: dict[str, Any]) -> dict[str, Any]:
@@ -103,21 +103,23 @@ def _training(folder: Path, metrics: dict[str, Any]) -> dict[str, Any]:
         places.insert(0, Path(weights).parent)
     for place in places:
         if (place / METRICS).exists():
-            found = _read_json(place / METRICS)
+            found = read_json(place / METRICS)
             if "epochs" in found:
                 return found
     return {}
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """Read a text file of a run; raises UserError if it cannot be read."""
     try:
         return path.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error}); run tools/eval.py again") from error
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    text = _read_text(path)
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file of a run; raises UserError if it cannot be read or holds no mapping."""
+    text = read_text(path)
     try:
         found = json.loads(text)
     except ValueError as error:

@@ -176,18 +176,6 @@ def test_the_metric_by_views_against_plain_loops(ensemble: str):
         assert point.value == pytest.approx(right / videos)
 
 
-def test_the_confusion_matrix_leaves_out_videos_without_a_prediction():
-    matrix = statistics.confusion_matrix(np.array([0, 2, 2, 2]), np.array([0, 1, 0, -1]), 3)
-    assert matrix.tolist() == [[1, 0, 0], [0, 0, 0], [1, 1, 0]]
-
-
-def test_the_most_confused_pairs():
-    matrix = np.array([[9, 1, 0], [4, 5, 0], [0, 4, 6]])
-    assert statistics.most_confused(matrix, 2) == [(1, 0, 4, 4 / 9), (2, 1, 4, 0.4)]
-    assert len(statistics.most_confused(matrix, 10)) == 3
-    assert statistics.most_confused(np.diag([3, 2]), 5) == []
-
-
 def test_calibration_by_hand():
     confidence = np.array([0.1, 0.5, 0.6, 0.9, 1.0])
     right = np.array([False, False, True, True, True])
@@ -231,23 +219,3 @@ def test_mcnemar_of_many_disagreements_is_close_to_the_exact_one():
     approximate = statistics.mcnemar(*flags(520, 460), exact_up_to=100)
     assert (exact.exact, approximate.exact) == (True, False)
     assert approximate.p_value == pytest.approx(exact.p_value, rel=0.01)
-
-
-def test_the_table_of_classes():
-    rows = statistics.class_table(SCORES, LABELS)
-    assert rows[0] == (0, 1, 1.0, -1, 0)
-    assert math.isnan(rows[1].score) and rows[1].videos == 0
-    assert rows[2] == (2, 3, pytest.approx(1 / 3), 0, 1)
-
-
-def test_an_unreadable_video_lowers_the_accuracy_of_its_class():
-    has_views = np.array([True, True, True, False])
-    assert statistics.class_table(SCORES, LABELS, has_views)[2].score == 0
-
-
-def test_the_table_of_several_labels_has_average_precision():
-    labels = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 0], [1, 0, 0]], dtype=bool)
-    rows = statistics.class_table(SCORES, labels)
-    assert [row.videos for row in rows] == [2, 1, 0]
-    assert rows[0].score == pytest.approx((1 + 2 / 4) / 2)
-    assert math.isnan(rows[2].score)

@@ -41,6 +41,10 @@ MAY_IMPORT = {
         *("errors", "checks", "files", "checkpoint", "config", "distributed", "runs", "cli"),
         *("model", "data", "trainer", "weights", "recognizer"),
     },
+    "report": {
+        *("errors", "clip", "checks", "files", "checkpoint", "config", "runs", "cli"),
+        *("model", "data", "trainer", "weights", "recognizer"),
+    },
     "__init__": {"recognizer"},
     "__main__": {"cli"},
     "bench": {
@@ -58,6 +62,8 @@ DOORS = {
     "omegaconf": {"nlnet/config*", "nlnet/cli/*"},
     "torch.utils.tensorboard": {"nlnet/runs/logger.py"},
     "tensorboard": set(),
+    "jinja2": {"nlnet/report/page.py"},
+    "matplotlib": {"nlnet/report/plots.py"},
     "pytorchvideo": {"nlnet/model/pytorchvideo.py", "nlnet/bench/peer.py"},
 }
 

@@ -42,6 +42,15 @@ class RunPart:
     confident: list[CasePart]
     plots: dict[str, Markup] = field(default_factory=dict)
 
+    @property
+    def summary(self) -> str:
+        """The metrics with their intervals, in one line."""
+        metrics = "  ".join(
+            f"{name} {100 * each.value:.2f}% [{100 * each.low:.2f}, {100 * each.high:.2f}]"
+            for name, each in self.analysis.metrics.items()
+        )
+        return f"{self.title}: {metrics}  ({len(self.run.scores.paths)} videos)"
+
 
 def no_pictures(run: EvaluatedRun, path: Path) -> Sequence[Picture]:
     """Show nothing below a preview."""
@@ -49,14 +58,17 @@ def no_pictures(run: EvaluatedRun, path: Path) -> Sequence[Picture]:
 
 
 def write_report(
-    folders: Sequence[Path], out: Path, *, pictures_of: PicturesOf = no_pictures
-) -> list[RunPart]:
+    folders: Sequence[Path], out: Path | None = None, *, pictures_of: PicturesOf = no_pictures
+) -> tuple[Path, list[RunPart]]:
     """Write the report of one or several runs; the file is written whole or not at all.
 
     Args:
         folders: of the runs, as `read_run` takes them
-        out: the HTML file
+        out: the HTML file; None is report.html in the folder of the first evaluation
         pictures_of: gives the pictures below the preview of each wrong video
+
+    Returns:
+        the path of the HTML file, and what the page says of each run
 
     Raises:
         UserError: a run has no evaluation, a file is damaged, `out` cannot be written.
@@ -71,8 +83,9 @@ def write_report(
         for first in range(len(runs))
         for second in range(first + 1, len(runs))
     ]
+    out = runs[0].folder / "report.html" if out is None else out
     write_atomic(out, _render(parts, comparisons).encode(errors="replace"))
-    return parts
+    return out, parts
 
 
 def _titles(runs: Sequence[EvaluatedRun]) -> list[str]:

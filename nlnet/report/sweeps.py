@@ -126,6 +126,8 @@ def _family(run: RunConfig) -> str:
 
 def _pairwise(run: RunConfig) -> str | None:
     non_local = run.model.non_local
+    if _family(run) != "c2d":
+        return None
     if not count_blocks(run):
         return "none"
     return non_local.pairwise if non_local.block == "non_local" else non_local.block
@@ -133,16 +135,18 @@ def _pairwise(run: RunConfig) -> str | None:
 
 def _stage(run: RunConfig) -> str | None:
     stages = list(count_blocks(run))
-    if len(stages) > 1:
+    if len(stages) > 1 or _family(run) != "c2d":
         return None
     return stages[0] if stages else "none"
 
 
 def _count(run: RunConfig) -> str | None:
-    return str(sum(count_blocks(run).values()))
+    return str(sum(count_blocks(run).values())) if _family(run) == "c2d" else None
 
 
 def _axes(run: RunConfig) -> str | None:
+    if _family(run) != "c2d":
+        return None
     return run.model.non_local.axes if count_blocks(run) else "none"
 
 

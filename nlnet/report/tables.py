@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from nlnet.cli.choices import CONFIG_DIR, choices
 from nlnet.config import ModelConfig, RunConfig
 from nlnet.errors import UserError
 from nlnet.model.build import build_model
@@ -95,9 +96,20 @@ def _command(paper: PaperTable, row: PaperRow, depth: int, results: list[Result]
         words = row.words.format(**WORDS.get(depth, {}))
     except KeyError:
         return None
-    names = [result.run.name for result in results if result.depth == depth]
-    name = names[0] if names else paper.experiments[depth]
-    return f"python tools/train.py -m +experiment={name} +sweep={paper.sweep} {words}".strip()
+    same_depth = [result.run for result in results if result.depth == depth]
+    experiment, root, name = paper.experiments.get(depth, "NAME"), "PATH", ""
+    if same_depth:
+        run = same_depth[0]
+        root = run.data.root
+        known = [part for part in (run.name, run.name.split("/")[0]) if part in _experiments()]
+        experiment = known[0] if known else "NAME"
+        name = "" if experiment == run.name else f" name={run.name}"
+    words = f"+experiment={experiment} +sweep={paper.sweep} {words} data.root={root}{name}"
+    return f"python tools/train.py -m {words}"
+
+
+def _experiments() -> list[str]:
+    return choices(CONFIG_DIR / "experiment")
 
 
 def _cells(paper: PaperTable, line: _Line, ratios: Ratios | None) -> list[str]:

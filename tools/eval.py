@@ -7,7 +7,8 @@ Examples:
 
 A checkpoint holds the settings of its run (network, clips, views, normalization); the words of the
 command line change them. With +experiment=NAME the settings are those of the experiment.
-Writes the folder outputs/<name>/eval: metrics.json, and predictions.csv with a row for each video.
+Writes the folder outputs/<name>/eval: metrics.json, predictions.csv with a row for each video, and
+scores.npz with the scores of all classes, from which tools/report.py makes a report.
 """
 
 from pathlib import Path
@@ -37,9 +38,10 @@ class Evaluation:
         """Evaluate in this process, or in as many ranks as dist.num_procs says; the main metric."""
         from nlnet.cli.ranks import is_rank, launch_ranks
         from nlnet.config import run_text
-        from nlnet.jobs.evaluate import check, evaluate, main_score
+        from nlnet.jobs.evaluate import check, evaluate, main_score, record_environment
 
         check(run)
+        record_environment(out_dir)
         if is_rank() or run.dist.num_procs == 1:
             return evaluate(run, out_dir, self.weights)
         config = out_dir / "config.yaml"

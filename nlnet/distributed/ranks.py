@@ -58,6 +58,15 @@ def gather_objects(obj: T) -> list[T]:
     return gathered
 
 
+def gather_to_main(obj: T) -> list[T]:
+    """The picklable objects of all ranks, in the order of the ranks, on rank 0; else no object."""
+    if world_size() == 1:
+        return [obj]
+    gathered: list[T] | None = [obj] * world_size() if is_main() else None
+    dist.gather_object(obj, gathered, dst=0)
+    return gathered or []
+
+
 def pick_device(name: str) -> torch.device:
     """The device of this rank; `auto` is CUDA if there is a CUDA device, else the CPU.
 

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from nlnet.checks import one_of
@@ -23,8 +24,10 @@ from nlnet.model.build import build_model
 from nlnet.model.cost import check_clips
 from nlnet.recognizer.build import build_recognizer, count_classes
 from nlnet.recognizer.load import find_settings
+from nlnet.runs.environment import write_environment
 from nlnet.runs.logger import progress_bar
 from nlnet.runs.record import METRICS
+from nlnet.runs.scores import SCORES, EvaluationScores, write_scores
 from nlnet.trainer.build import apply_allocator, check_labels
 from nlnet.trainer.metrics import ENSEMBLES, Metrics, VideoScores
 from nlnet.weights.files import WeightFile, read_weight_file
@@ -61,10 +64,17 @@ def check(run: RunConfig) -> None:
     locate(weights_of(run))
 
 
+def record_environment(out_dir: Path) -> None:
+    """Write environment.json as rank 0, with the command that the user typed."""
+    if os.environ.get("RANK", "0") == "0":
+        out_dir.mkdir(parents=True, exist_ok=True)
+        write_environment(out_dir)
+
+
 def evaluate(run: RunConfig, out_dir: Path, weights: WeightFile | None = None) -> float:
     """Score the test split as one of the ranks; rank 0 writes the results and prints a summary.
 
-    Writes metrics.json, predictions.csv and config.yaml in `out_dir`.
+    Writes metrics.json, scores.npz, predictions.csv and config.yaml in `out_dir`.
 
     Args:
         weights: what the file at `run.weights` holds, if it has been read already
@@ -96,7 +106,7 @@ def evaluate(run: RunConfig, out_dir: Path, weights: WeightFile | None = None) -
         if is_main():
             print_changes(run, weights, source)
         labels = torch.from_numpy(loader.index.labels)
-        scores = VideoScores(labels, len(class_names), recognizer.ensemble)
+        scores = VideoScores(labels, len(class_names), recognizer.ensemble, keep_views=True)
         metrics = recognizer.evaluate(progress_bar(loader, run.data.test), scores)
         if is_main():
             write_results(run, out_dir, scores, loader.index, metrics)
@@ -149,7 +159,10 @@ def write_results(
     index: VideoIndex,
     metrics: Metrics,
 ) -> None:
-    """Write config.yaml, metrics.json, and predictions.csv with a row for each video."""
+    """Write config.yaml, scores.npz, metrics.json, and predictions.csv with a row for each video.
+
+    scores.npz is written before metrics.json, so that finished metrics have their scores.
+    """
     views = run.data.test_views
     facts = {
         "videos": len(index),
@@ -162,6 +175,7 @@ def write_results(
     }
     out_dir.mkdir(parents=True, exist_ok=True)
     (out_dir / "config.yaml").write_text(run_text(run))
+    write_scores(out_dir / SCORES, scores_of(run, scores, index))
     results = {**metrics.values, "main_metric": metrics.main, **facts}
     write_atomic(out_dir / METRICS, json.dumps(results, indent=2).encode())
     names = index.class_names
@@ -179,6 +193,26 @@ def write_results(
                     row.num_views,
                 ]
             )
+
+
+def scores_of(run: RunConfig, scores: VideoScores, index: VideoIndex) -> EvaluationScores:
+    """The content of scores.npz."""
+    assert scores.views is not None, "the scores of views are kept"
+    video_id = scores.views.video_id.numpy()
+    number = np.arange(len(video_id)) - np.searchsorted(video_id, video_id)  # of the video's views
+    clip, crop = np.divmod(number, run.data.test_views.num_crops)
+    return EvaluationScores(
+        paths=[str(index.path(i)) for i in range(len(index))],
+        class_names=list(index.class_names),
+        labels=index.labels if index.labels.ndim == 1 else index.labels > 0,
+        ensemble=run.data.test_views.ensemble,
+        totals=scores.totals.numpy(),
+        views=scores.views.probabilities.numpy(),
+        view_video=video_id.astype(np.int32),
+        view_clip=clip.astype(np.int16),
+        view_crop=crop.astype(np.int16),
+        failures=sorted(scores.failures),
+    )
 
 
 def protocol(run: RunConfig) -> str:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -41,6 +41,12 @@ class RunPart:
     worst: list[CasePart]
     confident: list[CasePart]
     plots: dict[str, Markup] = field(default_factory=dict)
+
+    @property
+    def environment(self) -> dict[str, str | None]:
+        """The environment of the evaluation by name; empty if it was not recorded."""
+        recorded = self.run.environment
+        return {} if recorded is None else asdict(recorded)
 
     @property
     def summary(self) -> str:
@@ -128,7 +134,7 @@ def _learning_plots(run: EvaluatedRun) -> dict[str, str]:
     losses, percentages = {}, {}
     for part, label in (("train", "training clips"), ("val", "validation videos")):
         for name in dict.fromkeys(key for epoch in epochs for key in epoch[part]):
-            points = [(e["epoch"] + 1, e[part][name]) for e in epochs if name in e[part]]
+            points = [(i, e[part][name]) for i, e in enumerate(epochs, 1) if name in e[part]]
             if name == "loss":
                 losses[f"loss, {label}"] = points
             else:

@@ -9,11 +9,11 @@ from typing import Any
 
 from nlnet.config import RunConfig, parse_run
 from nlnet.errors import UserError
+from nlnet.runs.environment import Environment, read_environment
 from nlnet.runs.scores import SCORES, EvaluationScores, read_scores
 
 METRICS = "metrics.json"
 CONFIG = "config.yaml"
-ENVIRONMENT = "environment.json"
 EVALUATIONS = ("", "eval", "../eval")  # relative to the folder that the user names
 TRAININGS = ("", "train", "../train")
 CLASSIFIERS = ("best.pt", "last.pt")
@@ -28,7 +28,7 @@ class EvaluatedRun:
     metrics: dict[str, Any]  # metrics.json of the evaluation
     config: RunConfig  # of the evaluation
     config_text: str  # its config.yaml
-    environment: dict[str, str]  # command, versions, device; empty if it was not recorded
+    environment: Environment | None  # None if it was not recorded
     training: dict[str, Any]  # metrics.json of the training; empty if it is not found
 
     @property
@@ -69,16 +69,13 @@ def read_run(folder: Path) -> EvaluatedRun:
         )
     metrics = read_json(evaluation / METRICS)
     config_text = read_text(evaluation / CONFIG)
-    environment = {}
-    if (evaluation / ENVIRONMENT).exists():
-        environment = read_json(evaluation / ENVIRONMENT)
     return EvaluatedRun(
         folder=evaluation,
         scores=read_scores(evaluation / SCORES),
         metrics=metrics,
         config=parse_run(config_text, str(evaluation / CONFIG)),
         config_text=config_text,
-        environment=environment,
+        environment=read_environment(evaluation),
         training=_training(folder, metrics),
     )
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nlnet.clip import Failure
-from nlnet.distributed.ranks import all_sum, gather_objects
+from nlnet.distributed.ranks import all_sum, gather_objects, gather_to_main
 from nlnet.errors import choose
 
 
@@ -70,6 +70,17 @@ class Prediction(NamedTuple):
     num_views: int
 
 
+class Views(NamedTuple):
+    """The probabilities of single views, sorted by video.
+
+    The views of a video are in the order in which the loader gave them: clip by clip, and the
+    crops of each clip.
+    """
+
+    probabilities: Tensor  # (V, K) float16
+    video_id: Tensor  # (V,) int64
+
+
 class Ensemble(NamedTuple):
     """How the probabilities of the views of a video are combined."""
 
@@ -102,23 +113,36 @@ class VideoScores:
         labels: of all videos of the split, (N,) int64, or (N, K) with 1 at each of several labels
         num_classes: K
         ensemble: a name in ENSEMBLES
+        keep_views: keep the probabilities of each view, for `views`; they need V * K * 2 bytes
 
     Raises:
         ArgumentError: the name is unknown.
     """
 
-    def __init__(self, labels: Tensor, num_classes: int, ensemble: str = "mean") -> None:
+    def __init__(
+        self,
+        labels: Tensor,
+        num_classes: int,
+        ensemble: str = "mean",
+        *,
+        keep_views: bool = False,
+    ) -> None:
         self.labels = labels
         self.ensemble = choose("ensemble", ensemble, ENSEMBLES)
         self.totals = torch.zeros(len(labels), num_classes, dtype=torch.float64)
         self.num_views = torch.zeros(len(labels), dtype=torch.int64)
         self.failures: list[Failure] = []
+        self.keep_views = keep_views
+        self.views: Views | None = None  # of all ranks, after `gather`, on rank 0
+        self._views: list[Views] = []  # of this rank
 
     def add(self, probabilities: Tensor, video_id: Tensor) -> None:
         """Add views: their probabilities (B, K) and the rows (B,) of their videos."""
         rows = video_id.cpu()
         self.ensemble.add(self.totals, rows, probabilities.double().cpu())
         self.num_views.index_add_(0, rows, torch.ones_like(rows))
+        if self.keep_views:
+            self._views.append(Views(probabilities.half().cpu(), rows))
 
     def fail(self, failures: Iterable[Failure]) -> None:
         """Record videos that could not be read."""
@@ -129,6 +153,20 @@ class VideoScores:
         all_sum(self.totals)  # a rank without the views of a video adds exact zeros
         all_sum(self.num_views)
         self.failures = [failure for part in gather_objects(self.failures) for failure in part]
+        if self.keep_views:
+            self._gather_views()
+
+    def _gather_views(self) -> None:
+        parts = gather_to_main(self._views)
+        self._views = []
+        kept = [views for part in parts for views in part]
+        if not kept:  # on other ranks than 0, or if no video could be read
+            nothing = torch.empty(0, self.totals.shape[1], dtype=torch.float16)
+            kept = [Views(nothing, torch.empty(0, dtype=torch.int64))]
+        video_id = torch.cat([views.video_id for views in kept])
+        order = video_id.argsort(stable=True)
+        probabilities = torch.cat([views.probabilities for views in kept])
+        self.views = Views(probabilities[order], video_id[order])
 
     @property
     def probabilities(self) -> Tensor:

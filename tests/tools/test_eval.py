@@ -6,7 +6,12 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from nlnet.report.statistics import hits, ranking
+from nlnet.runs.environment import read_environment
+from nlnet.runs.scores import read_scores
 
 Tool = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -40,12 +45,31 @@ def test_the_metrics_follow_from_the_rows(alone: Path):
     assert all(row["views"] == "3" and 0.5 <= float(row["score"]) <= 1 for row in rows)
 
 
+def test_the_scores_give_the_metrics_and_the_rows(alone: Path):
+    """Top-1 and top-5 with equal bits: an integer count over 7."""
+    metrics, rows = results(alone)
+    scores = read_scores(alone / "outputs" / "smoke" / "eval" / "scores.npz")
+    for name, k in (("top1", 1), ("top5", 5)):
+        assert 100 * hits(scores.totals, scores.labels, k).mean() == metrics[name]
+    assert scores.paths == [row["video"] for row in rows]
+    names = [scores.class_names[k] for k in ranking(scores.totals, 1)[:, 0]]
+    assert names == [row["prediction"] for row in rows]
+    assert [f"{max(row):.6f}" for row in scores.probabilities] == [row["score"] for row in rows]
+    assert scores.view_video.tolist() == [video for video in range(7) for _ in range(3)]
+    assert scores.view_clip.tolist() == [0] * 21
+    assert scores.view_crop.tolist() == [0, 1, 2] * 7
+    sums = scores.views.astype(np.float64).reshape(7, 3, 2).sum(1)
+    np.testing.assert_allclose(sums, scores.totals, rtol=2**-10)  # views are float16
+    environment = read_environment(alone / "outputs" / "smoke" / "eval")
+    assert environment is not None and "data.test=test" in environment.command
+
+
 def test_two_ranks_write_the_same_files(tool: Tool, trained: Path, alone: Path, tmp_path: Path):
     """To the last byte, on an odd number of videos."""
     words = (f"weights={trained / 'best.pt'}", "data.test=test", "dist.num_procs=2")
     done = tool("eval", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    for name in ("metrics.json", "predictions.csv"):
+    for name in ("metrics.json", "predictions.csv", "scores.npz"):
         one, two = (cwd / "outputs" / "smoke" / "eval" / name for cwd in (alone, tmp_path))
         assert one.read_bytes() == two.read_bytes()
 

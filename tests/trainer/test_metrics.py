@@ -167,3 +167,27 @@ def test_a_video_with_several_labels_names_them():
     scores = VideoScores(torch.tensor([[0, 1, 1]]), 3)
     scores.add(torch.tensor([[0.1, 0.2, 0.7]]), torch.tensor([0]))
     assert scores.predictions()[0].label == [1, 2]
+
+
+def test_views_are_kept_when_asked_sorted_by_video():
+    scores = VideoScores(torch.tensor([0, 1, 0]), 2, keep_views=True)
+    scores.add(torch.tensor([[0.25, 0.75], [0.5, 0.5]]), torch.tensor([2, 2]))
+    scores.add(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([2, 0]))
+    scores.gather()
+    assert scores.views is not None
+    assert scores.views.video_id.tolist() == [0, 2, 2, 2]
+    wanted = [[0.0, 1.0], [0.25, 0.75], [0.5, 0.5], [1.0, 0.0]]  # exact in float16
+    assert scores.views.probabilities.tolist() == wanted
+
+
+def test_without_any_view_there_is_an_empty_table():
+    scores = VideoScores(torch.tensor([0, 1]), 2, keep_views=True)
+    scores.gather()
+    assert scores.views is not None and scores.views.probabilities.shape == (0, 2)
+
+
+def test_views_are_not_kept_unless_asked():
+    scores = VideoScores(torch.tensor([0]), 2)
+    scores.add(torch.tensor([[0.25, 0.75]]), torch.tensor([0]))
+    scores.gather()
+    assert scores.views is None

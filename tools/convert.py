@@ -7,10 +7,9 @@ same network.
 
 import argparse
 from pathlib import Path
-from typing import NoReturn
 
+from nlnet.cli.arguments import Parser
 from nlnet.cli.tool import run_parser
-from nlnet.errors import UsageError
 
 EXAMPLES = """\
 Examples:
@@ -31,22 +30,13 @@ crop_size); torchvision: depth.
 """
 
 
-class Parser(argparse.ArgumentParser):
-    """Reports a wrong argument in one line, as the other tools do."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; see --help")
-
-
 def arguments() -> argparse.Namespace:
     from nlnet.weights.files import NLNET
     from nlnet.weights.load import INFLATIONS
     from nlnet.weights.rewrite import REWRITES
     from nlnet.weights.sources.all import CODE_BASES
 
-    parser = Parser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__, EXAMPLES)
     names = ", ".join((NLNET, *CODE_BASES))
     parser.add_argument("source", metavar="SRC", help="a path, a URL or a public name")
     parser.add_argument("target", metavar="DST", type=Path, help="the file to write")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from nlnet.cli.choices import CONFIG_DIR, choices
+from nlnet.cli.choices import choices
 from nlnet.config import ModelConfig, RunConfig
 from nlnet.errors import UserError
 from nlnet.model.build import build_model
@@ -109,7 +109,7 @@ def _command(paper: PaperTable, row: PaperRow, depth: int, results: list[Result]
 
 
 def _experiments() -> list[str]:
-    return choices(CONFIG_DIR / "experiment")
+    return choices("experiment")
 
 
 def _cells(paper: PaperTable, line: _Line, ratios: Ratios | None) -> list[str]:

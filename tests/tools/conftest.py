@@ -51,19 +51,28 @@ def command(few_videos: Path) -> Callable[..., list[str]]:
     return words
 
 
+def run_command(words: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        words, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=240
+    )
+
+
 @pytest.fixture(scope="session")
 def tool(command: Callable[..., list[str]]) -> Tool:
     """Make a small run: (tool, *overrides, cwd=folder) -> the process that ended."""
 
     def run(name: str, *overrides: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            command(name, *overrides),
-            cwd=cwd,
-            env=environment(),
-            capture_output=True,
-            text=True,
-            timeout=240,
-        )
+        return run_command(command(name, *overrides), cwd)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tool_alone() -> Tool:
+    """Run a tool with the given words only: no experiment, no sizes of a small run."""
+
+    def run(name: str, *words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+        return run_command([sys.executable, str(ROOT / "tools" / f"{name}.py"), *words], cwd)
 
     return run
 

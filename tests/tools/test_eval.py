@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import yaml
 
 from nlnet.report.statistics import hits, ranking
 from nlnet.runs.environment import read_environment
@@ -72,6 +74,65 @@ def test_two_ranks_write_the_same_files(tool: Tool, trained: Path, alone: Path, 
     for name in ("metrics.json", "predictions.csv", "scores.npz"):
         one, two = (cwd / "outputs" / "smoke" / "eval" / name for cwd in (alone, tmp_path))
         assert one.read_bytes() == two.read_bytes()
+
+
+def settings_of(cwd: Path) -> dict:
+    return yaml.safe_load((cwd / "outputs" / "smoke" / "eval" / "config.yaml").read_text())
+
+
+def test_the_checkpoint_alone_is_enough(tool_alone: Tool, trained: Path, alone: Path, tmp_path):
+    """Network, clips, views, data and name are the checkpoint's; the results are the same bytes."""
+    done = tool_alone("eval", f"weights={trained / 'best.pt'}", "dist.device=cpu", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    assert "except" not in done.stdout
+    for name in ("metrics.json", "predictions.csv"):
+        one, two = (cwd / "outputs" / "smoke" / "eval" / name for cwd in (alone, tmp_path))
+        assert one.read_bytes() == two.read_bytes()
+    assert settings_of(tmp_path)["model"] == settings_of(alone)["model"]
+
+
+def test_words_change_the_settings_of_the_checkpoint(
+    tool_alone: Tool, trained: Path, copy_of_videos: Path, tmp_path: Path
+):
+    words = (f"weights={trained / 'best.pt'}", f"data.root={copy_of_videos}", "dist.num_procs=2")
+    more = ("clip=4x16", "data.test_views.num_clips=2", "dist.device=cpu", "name=other")
+    done = tool_alone("eval", *words, *more, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    first = done.stdout.splitlines()[0]
+    assert first.startswith("the checkpoint's settings, except ")
+    for change in (
+        "data.clip.num_frames 8 -> 4",
+        "data.clip.frame_stride 1 -> 16",
+        "data.test_views.num_clips 1 -> 2",
+    ):
+        assert change in first
+    folder = tmp_path / "outputs" / "other" / "eval"
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert (metrics["views"], metrics["videos"]) == (6, 7)
+
+
+@pytest.mark.slow
+def test_another_network_is_refused_without_an_experiment_too(
+    tool_alone: Tool, trained: Path, tmp_path: Path
+):
+    done = tool_alone("eval", f"weights={trained / 'best.pt'}", "block=dot_product", cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert "embedded_gaussian -> dot_product" in done.stderr
+
+
+@pytest.mark.slow
+def test_data_that_are_not_on_this_machine_must_be_given(
+    tool_alone: Tool, trained: Path, tmp_path: Path
+):
+    """A checkpoint that was copied to another machine names a folder that does not exist there."""
+    saved = torch.load(trained / "best.pt", weights_only=True)
+    config = yaml.safe_load(saved["provenance"]["config"])
+    config["data"]["root"] = "/nowhere"
+    saved["provenance"]["config"] = yaml.safe_dump(config)
+    torch.save(saved, tmp_path / "copy.pt")
+    done = tool_alone("eval", "weights=copy.pt", cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "is not set" in done.stderr
 
 
 def spoil(root: Path) -> Path:

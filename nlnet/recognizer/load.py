@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from nlnet.cli.choices import CONFIG_DIR
+from nlnet.cli.choices import choices
 from nlnet.cli.compose import compose_run
 from nlnet.config import DistConfig, RunConfig, parse_run
 from nlnet.distributed.ranks import pick_device
@@ -11,7 +11,7 @@ from nlnet.errors import UserError
 from nlnet.recognizer.build import build_recognizer, count_classes
 from nlnet.recognizer.recognizer import Recognizer
 from nlnet.weights.files import WeightFile, read_weight_file
-from nlnet.weights.public import locate
+from nlnet.weights.public import locate, public_name
 
 
 def load_recognizer(
@@ -40,9 +40,9 @@ def find_settings(source: str, weights: WeightFile) -> RunConfig | None:
 
 
 def preset(source: str) -> str | None:
-    """The experiment of a public name, as a name below configs/experiment; None if it has none."""
-    known = (CONFIG_DIR / "experiment" / f"{source}.yaml").is_file()
-    return source if known and "/" in source else None
+    """The experiment of a public name, which is called like it; None if there is none."""
+    name = public_name(source)
+    return name if name in choices("experiment") else None
 
 
 def checkpoint_settings(config: str, source: str) -> RunConfig:

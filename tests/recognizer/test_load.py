@@ -1,6 +1,7 @@
 """`nlnet.load`: a checkpoint alone is enough to classify a video, exactly as evaluation does."""
 
 import csv
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -72,8 +73,9 @@ def test_settings_come_from_the_checkpoint_the_preset_or_the_experiment(trained:
     assert run is not None and run.name == "smoke" and run.weights == "best.pt"
     assert run.data.test_views == compose_run("smoke").data.test_views
     bare = WeightFile(weights.state)
-    run = find_settings("caffe2/i3d_nl5_8x8", bare)
-    assert run is not None and run.name == "caffe2/i3d_nl5_8x8"
+    for name in ("caffe2/i3d_nl5_8x8", "caffe2/i3d_nonlocal_8x8"):  # the second is a former name
+        run = find_settings(name, bare)
+        assert run is not None and run.name == "caffe2/i3d_nl5_8x8" and run.weights == name
     assert find_settings(str(trained / "best.pt"), bare) is None
 
 
@@ -102,3 +104,12 @@ def test_mistakes_are_one_line(trained: Path, tmp_path: Path):
         recognizer.scores(tmp_path / "text.mp4")
     with pytest.raises(UserError, match=r"^gone\.pt: no such file[^\n]*$"):
         nlnet.load("gone.pt")
+
+
+def test_a_damaged_checkpoint_is_refused(trained: Path, tmp_path: Path):
+    shutil.copy(trained / "best.pt.sha256", tmp_path)
+    data = bytearray((trained / "best.pt").read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "best.pt").write_bytes(data)
+    with pytest.raises(UserError, match=r"^[^\n]*best\.pt: is damaged[^\n]*$"):
+        nlnet.load(tmp_path / "best.pt")

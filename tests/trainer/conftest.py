@@ -11,14 +11,14 @@ import torch
 
 from nlnet.distributed.launch import launch
 
-torch.set_num_threads(1)  # the tensors here are tiny: threads would only wait for each other
+torch.set_num_threads(1)  # the tensors are so small that threads only wait for each other
 
 PROGRAM = Path(__file__).with_name("tiny_run.py")
 
 
 @pytest.fixture(scope="session")
 def tiny() -> ModuleType:
-    """The parts of a run in miniature."""
+    """A complete run with a tiny network, and its parts."""
     spec = importlib.util.spec_from_file_location("tiny_run", PROGRAM)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -27,7 +27,7 @@ def tiny() -> ModuleType:
 
 @pytest.fixture
 def run_ranks() -> Callable[..., int]:
-    """Run the miniature in fresh processes: (out_dir, num_procs, **options) -> exit code."""
+    """Run it in new processes: (out_dir, num_procs, **options) -> exit code."""
 
     def run(out_dir: Path, num_procs: int, **options: Any) -> int:
         out_dir.mkdir(exist_ok=True)

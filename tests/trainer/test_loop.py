@@ -25,7 +25,10 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def assert_same_run(one: TrainState, other: TrainState) -> None:
-    """Bit for bit, all but the clock."""
+    """Compare bit for bit everything except measured times.
+
+    Both runs do the same operations in one process, so their bits are equal on every processor.
+    """
     for name, value in one.model.state_dict().items():
         assert torch.equal(value, other.model.state_dict()[name]), name
     torch.testing.assert_close(
@@ -44,10 +47,10 @@ SETTINGS = {"epochs": 3, "clip_grad_norm": 1.0, "label_smoothing": 0.1}
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("changes", [{}, {"accumulate": 3}, {"precise_bn": 2}, {"eval_every": 2}])
 @pytest.mark.parametrize("step", [1, 3, 4, 6])
-def test_a_run_that_was_stopped_and_resumed_is_the_run_that_was_not(
+def test_a_stopped_and_resumed_run_equals_a_run_that_was_not_stopped(
     tiny: ModuleType, tmp_path: Path, optimizer: str, changes: dict[str, Any], step: int
 ):
-    """Dropout, momentum, batch norm; stopped inside an epoch, at its last and first step."""
+    """With dropout, momentum and batch norm. It stops inside an epoch, at its end and its start."""
     options = {"settings": SETTINGS | changes, "state": {"optimizer": optimizer}}
     for name in ("whole", "parts"):
         (tmp_path / name).mkdir()
@@ -60,7 +63,7 @@ def test_a_run_that_was_stopped_and_resumed_is_the_run_that_was_not(
     assert_same_run(parts, whole)
 
 
-def test_sigusr1_stops_too_and_handlers_are_put_back(tiny: ModuleType, tmp_path: Path):
+def test_sigusr1_stops_a_run_and_the_old_handlers_are_restored(tiny: ModuleType, tmp_path: Path):
     before = signal.getsignal(signal.SIGUSR1), signal.getsignal(signal.SIGTERM)
     with pytest.raises(Preempted):
         tiny.train(tmp_path, {"at": {"2": "SIGUSR1"}})
@@ -68,7 +71,7 @@ def test_sigusr1_stops_too_and_handlers_are_put_back(tiny: ModuleType, tmp_path:
     assert "asked to stop: saved last.pt after step 3" in (tmp_path / "log.txt").read_text()
 
 
-def test_a_second_interrupt_does_not_wait():
+def test_a_second_interrupt_stops_at_once():
     with StopRequest() as stop:
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGINT)
@@ -78,8 +81,10 @@ def test_a_second_interrupt_does_not_wait():
 
 
 @pytest.mark.parametrize("accumulate", [1, 3])
-def test_the_learning_rate_is_that_of_each_step(tiny: ModuleType, tmp_path: Path, accumulate: int):
-    """Steps of the optimiser, not micro-batches; a resumed run asks for those that it lacks."""
+def test_the_learning_rate_follows_optimizer_steps(
+    tiny: ModuleType, tmp_path: Path, accumulate: int
+):
+    """Steps are those of the optimizer, not micro-batches, also after a resume."""
     asked = []
 
     def schedule(step: float) -> float:
@@ -95,7 +100,7 @@ def test_the_learning_rate_is_that_of_each_step(tiny: ModuleType, tmp_path: Path
     assert [group["lr"] for group in state.optimizer.param_groups] == [pytest.approx(0.06 / 8)]
 
 
-def test_a_finished_run_is_not_run_again(tiny: ModuleType, tmp_path: Path):
+def test_a_finished_run_does_nothing(tiny: ModuleType, tmp_path: Path):
     first = tiny.train(tmp_path, {})
     stamp = (tmp_path / LAST).stat().st_mtime_ns
     again = tiny.train(tmp_path, {})
@@ -103,7 +108,7 @@ def test_a_finished_run_is_not_run_again(tiny: ModuleType, tmp_path: Path):
     assert (tmp_path / LAST).stat().st_mtime_ns == stamp
 
 
-def test_a_failed_evaluation_does_not_cost_the_epoch(tiny: ModuleType, tmp_path: Path, monkeypatch):
+def test_a_failed_evaluation_does_not_lose_the_epoch(tiny: ModuleType, tmp_path: Path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(tiny, "evaluate", lambda *args, **kwargs: 1 / 0)
         with pytest.raises(ZeroDivisionError):
@@ -113,14 +118,14 @@ def test_a_failed_evaluation_does_not_cost_the_epoch(tiny: ModuleType, tmp_path:
 
 
 @pytest.mark.parametrize("total_steps", [1, 4, 6, 8])
-def test_the_last_epoch_is_cut_and_evaluated(tiny: ModuleType, tmp_path: Path, total_steps: int):
+def test_a_shorter_last_epoch_is_evaluated(tiny: ModuleType, tmp_path: Path, total_steps: int):
     state = tiny.train(tmp_path, {"settings": {"total_steps": total_steps}})
     assert state.progress.global_step == total_steps
     assert len(state.progress.history) == -(-total_steps // tiny.STEPS_PER_EPOCH)
     assert state.progress.history[-1].val.keys() == {"top1", "top5", "mean_class"}
 
 
-def test_evaluations_keep_their_rhythm(tiny: ModuleType, tmp_path: Path):
+def test_every_second_epoch_and_the_last_one_are_evaluated(tiny: ModuleType, tmp_path: Path):
     state = tiny.train(tmp_path, {"settings": {"epochs": 5, "eval_every": 2}})
     assert [bool(record.val) for record in state.progress.history] == [0, 1, 0, 1, 1]
 
@@ -150,7 +155,7 @@ def test_the_learning_rate_is_set_at_every_step(tiny: ModuleType, tmp_path: Path
     assert state.optimizer.param_groups[0]["lr"] == 0.5 / 8
 
 
-def test_one_batch_can_be_learnt_by_heart(tiny: ModuleType, tmp_path: Path):
+def test_training_fits_one_batch(tiny: ModuleType, tmp_path: Path):
     state = tiny.make_state("adamw", dropout=0.0)
     batch = tiny.clips(0, list(range(12)))
     steps = 150
@@ -172,7 +177,7 @@ def test_one_batch_can_be_learnt_by_heart(tiny: ModuleType, tmp_path: Path):
 
 
 @pytest.mark.parametrize("step", [0, 5])
-def test_a_loss_that_is_not_finite_stops_on_that_step(tiny: ModuleType, tmp_path: Path, step: int):
+def test_a_loss_that_is_not_finite_stops_the_run(tiny: ModuleType, tmp_path: Path, step: int):
     with pytest.raises(
         UserError, match=rf"epoch {step // 4 + 1}, step {step % 4 + 1}: .*optim\.lr"
     ):
@@ -182,7 +187,7 @@ def test_a_loss_that_is_not_finite_stops_on_that_step(tiny: ModuleType, tmp_path
     assert (tmp_path / LAST).exists() == (step > 0)
 
 
-def test_saves_between_epochs(tiny: ModuleType, tmp_path: Path):
+def test_a_run_saves_inside_epochs(tiny: ModuleType, tmp_path: Path):
     with pytest.raises(UserError):
         tiny.train(tmp_path, {"at": {"7": "nan"}, "settings": {"save_every_steps": 3}})
     last, previous = tiny.make_state(), tiny.make_state()
@@ -191,14 +196,14 @@ def test_saves_between_epochs(tiny: ModuleType, tmp_path: Path):
     assert (last.progress.global_step, previous.progress.global_step) == (6, 4)
 
 
-def test_a_loader_that_ends_too_soon_is_a_mistake(tiny: ModuleType, tmp_path: Path, monkeypatch):
+def test_a_loader_that_ends_too_early_is_an_error(tiny: ModuleType, tmp_path: Path, monkeypatch):
     monkeypatch.setattr(tiny, "STEPS_PER_EPOCH", 3)
     with pytest.raises(RuntimeError, match="ended at 3"):
         tiny.train(tmp_path, {"settings": {"steps_per_epoch": 4, "total_steps": 4}})
 
 
 def failing(loader: Callable[..., Any], at: set[int]) -> Callable[..., Any]:
-    """Replace one clip at each of these steps."""
+    """Make the loader report one replaced clip at each of these steps."""
 
     def batches(epoch: int, first: int):
         for i, batch in enumerate(loader(epoch, first), start=first):
@@ -221,9 +226,9 @@ def test_bad_clips_are_named_and_counted(tiny: ModuleType, tmp_path: Path, monke
 @pytest.mark.parametrize(
     ("share", "bad_steps", "stops_at"),
     [
-        (0.01, {0}, None),  # 1 of 13 at once
-        (0.01, {0, 1}, 1),  # 2 of 26, where one is allowed up to 100
-        (0.10, {0, 1}, None),  # 2 of 26, where three are allowed
+        (0.01, {0}, None),  # 1 of 13 clips; one is always allowed
+        (0.01, {0, 1}, 1),  # 2 of 26 clips; one is allowed up to 100
+        (0.10, {0, 1}, None),  # 2 of 26 clips; three are allowed
         (0.0, {2}, 2),
         (0.01, set(), None),
     ],
@@ -292,7 +297,10 @@ def test_a_video_that_cannot_be_read_counts_as_wrong(tiny: ModuleType):
 def test_evaluation_is_the_same_on_any_number_of_ranks(
     tiny: ModuleType, run_ranks: RunRanks, tmp_path: Path, ensemble: str, several_labels: bool
 ):
-    """7 videos on 1, 2 and 3 ranks, to the last bit, on every rank."""
+    """7 videos on 1, 2 and 3 ranks.
+
+    The bits are equal on every processor: all views of a video are added on one rank, in one order.
+    """
     said = []
     for num_procs in (1, 2, 3):
         folder = tmp_path / str(num_procs)
@@ -306,7 +314,7 @@ def test_evaluation_is_the_same_on_any_number_of_ranks(
 @pytest.mark.slow
 @pytest.mark.parametrize("accumulate", [1, 3])
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_two_ranks_make_the_steps_of_one(
+def test_two_ranks_make_the_same_steps_as_one(
     tiny: ModuleType, run_ranks: RunRanks, tmp_path: Path, accumulate: int, optimizer: str
 ):
     state = {"norm": False, "dropout": 0.0, "optimizer": optimizer}
@@ -316,7 +324,7 @@ def test_two_ranks_make_the_steps_of_one(
     two = weights(tmp_path / "two")
     moved = tiny.make_state(**state).model.state_dict()
     for name, value in one.model.state_dict().items():
-        assert (value - moved[name]).abs().max() > 1e-4, "nothing was learnt"
+        assert (value - moved[name]).abs().max() > 1e-4, "the weights did not change"
         torch.testing.assert_close(two[name], value, rtol=0, atol=1e-6)
     records = json.loads((tmp_path / "two" / "metrics.json").read_text())["epochs"]
     for found, expected in zip(records, one.progress.history, strict=True):
@@ -330,7 +338,10 @@ def test_two_ranks_make_the_steps_of_one(
 def test_a_killed_run_resumes_to_the_same_bits(
     run_ranks: RunRanks, tmp_path: Path, num_procs: int, step: int
 ):
-    """SIGKILL of the last rank; with dropout and momentum; a step was not saved yet."""
+    """SIGKILL of the last rank after a step that was not saved, with dropout and momentum.
+
+    The resumed run repeats the same operations, so its bits are equal on every processor.
+    """
     options = {"settings": {"save_every_steps": 2}}
     assert run_ranks(tmp_path / "whole", num_procs, **options) == 0
     options |= {"at": {str(step): "SIGKILL"}, "on_rank": num_procs - 1}

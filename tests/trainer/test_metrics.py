@@ -14,7 +14,7 @@ from nlnet.trainer.metrics import (
 
 
 def views(num_videos: int, num_classes: int, num_views: int, seed: int = 0) -> np.ndarray:
-    """Coarse scores, so that many are equal."""
+    """Make scores with few values, so that many are equal."""
     rng = np.random.default_rng(seed)
     return rng.integers(0, 4, (num_videos, num_views, num_classes)) / 4
 
@@ -36,7 +36,7 @@ def ranking(score: np.ndarray) -> list[int]:
 
 @pytest.mark.parametrize("num_classes", [2, 3, 5, 12])
 @pytest.mark.parametrize("skip", [(), (0, 7)])
-def test_accuracies_against_a_plain_count(num_classes: int, skip: tuple[int, ...]):
+def test_accuracies_equal_a_plain_count(num_classes: int, skip: tuple[int, ...]):
     probabilities = views(40, num_classes, 4)
     labels = np.random.default_rng(1).integers(0, num_classes, 40)
     metrics = scored(probabilities, labels, skip).metrics()
@@ -60,14 +60,14 @@ def test_equal_scores_rank_by_index():
     assert best_classes(scores, 5).tolist() == [[1, 2, 0, 3], [0, 1, 2, 3]]
 
 
-def test_a_hit_among_several_labels():
+def test_a_class_among_several_labels_is_right():
     classes = torch.tensor([[0, 2], [1, 2]])
     assert is_right(classes, torch.tensor([2, 0])).tolist() == [[False, True], [False, False]]
     several = torch.tensor([[1.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
     assert is_right(classes, several).tolist() == [[True, True], [False, False]]
 
 
-def test_predictions_tell_what_was_said():
+def test_predictions_hold_classes_scores_and_views():
     probabilities = views(6, 7, 3)
     labels = np.arange(6)
     scores = scored(probabilities, labels, skip=(2,))
@@ -84,7 +84,7 @@ def test_predictions_tell_what_was_said():
 
 
 @pytest.mark.parametrize("ensemble", ENSEMBLES)
-def test_views_may_come_in_any_chunks(ensemble: str):
+def test_the_size_of_chunks_changes_nothing(ensemble: str):
     probabilities = torch.rand(30, 9)
     rows = torch.arange(30) // 6
     whole, parts = (VideoScores(torch.arange(5), 9, ensemble) for _ in range(2))
@@ -95,8 +95,8 @@ def test_views_may_come_in_any_chunks(ensemble: str):
 
 
 @pytest.mark.parametrize("ensemble", ENSEMBLES)
-def test_a_video_s_score_is_that_of_its_views(ensemble: str):
-    """Against numpy's reduction of the same name; a video without views has 0."""
+def test_an_ensemble_equals_the_reduction_of_numpy(ensemble: str):
+    """numpy has a function of the same name. A video without views has probability 0."""
     probabilities = views(9, 4, 3).astype(np.float32)
     scores = VideoScores(torch.arange(10) % 4, 4, ensemble)
     for video, rows in enumerate(probabilities):
@@ -116,7 +116,7 @@ def test_an_unknown_ensemble_is_refused_with_the_known_ones():
         VideoScores(torch.tensor([0]), 1, "median")
 
 
-def test_failures_are_kept():
+def test_failures_are_recorded():
     scores = VideoScores(torch.tensor([0, 1]), 2)
     scores.fail([Failure("a.mp4", "no frames")])
     scores.gather()
@@ -125,7 +125,7 @@ def test_failures_are_kept():
 
 
 def slow_average_precision(score: np.ndarray, positive: np.ndarray) -> float:
-    """Every threshold that occurs, from the highest on: precision times the recall gained."""
+    """Sum precision times the gain in recall over all thresholds, from the highest."""
     area, recall = 0.0, 0.0
     for threshold in sorted(set(score.tolist()), reverse=True):
         asked = score >= threshold
@@ -136,7 +136,7 @@ def slow_average_precision(score: np.ndarray, positive: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_average_precision_against_all_thresholds(seed: int):
+def test_average_precision_equals_the_sum_over_all_thresholds(seed: int):
     rng = np.random.default_rng(seed)
     score = rng.integers(0, 6, 25) / 5
     positive = rng.random(25) < 0.3
@@ -152,7 +152,7 @@ def test_average_precision_of_a_perfect_and_a_reversed_ranking():
     assert reversed_ranking == pytest.approx((1 / 3 + 2 / 4) / 2)
 
 
-def test_mean_ap_is_over_classes_that_have_videos():
+def test_mean_ap_is_the_mean_over_classes_that_have_videos():
     probabilities = views(20, 5, 2)
     labels = (np.random.default_rng(3).random((20, 5)) < 0.4).astype(np.float32)
     labels[:, 3] = 0
@@ -163,7 +163,7 @@ def test_mean_ap_is_over_classes_that_have_videos():
     assert metrics.values == {"mean_ap": pytest.approx(100 * np.mean(expected), rel=1e-12)}
 
 
-def test_a_video_with_several_labels_names_them():
+def test_a_prediction_holds_all_labels():
     scores = VideoScores(torch.tensor([[0, 1, 1]]), 3)
     scores.add(torch.tensor([[0.1, 0.2, 0.7]]), torch.tensor([0]))
     assert scores.predictions()[0].label == [1, 2]

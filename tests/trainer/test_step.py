@@ -34,7 +34,7 @@ def test_label_smoothing_spreads_its_share_over_all_classes(smoothing: float):
     )
 
 
-def test_several_labels_are_binary_problems():
+def test_the_loss_of_several_labels_is_binary_cross_entropy():
     logits = torch.randn(6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     label = (torch.arange(30).view(6, 5) % 3 == 0).double()
     chance = 1 / (1 + np.exp(-logits.numpy()))
@@ -48,7 +48,7 @@ def test_smoothing_of_several_labels_is_refused():
 
 
 @pytest.mark.parametrize("sizes", [[12], [6, 6], [4, 4, 4], [7, 5], [1, 10, 1]])
-def test_micro_batches_add_up_to_one_large_batch(tiny: ModuleType, sizes: list[int]):
+def test_micro_batches_give_the_gradient_of_one_large_batch(tiny: ModuleType, sizes: list[int]):
     rows = list(range(12))
     parts, first = [], 0
     for size in sizes:
@@ -77,12 +77,12 @@ def test_seeds_differ_by_run_and_step():
 
 
 @pytest.mark.parametrize("precision", [None, torch.bfloat16])
-def test_autocast_is_what_was_asked_for(tiny: ModuleType, precision: torch.dtype | None):
+def test_autocast_uses_the_given_precision(tiny: ModuleType, precision: torch.dtype | None):
     with autocast(tiny.CPU, precision):
         assert tiny.TinyNet()(tiny.clips(0, [1]).video).dtype == (precision or torch.float32)
 
 
-def test_channels_last_changes_the_layout_alone(tiny: ModuleType):
+def test_channels_last_changes_only_the_layout(tiny: ModuleType):
     batch = tiny.clips(0, [1, 2])
     placed = place(batch, tiny.CPU, channels_last=True)
     assert placed.video.is_contiguous(memory_format=torch.channels_last_3d)
@@ -92,7 +92,7 @@ def test_channels_last_changes_the_layout_alone(tiny: ModuleType):
 def one_step(
     tiny: ModuleType, scaler: GradScaler | None = None, overflow: bool = False, **settings
 ) -> tuple[list[torch.Tensor], list[torch.Tensor], float]:
-    """A step of plain descent at a rate of 1: weights before and after, the gradient's norm."""
+    """Make a step of SGD at a rate of 1. Return the weights before and after, and the norm."""
     state = tiny.make_state(dropout=0.0)
     state.optimizer = torch.optim.SGD(state.model.parameters(), lr=1.0)
     state.scaler = scaler or GradScaler("cpu", enabled=False)
@@ -110,7 +110,7 @@ def length(moves: list[torch.Tensor]) -> float:
 
 
 @pytest.mark.parametrize("limit", [0.01, 100.0])
-def test_gradients_are_clipped_to_a_length_and_keep_their_direction(tiny: ModuleType, limit: float):
+def test_clipped_gradients_keep_their_direction(tiny: ModuleType, limit: float):
     before, free, norm = one_step(tiny)
     before_clipped, clipped, norm_said = one_step(tiny, clip_grad_norm=limit)
     free_moves = [b - a for a, b in zip(before, free, strict=True)]
@@ -121,8 +121,8 @@ def test_gradients_are_clipped_to_a_length_and_keep_their_direction(tiny: Module
         torch.testing.assert_close(move, free_move * min(1, limit / norm), rtol=1e-3, atol=1e-6)
 
 
-def test_a_loss_scaler_changes_no_step(tiny: ModuleType):
-    """A scale that is a power of two is exact; clipping sees the true gradients."""
+def test_a_loss_scaler_does_not_change_a_step(tiny: ModuleType):
+    """A power of two scales exactly, and gradients are clipped after they are unscaled."""
     _, plain, norm = one_step(tiny, clip_grad_norm=0.05)
     scaler = GradScaler("cpu", init_scale=2.0**10)
     _, scaled, scaled_norm = one_step(tiny, scaler, clip_grad_norm=0.05)
@@ -131,7 +131,7 @@ def test_a_loss_scaler_changes_no_step(tiny: ModuleType):
         assert torch.equal(a, b)
 
 
-def test_an_overflow_of_the_scaled_loss_leaves_the_step_out(tiny: ModuleType):
+def test_an_overflow_of_the_scaled_loss_skips_the_step(tiny: ModuleType):
     scaler = GradScaler("cpu", init_scale=2.0**10)
     before, after, norm = one_step(tiny, scaler, overflow=True, clip_grad_norm=1.0)
     assert norm == float("inf")

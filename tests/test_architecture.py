@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "config": {"errors"},
     "distributed": {"errors", "checks"},
     "runs": {"errors", "clip", "distributed", "files", "checkpoint"},
-    "cli": {"errors", "checks", "config", "distributed"},
+    "cli": {"errors", "checks", "files", "config", "distributed"},
     # layer 2: model, data and trainer do not import one another
     "model": {"errors", "checks"},
     "data": {"errors", "checks", "clip"},

@@ -8,6 +8,8 @@ from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf.errors import (
     ConfigAttributeError,
     ConfigKeyError,
+    GrammarParseError,
+    InterpolationResolutionError,
     MissingMandatoryValue,
     OmegaConfBaseException,
 )
@@ -59,9 +61,12 @@ def explain(error: Exception) -> str:
         key, owner = str(cause.full_key), cause.object_type
         root = owner if isinstance(owner, type) and issubclass(owner, RunConfig) else RunConfig
         return _file(text) + unknown_key(key, None if value is None else value[1], root, owner)
+    if isinstance(cause, InterpolationResolutionError | GrammarParseError):
+        reason = str(cause).splitlines()[0]
+        return f"{_file(text)}a value with ${{...}} cannot be resolved: {reason}"
     if isinstance(cause, OmegaConfBaseException):
         return _file(text) + _wrong_value(text, cause)
-    return _composition(text)
+    return _composition(text or type(error).__name__)
 
 
 def unknown_key(
@@ -141,6 +146,8 @@ def _completion(name: str) -> str:
 
 def _wrong_value(text: str, cause: OmegaConfBaseException) -> str:
     """The line for a value of the wrong type."""
+    if cause.full_key is None:  # the value of a ${...}
+        return f"{str(cause).splitlines()[0]}; {EVERY_KEY}"
     word = re.match(r"Error merging override (.*)", text)
     subject = f"{cause.full_key}={cause.value}" if word is None else word[1]
     return _wrong_type(subject, re.sub(r"(\[\d+\])+$", "", str(cause.full_key)), str(cause))

@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 
 from nlnet.config import ModelConfig, RunConfig, read_run_tree, run_text
 from nlnet.errors import UserError
+from nlnet.files import write_atomic
 
 # Keys that change where and how fast a run computes, but not its result.
 FREE_KEYS = ("dist.", "data.num_workers", "data.root", "trainer.allocator", "trainer.fold_norms")
@@ -42,7 +43,7 @@ def claim_folder(run: RunConfig, folder: Path) -> Path:
                 "choose another folder with name=NAME, or remove this one"
             )
     folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(run_text(run))
+    write_atomic(path, run_text(run).encode())
     return path
 
 
@@ -97,6 +98,11 @@ def write_text(path: Path, text: str) -> None:
     """Write a result to a file, and make its folder; raises UserError if that fails."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        if path.exists() and not path.is_file():  # a device or a pipe, such as /dev/stdout
+            path.write_text(text)
+            return
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); name another") from error
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror}); give another path"
+        ) from error
+    write_atomic(path, text.encode())

@@ -1,6 +1,7 @@
 """Hydra's callbacks for errors and for the table of a sweep."""
 
 import csv
+import io
 import json
 import sys
 import traceback
@@ -70,10 +71,11 @@ class SweepTable(Callback):
         folder = Path(config.hydra.sweep.dir)
         rows = [json.loads(path.read_text()) for path in sorted(self.rows.glob("*.json"))]
         header, cells = sweep_table(rows)
-        with (folder / "table.csv").open("w", newline="") as file:
-            csv.writer(file).writerows([header, *cells])
+        lines = io.StringIO(newline="")
+        csv.writer(lines).writerows([header, *cells])
+        write_text(folder / "table.csv", lines.getvalue())
         table = markdown(header, cells)
-        (folder / "table.md").write_text(table + "\n")
+        write_text(folder / "table.md", table + "\n")
         print(f"\n{table}\n\n{len(rows)} runs; this table: {folder / 'table.md'}")
         failed = sum("error" in row for row in rows)
         if failed:

@@ -68,7 +68,9 @@ def test_a_wrong_word_costs_one_line(tmp_path: Path, words: list[str], named: li
         ("trainer=fast", ["trainer=fast", "trainer.KEY=VALUE"]),
         ("trainer.epochs=1,2", ["trainer.epochs=1,2", "add -m"]),
         ("seed=choice(1,2)", ["seed=choice(1,2)", "add -m"]),
-        # a key that there is not
+        ("'data.root=${foo}'", ["${...}", "foo", "not found"]),
+        ("'data.root=${oc.env:NO_SUCH_NAME}'", ["${...}", "NO_SUCH_NAME", "not found"]),
+        # a key that does not exist
         ("trainer.epoch=3", ["trainer.epoch ", "did you mean trainer.epochs=3?"]),
         ("+trainer.epoch=3", ["trainer.epoch ", "did you mean trainer.epochs=3?"]),
         ("lr=0.1", ["lr ", "did you mean optim.lr=0.1?"]),
@@ -80,11 +82,12 @@ def test_a_wrong_word_costs_one_line(tmp_path: Path, words: list[str], named: li
         ),
         ("crop_size=112", ["data.clip.crop_size=112", "data.val_views.crop_size=112"]),
         ("'data.rot=a (1)'", ["data.rot ", "did you mean 'data.root=a (1)'?"]),
+        ("model=pytorchvideo/x3d_m model.depth=50", ["model.depth", "PytorchvideoConfig"]),
         ("optim=adamw optim.momentum=0.9", ["optim.momentum", "SGDConfig", "AdamWConfig"]),
         ("'a b=3'", ["a b", "--cfg job"]),
         ("data.humidity=3", ["data.humidity", "--cfg job"]),
         ("~seeds", ["seeds", "no such key"]),
-        # a group or a choice that there is not
+        # a group or a choice that does not exist
         ("modell=i3d_r50", ["modell", "did you mean model=i3d_r50?"]),
         ("+experimnt=smoke", ["experimnt", "did you mean +experiment=smoke?"]),
         ("experiment=smoke", ["experiment ", "write +experiment=smoke"]),
@@ -97,7 +100,7 @@ def test_a_wrong_word_costs_one_line(tmp_path: Path, words: list[str], named: li
         ("model=x3d", ["no model named x3d", "model=pytorchvideo/x3d_m"]),
         ("data=null", ["no data named null", "data=folder"]),
         ("hydra/launcher=foo", ["hydra/launcher/foo", "basic"]),
-        # a plus too much
+        # a plus that is not needed
         ("+model=i3d_r50", ["model is chosen twice", "+ only"]),
         ("+experiment=smoke +experiment=c2d", ["experiment is chosen twice"]),
         ("+trainer.eval_every=3", ["write trainer.eval_every=VALUE", "without +"]),

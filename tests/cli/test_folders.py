@@ -11,7 +11,7 @@ from tests.cli.commands import run_config, tool
 
 
 def test_a_folder_belongs_to_one_configuration(tmp_path: Path):
-    claim_folder(run_config("optim.lr=0.25"), tmp_path)  # never begun
+    claim_folder(run_config("optim.lr=0.25"), tmp_path)  # without a log: the run never started
     claim_folder(run_config(), tmp_path)
     (tmp_path / "log.txt").touch()
     claim_folder(run_config(), tmp_path)
@@ -35,13 +35,13 @@ def test_a_folder_belongs_to_one_configuration(tmp_path: Path):
         (["model.head_average=logits"], "model.head_average"),
     ],
 )
-def test_a_network_that_answers_otherwise_is_told(words: list[str], named: str):
-    """Where no shape tells, the configuration in the file of weights does."""
-    (told,) = network_differences(run_text(run_config()), run_config(*words).model)
-    assert told.startswith(named)
+def test_a_network_with_another_output_is_reported(words: list[str], named: str):
+    """The tensors have the same shapes; the configuration in the weights differs."""
+    (line,) = network_differences(run_text(run_config()), run_config(*words).model)
+    assert line.startswith(named)
 
 
-def test_what_only_training_reads_is_no_other_network():
+def test_keys_that_only_training_reads_do_not_count():
     text = run_text(run_config())
     words = ["model.dropout=0.25", "model.norm=frozen", "model.non_local.norm=sync"]
     words += ["model.zero_init_residual=false", "model.non_local.init=kaiming", "optim.lr=1"]
@@ -60,7 +60,7 @@ def test_a_file_that_cannot_be_written_costs_one_line(tmp_path: Path):
     assert (tmp_path / "new" / "x.json").read_text() == "{}"
 
 
-def test_a_description_leaves_its_file_alone(tmp_path: Path):
+def test_describe_writes_only_the_named_file(tmp_path: Path):
     done = tool("describe", "+experiment=smoke", "json=x/y.json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert [path.name for path in tmp_path.rglob("*")] == ["x", "y.json"]

@@ -20,7 +20,7 @@ from nlnet.errors import UserError
 from tests.cli.commands import run_config, tool
 
 
-def test_a_sweep_over_experiments_ends_in_one_table(tmp_path: Path):
+def test_a_sweep_over_experiments_ends_with_one_table(tmp_path: Path):
     """-m may be between the words. A failed run is in the table, and the exit code is 1."""
     words = ["model.non_local.pairwise=cosine,gaussian", "-m", "+experiment=smoke,quickstart"]
     done = tool("describe", *words, "name=2024_01_02", cwd=tmp_path)
@@ -87,7 +87,7 @@ def test_the_table_says_which_key_a_run_lacks():
     assert error_line(caught.value) == "data.root is not set; give data.root=PATH"
 
 
-def test_the_table_of_a_sweep_has_a_column_for_what_differs():
+def test_only_overrides_that_differ_have_a_column():
     rows = [
         {"experiment": "c2d", "block": "gaussian", "best_top1": 71.25},
         {"experiment": "c2d", "block": "dot_product", "best_top1": 73.5},

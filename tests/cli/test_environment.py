@@ -55,6 +55,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
         ["tools/eval.py", "+experiment=smoke", "weights=best.pt"],
         ["tools/describe.py", "+experiment=smoke"],
         ["tools/benchmark.py", "bench=ops"],
+        ["tools/convert.py", "a.pt", "b.pt"],
         ["nlnet/__main__.py", "describe", "+experiment=smoke"],
     ],
     ids=lambda words: words[0],

@@ -1,17 +1,17 @@
 """Make the videos of "same or different": two objects, far apart in time.
 
-A coloured shape appears in the first frames at a random place and vanishes; a second one appears
-in the last frames, elsewhere, after frames that show neither. The class is whether both are the
-same object. Different ones differ in colour, half of them in shape as well; with --subtle a third
-of them differ in colour, a third in shape and a third in both.
+A colored shape appears in the first frames at a random place and disappears. After frames without
+an object, a second one appears in the last frames at another place. The class tells whether both
+are the same object. Different objects differ in color, and half of them also in shape. With
+--subtle, a third of them differ in color, a third in shape and a third in both.
 
-No single event tells the class: in both classes the first object is uniform over all objects, so
-is the second, and places and times have the same distributions. Noise, a smooth random background
-and grey drifting distractors carry no label.
+One object alone does not tell the class: in both classes, the first and the second object are
+uniform over all objects, and places and times have the same distributions. Noise, a smooth random
+background and gray drifting distractors do not depend on the class.
 
-Every clip is a function of (seed, split, number) alone. Videos are H.264 in mp4 files, in folders
-split/class/number.mp4, as many of one class as of the other. A folder that is complete is left as
-it is; one that is not is filled up.
+Every clip depends on (seed, split, number) alone. Videos are H.264 in mp4 files, in folders
+split/class/number.mp4, with the same number of videos in each class. The program makes the files
+that are missing and leaves existing files unchanged.
 
 Examples:
   python scripts/make_same_different.py
@@ -36,9 +36,10 @@ import numpy as np
 from tqdm import tqdm
 
 from nlnet.errors import UserError
+from nlnet.files import write_atomic
 
 CLASSES = ("different", "same")
-COLOURS = {
+COLORS = {
     "red": (220, 40, 40),
     "green": (40, 190, 60),
     "blue": (50, 80, 230),
@@ -46,7 +47,7 @@ COLOURS = {
     "magenta": (220, 50, 210),
     "cyan": (40, 210, 215),
 }
-# Whether a place (x, y), in units of the half side, lies inside the shape.
+# Whether a point (x, y), in units of half the side, is inside the shape.
 SHAPES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "square": lambda x, y: np.maximum(abs(x), abs(y)) < 0.9,
     "disc": lambda x, y: x**2 + y**2 < 1,
@@ -58,43 +59,43 @@ FPS = 8
 
 @dataclass(frozen=True)
 class Scene:
-    """What the clips look like; lengths in pixels and frames."""
+    """The appearance of the clips; lengths in pixels and frames."""
 
     size: int = 64  # side of the square frame
     frames: int = 8
     object_size: int = 22
     shapes: int = 4  # the first of SHAPES
-    colours: int = 4  # the first of COLOURS
+    colors: int = 4  # the first of COLORS
     distractors: int = 3
     noise: float = 10.0  # standard deviation of each pixel, of 255
-    subtle: bool = False  # different objects may differ in shape alone
+    subtle: bool = False  # different objects may have the same color
 
 
 class Thing(NamedTuple):
-    """A shape and a colour, by number."""
+    """A shape and a color, by number."""
 
     shape: int
-    colour: int
+    color: int
 
 
 def choose_things(rng: np.random.Generator, same: bool, scene: Scene) -> tuple[Thing, Thing]:
-    """The two objects; each alone is uniform over all objects, whatever the class."""
-    first = Thing(int(rng.integers(scene.shapes)), int(rng.integers(scene.colours)))
+    """The two objects; in both classes, each of them is uniform over all objects."""
+    first = Thing(int(rng.integers(scene.shapes)), int(rng.integers(scene.colors)))
     if same:
         return first, first
-    differs = rng.integers(0, 3 if scene.subtle else 2)  # in 0 colour, 1 both, 2 shape
-    # a step of 1 to n - 1 around the circle of n reaches each other value equally often
+    differs = rng.integers(0, 3 if scene.subtle else 2)  # 0: in color, 1: in both, 2: in shape
+    # A step of 1 to n - 1, modulo n, gives each other value with the same probability.
     shape_step = rng.integers(1, scene.shapes) if differs != 0 else 0
-    colour_step = rng.integers(1, scene.colours) if differs != 2 else 0
+    color_step = rng.integers(1, scene.colors) if differs != 2 else 0
     second = Thing(
         int(first.shape + shape_step) % scene.shapes,
-        int(first.colour + colour_step) % scene.colours,
+        int(first.color + color_step) % scene.colors,
     )
     return first, second
 
 
 def choose_places(rng: np.random.Generator, scene: Scene) -> np.ndarray:
-    """Centres (2, 2) as (x, y) of the two objects: within the frame, not overlapping."""
+    """Centers (2, 2) of the two objects as (x, y): inside the frame, without overlap."""
     half = scene.object_size / 2
     while True:
         places = rng.uniform(half, scene.size - half, size=(2, 2))
@@ -103,14 +104,14 @@ def choose_places(rng: np.random.Generator, scene: Scene) -> np.ndarray:
 
 
 def choose_times(rng: np.random.Generator, num_frames: int) -> tuple[range, range]:
-    """The frames of either object: a quarter to three eighths of the clip at each of its ends."""
+    """The frames of each object: a quarter to three eighths of the clip, at its start and end."""
     shortest, longest = max(num_frames // 4, 1), max(num_frames * 3 // 8, 1)
     first, second = rng.integers(shortest, longest + 1, size=2)
     return range(first), range(num_frames - second, num_frames)
 
 
 def draw_background(rng: np.random.Generator, scene: Scene) -> np.ndarray:
-    """Soft grey clouds, the same in all frames, and grey squares that drift: (T, H, W, 3)."""
+    """Smooth gray clouds, the same in all frames, and gray squares that drift: (T, H, W, 3)."""
     coarse = rng.uniform(70, 150, size=(5, 5))
     at = np.linspace(0, 4, scene.size)
     low = np.minimum(at.astype(int), 3)
@@ -139,20 +140,20 @@ def draw_clip(rng: np.random.Generator, same: bool, scene: Scene) -> np.ndarray:
     for thing, place, frames in zip(things, places, times, strict=True):
         half = scene.object_size / 2
         inside = list(SHAPES.values())[thing.shape]((x - place[0]) / half, (y - place[1]) / half)
-        video[frames.start : frames.stop, inside] = list(COLOURS.values())[thing.colour]
+        video[frames.start : frames.stop, inside] = list(COLORS.values())[thing.color]
     video += rng.normal(0, scene.noise, size=video.shape)
     return video.round().clip(0, 255).astype(np.uint8)
 
 
 def write_video(path: Path, frames: np.ndarray, crf: int) -> None:
-    """Write beside the target, then rename: a file that is there is whole."""
+    """Write a partial file, then rename it, so that an existing file is always complete."""
     partial_path = path.with_suffix(f".{os.getpid()}.partial")
     with av.open(str(partial_path), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=FPS)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
         stream.codec_context.thread_count = 1
-        # Without cpu-independent, x264 gives other bytes under AVX-512, even within one process.
+        # Without cpu-independent, x264 gives different bytes with AVX-512, even in one process.
         stream.options = {
             "crf": str(crf),
             "preset": "veryfast",
@@ -167,7 +168,7 @@ def write_video(path: Path, frames: np.ndarray, crf: int) -> None:
 
 
 class Job(NamedTuple):
-    """One clip to be made."""
+    """One clip to make."""
 
     path: Path
     same: bool
@@ -181,7 +182,7 @@ def make_clip(job: Job, *, scene: Scene, crf: int) -> None:
 
 
 def missing_jobs(out: Path, counts: dict[str, int], seed: int) -> Iterator[Job]:
-    """The clips whose files are not there; classes take turns."""
+    """The clips without a file; the classes alternate."""
     for split_number, (split, count) in enumerate(counts.items()):
         for number in range(count):
             label = number % 2
@@ -190,39 +191,43 @@ def missing_jobs(out: Path, counts: dict[str, int], seed: int) -> Iterator[Job]:
                 yield Job(path, label == 1, (seed, split_number, number))
 
 
-def claim(out: Path, settings: dict) -> None:
-    """Mark the folder as made with these settings; UserError if it is something else already."""
+def claim(out: Path, settings: dict[str, float]) -> None:
+    """Mark a folder as made with these settings.
+
+    Raises UserError if it has other settings or was not made by this program.
+    """
     path = out / "settings.json"
     if path.is_file():
-        if json.loads(path.read_text()) != settings:
+        made_with = json.loads(path.read_text())
+        if "colours" in made_with:  # the former spelling
+            made_with["colors"] = made_with.pop("colours")
+        if made_with != settings:
             raise UserError(f"{out} was made with other settings ({path}); give another --out")
         return
     if out.is_dir() and any(out.iterdir()):
         raise UserError(f"{out} is not empty and was not made by this program; give another --out")
     out.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(settings, indent=2) + "\n")
+    write_atomic(path, (json.dumps(settings, indent=2) + "\n").encode())
 
 
 def check(scene: Scene, counts: dict[str, int]) -> None:
-    """Raise UserError for what cannot be drawn."""
+    """Raise UserError for numbers that no clip can have."""
     if scene.size % 2 or scene.size < 2 * scene.object_size + 2:
         raise UserError(
             f"--size {scene.size} must be even and at least twice --object-size "
-            f"{scene.object_size} plus 2, so that two objects find room"
+            f"{scene.object_size} plus 2, so that two objects fit into a frame"
         )
     if scene.frames < 4:
-        raise UserError(
-            f"--frames {scene.frames} leaves no gap between the objects; give 4 or more"
-        )
+        raise UserError(f"--frames {scene.frames} has no frame between the objects; give 4 or more")
     for flag, number, most in (
         ("--shapes", scene.shapes, len(SHAPES)),
-        ("--colours", scene.colours, len(COLOURS)),
+        ("--colors", scene.colors, len(COLORS)),
     ):
         if not 2 <= number <= most:
-            raise UserError(f"{flag} {number} is not within 2 and {most}")
+            raise UserError(f"{flag} {number} must be from 2 to {most}")
     for split, count in counts.items():
         if count < 2 or count % 2:
-            raise UserError(f"--{split} {count} is not a positive even number")
+            raise UserError(f"--{split} {count} must be an even number of 2 or more")
 
 
 def parse() -> argparse.Namespace:
@@ -239,7 +244,7 @@ def parse() -> argparse.Namespace:
     add("--frames", default=default.frames, help="frames of a video (default %(default)s)")
     add("--object-size", default=default.object_size, help="pixels (default %(default)s)")
     add("--shapes", default=default.shapes, help="how many shapes (default %(default)s)")
-    add("--colours", default=default.colours, help="how many colours (default %(default)s)")
+    add("--colors", default=default.colors, help="how many colors (default %(default)s)")
     add("--distractors", default=default.distractors, help="(default %(default)s)")
     parser.add_argument(
         "--noise",
@@ -248,7 +253,7 @@ def parse() -> argparse.Namespace:
         help="standard deviation (default %(default)s)",
     )
     parser.add_argument(
-        "--subtle", action="store_true", help="different objects may differ in shape alone"
+        "--subtle", action="store_true", help="different objects may have the same color"
     )
     add("--crf", default=20, help="H.264 quality, lower is better (default %(default)s)")
     add("--seed", default=0, help="(default %(default)s)")
@@ -264,7 +269,7 @@ def main() -> None:
         frames=args.frames,
         object_size=args.object_size,
         shapes=args.shapes,
-        colours=args.colours,
+        colors=args.colors,
         distractors=args.distractors,
         noise=args.noise,
         subtle=args.subtle,

@@ -1,8 +1,8 @@
-"""Train and compare two small networks on "same or different", then say what came out.
+"""Train two small networks on "same or different", compare them and print the result.
 
-A coloured shape appears in the first frames of a clip and vanishes; another one appears in the
-last frames, elsewhere. Same object or a different one? A plain C2D never holds both in one
-operation; one with non-local blocks does.
+A colored shape appears in the first frames of a clip and disappears. Another one appears in the
+last frames at another place. Are both the same object? A plain C2D has no operation that takes
+both objects as input. A non-local block is such an operation.
 
 Examples:
   python scripts/quickstart.py
@@ -12,11 +12,12 @@ Examples:
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+from nlnet.files import write_atomic
 
 ROOT = Path(__file__).parents[1]
 NETWORKS = {
@@ -26,22 +27,20 @@ NETWORKS = {
 NEXT = (
     "tensorboard --logdir outputs",
     "python tools/train.py -m +experiment=quickstart +sweep=pairwise",
-    "python tools/train.py +experiment=folder model=i3d_tiny data.root=YOUR_FOLDER",
+    "python tools/train.py +experiment=folder_small data.root=YOUR_FOLDER",
 )
 
 
 def run(*words: str) -> None:
-    """Run one of the project's own commands, shown as a user would type it."""
+    """Print a command of this project as a user types it, and run it."""
     print(f"\n$ python {' '.join(words)}", flush=True)
-    # Threads that wait without spinning leave their core to the processes that decode.
-    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
-    code = subprocess.run([sys.executable, *words], cwd=ROOT, env=environment).returncode
+    code = subprocess.run([sys.executable, *words], cwd=ROOT).returncode
     if code != 0:
         sys.exit(code)
 
 
 def train_and_evaluate(network: str, out: Path, seed: int, overrides: list[str]) -> dict:
-    """Metrics of one network on the held-out split."""
+    """The metrics of one network on the test split."""
     name = f"{out.relative_to('outputs')}/{network}"
     words = ["+experiment=quickstart", NETWORKS[network][1], f"name={name}", f"seed={seed}"]
     words += overrides
@@ -51,19 +50,19 @@ def train_and_evaluate(network: str, out: Path, seed: int, overrides: list[str])
 
 
 def report(summary: dict[str, dict], seconds: float, path: Path) -> str:
-    """What the two numbers are and what they mean."""
-    lines = ["", "Same or different? Top-1 on held-out videos, chance is 50 %:", ""]
+    """The two scores and an explanation, as text."""
+    lines = ["", "Same or different? Top-1 on test videos (chance is 50 %):", ""]
     for network, (words, _) in NETWORKS.items():
         top1 = summary[network]["top1"]
         bar = "#" * round(top1 / 2.5)
         lines.append(f"  {words:<38} {top1:5.1f} %  {bar}")
     lines += [
         "",
-        "Both saw the same videos for the same number of steps. The plain network looks at one",
-        "frame at a time and averages at the end: what it says of the first object has no way to",
-        "depend on the second. A non-local block relates every position to every other.",
+        "Both networks trained on the same videos for the same number of steps. The plain network",
+        "processes each frame separately and averages the frames at the end, so it cannot compare",
+        "the two objects. A non-local block computes relations between all positions of the clip.",
         "",
-        f"{seconds / 60:.1f} minutes; the figures: {path}",
+        f"{seconds / 60:.1f} minutes; all metrics: {path}",
         "Try next:",
         *(f"  {command}" for command in NEXT),
     ]
@@ -74,12 +73,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seed", type=int, default=0, help="of weights and order (default 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed (default 0)")
     parser.add_argument(
-        "--out", type=Path, help="below outputs/ (default outputs/quickstart, for seed N ..._N)"
+        "--out",
+        type=Path,
+        help="folder below outputs/ (default outputs/quickstart, with _N for seed N)",
     )
     parser.add_argument(
-        "--override", action="append", default=[], metavar="KEY=VALUE", help="for both networks"
+        "--override",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="for both networks",
     )
     args = parser.parse_args()
     if args.out is None:
@@ -93,7 +98,7 @@ def main() -> None:
         for network in NETWORKS
     }
     path = args.out / "summary.json"
-    (ROOT / path).write_text(json.dumps(summary, indent=2) + "\n")
+    write_atomic(ROOT / path, (json.dumps(summary, indent=2) + "\n").encode())
     print(report(summary, time.perf_counter() - start, path))
 
 

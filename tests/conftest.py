@@ -1,4 +1,4 @@
-"""What the tests share: the reference data and real video files made on the spot."""
+"""Shared fixtures: the reference data, and real video files that the tests make."""
 
 import os
 from collections.abc import Callable
@@ -14,30 +14,30 @@ VideoFactory = Callable[..., Path]
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of reference videos; tests that need it are skipped where it is absent."""
+    """The folder of reference videos; tests that need it are skipped if there is none."""
     root = Path(__file__).parents[1]
     path = Path(os.environ.get("NLNET_SHARED", root.parent / "shared")) / "data"
     if not path.is_dir():
-        pytest.skip("the reference data is not here (NLNET_SHARED)")
+        pytest.skip("there is no reference data (NLNET_SHARED)")
     return path
 
 
 @pytest.fixture
 def video_file(tmp_path: Path) -> VideoFactory:
-    """A factory of small files whose frame i is grey of level 4 i (modulo 256).
+    """A function that makes small files whose frame i has the gray level 4 i (modulo 256).
 
-    A decoded frame so tells its own number. Options are those of `write_grey_video`.
+    The level of a decoded frame therefore tells its number. Options: see `write_gray_video`.
     """
 
-    def make(name: str = "grey.mp4", **options) -> Path:
+    def make(name: str = "gray.mp4", **options) -> Path:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        return write_grey_video(path, **options)
+        return write_gray_video(path, **options)
 
     return make
 
 
-def write_grey_video(
+def write_gray_video(
     path: Path,
     *,
     num_frames: int = 48,
@@ -46,7 +46,7 @@ def write_grey_video(
     gop: int = 12,
     b_frames: int = 2,
     first_pts: int = 0,
-    tint: tuple[int, int, int] = (1, 1, 1),  # 0 takes a colour away
+    tint: tuple[int, int, int] = (1, 1, 1),  # 0 removes a color
     codec: str = "libx264",
     options: dict[str, str] | None = None,
 ) -> Path:
@@ -57,7 +57,7 @@ def write_grey_video(
         stream.codec_context.thread_count = 1
         stream.codec_context.time_base = Fraction(1, fps)
         settings = {"g": str(gop), "bf": str(b_frames), **(options or {})}
-        if codec == "libx264":  # the same file on every processor
+        if codec == "libx264":  # x264 then writes the same bytes on every processor
             params = settings.get("x264-params")
             settings["x264-params"] = (
                 f"{params}:cpu-independent=1" if params else "cpu-independent=1"

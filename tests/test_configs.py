@@ -37,7 +37,7 @@ def run_config(*overrides: str) -> RunConfig:
 def test_the_experiments_that_were_promised_exist():
     sizes = [f"{net}{blocks}" for net in ("c2d", "i3d") for blocks in BLOCKS]
     promised = {f"{size}{form}" for size in sizes for form in ("", "_32x2", "_r101")}
-    promised |= {"i3d_nl5_128x1", "folder", "gestures", "quickstart", "smoke"}
+    promised |= {"i3d_nl5_128x1", "folder", "folder_small", "gestures", "quickstart", "smoke"}
     assert promised <= set(EXPERIMENTS)
 
 

@@ -1,4 +1,5 @@
 import importlib.util
+import json
 import subprocess
 import sys
 from collections import Counter
@@ -22,7 +23,7 @@ def script() -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
+    sys.modules[spec.name] = module  # dataclasses look up their module
     spec.loader.exec_module(module)
     return module
 
@@ -40,7 +41,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("subtle", [False, True])
-def test_no_single_event_tells_the_class(script: ModuleType, subtle: bool):
+def test_one_object_alone_does_not_tell_the_class(script: ModuleType, subtle: bool):
     """First and second objects are uniform in both classes; 0.01 is more than 4 sigma."""
     scene = script.Scene(subtle=subtle)
     n = 12_000
@@ -57,8 +58,8 @@ def test_no_single_event_tells_the_class(script: ModuleType, subtle: bool):
 @pytest.mark.parametrize(
     ("subtle", "kinds"),
     [
-        (False, {"colour", "both"}),
-        (True, {"colour", "both", "shape"}),
+        (False, {"color", "both"}),
+        (True, {"color", "both", "shape"}),
     ],
 )
 def test_different_objects_differ_in_each_way_equally_often(
@@ -68,18 +69,18 @@ def test_different_objects_differ_in_each_way_equally_often(
     rng = np.random.default_rng(0)
     n = 6000
     scene = script.Scene(subtle=subtle)
-    names = {(False, True): "colour", (True, False): "shape", (True, True): "both"}
+    names = {(False, True): "color", (True, False): "shape", (True, True): "both"}
     counts: Counter = Counter()
     for _ in range(n):
         first, second = script.choose_things(rng, False, scene)
-        counts[names[first.shape != second.shape, first.colour != second.colour]] += 1
+        counts[names[first.shape != second.shape, first.color != second.color]] += 1
     assert set(counts) == kinds
     assert all(abs(count / n - 1 / len(kinds)) < 0.03 for count in counts.values())
 
 
 @pytest.mark.parametrize("size", [48, 64])
 @pytest.mark.parametrize("num_frames", [4, 8, 16, 33])
-def test_objects_come_one_after_the_other_at_two_places(
+def test_objects_appear_one_after_the_other_at_two_places(
     size: int, num_frames: int, script: ModuleType
 ):
     scene = script.Scene(size=size, frames=num_frames)
@@ -97,19 +98,19 @@ def test_objects_come_one_after_the_other_at_two_places(
         assert np.abs(places[0] - places[1]).max() > scene.object_size
 
 
-def is_colourful(frames: np.ndarray) -> np.ndarray:
-    """How many pixels of each frame are no shade of grey."""
+def num_colored_pixels(frames: np.ndarray) -> np.ndarray:
+    """The number of pixels of each frame that are not gray."""
     saturation = frames.max(-1).astype(int) - frames.min(-1)
     return (saturation > 90).sum((1, 2))
 
 
-def test_a_clip_shows_two_objects_and_between_them_none(script: ModuleType):
+def test_a_clip_shows_two_objects_and_none_between_them(script: ModuleType):
     scene = script.Scene(noise=4)
     for seed in range(20):
         clip = script.draw_clip(np.random.default_rng(seed), bool(seed % 2), scene)
         assert clip.shape == (8, 64, 64, 3)
         assert clip.dtype == np.uint8
-        pixels = is_colourful(clip)
+        pixels = num_colored_pixels(clip)
         assert pixels[[0, 1, 6, 7]].min() > 0.3 * scene.object_size**2
         assert pixels[3:5].max() == 0
 
@@ -130,6 +131,7 @@ def test_compression_keeps_the_objects(script: ModuleType, tmp_path: Path):
 
 
 def test_folders_are_balanced_deterministic_and_resumable(tmp_path: Path):
+    """Equal bytes on every processor: x264 encodes with cpu-independent=1."""
     one, two = tmp_path / "one", tmp_path / "two"
     made = run(one)
     assert made.returncode == 0, made.stderr
@@ -162,6 +164,7 @@ def test_other_folders_and_wrong_numbers_are_refused_in_one_line(tmp_path: Path)
         (tmp_path / "x", ("--size", "40"), "--size 40"),
         (tmp_path / "x", ("--frames", "3"), "--frames 3"),
         (tmp_path / "x", ("--shapes", "5"), "--shapes 5"),
+        (tmp_path / "x", ("--colors", "7"), "--colors 7"),
         (tmp_path / "x", ("--val", "7"), "--val 7"),
     ):
         result = run(folder, *options)
@@ -169,3 +172,13 @@ def test_other_folders_and_wrong_numbers_are_refused_in_one_line(tmp_path: Path)
         assert words in result.stderr
         assert result.stderr.count("\n") == 1
     assert not (tmp_path / "x").exists()
+
+
+def test_a_folder_with_the_former_spelling_of_its_settings_is_accepted(tmp_path: Path):
+    assert run(tmp_path / "data").returncode == 0
+    path = tmp_path / "data" / "settings.json"
+    settings = json.loads(path.read_text())
+    settings["colours"] = settings.pop("colors")
+    path.write_text(json.dumps(settings))
+    assert "0 of them new" in run(tmp_path / "data").stdout
+    assert "other settings" in run(tmp_path / "data", "--colors", "3").stderr

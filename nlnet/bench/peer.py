@@ -6,7 +6,7 @@ from torch import nn
 
 from nlnet.config import NonLocalConfig, ResNetConfig, RunConfig
 from nlnet.errors import UserError
-from nlnet.model.build import placement
+from nlnet.model.non_local.build import placement
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # pytorchvideo uses parts of torch that are deprecated

@@ -1,13 +1,12 @@
 """A table of what a network costs, stage by stage."""
 
 from dataclasses import asdict
-from functools import partial
 from typing import Any
 
 from nlnet.cli.sweep import markdown
 from nlnet.config import RunConfig
-from nlnet.model.build import build_model
-from nlnet.model.cost import Stage, describe
+from nlnet.model.build import describe_model
+from nlnet.model.cost import Stage
 
 NUM_CLASSES = 400  # Kinetics-400, as in published counts
 
@@ -18,7 +17,9 @@ def describe_network(run: RunConfig) -> list[Stage]:
     Raises UsageError if the clip is too short or too small for the network.
     """
     clip = run.data.clip
-    return describe(partial(build_model, run.model, NUM_CLASSES), clip.num_frames, clip.crop_size)
+    return describe_model(
+        run.model, NUM_CLASSES, num_frames=clip.num_frames, crop_size=clip.crop_size
+    )
 
 
 def table(stages: list[Stage]) -> str:

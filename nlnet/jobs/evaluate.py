@@ -5,7 +5,6 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +19,7 @@ from nlnet.data.index.video_index import VideoIndex
 from nlnet.distributed.ranks import is_main, pick_device, process_group, rank, world_size
 from nlnet.errors import UsageError, UserError
 from nlnet.files import write_atomic
-from nlnet.model.build import build_model
-from nlnet.model.cost import check_clips
+from nlnet.model.build import check_clips
 from nlnet.recognizer.build import build_recognizer, count_classes
 from nlnet.recognizer.load import find_settings
 from nlnet.runs.environment import write_environment
@@ -60,7 +58,7 @@ def check(run: RunConfig) -> None:
     """
     one_of("data.test_views.ensemble", run.data.test_views.ensemble, ENSEMBLES)
     clip, views = run.data.clip, run.data.test_views
-    check_clips(partial(build_model, run.model, num_classes=2), clip.num_frames, [views.crop_size])
+    check_clips(run.model, clip.num_frames, [views.crop_size])
     locate(weights_of(run))
 
 

@@ -15,9 +15,8 @@ from nlnet.data.build import build_eval_loader, build_train_loader
 from nlnet.data.loader import EvalLoader, TrainLoader
 from nlnet.distributed.ranks import pick_device, process_group, rank, world_size
 from nlnet.errors import UsageError
-from nlnet.model.build import build_model
+from nlnet.model.build import build_model, check_clips
 from nlnet.model.classifier import VideoClassifier
-from nlnet.model.cost import check_clips
 from nlnet.model.speed.checkpointing import save_memory
 from nlnet.runs.logger import RunLogger, progress_bar
 from nlnet.runs.record import METRICS, read_best_score
@@ -45,7 +44,7 @@ def check(run: RunConfig) -> None:
     with torch.device("meta"):
         model = build_model(run.model, num_classes=2)
     clip, crop_sizes = run.data.clip, (run.data.clip.crop_size, run.data.val_views.crop_size)
-    check_clips(partial(build_model, run.model, num_classes=2), clip.num_frames, crop_sizes)
+    check_clips(run.model, clip.num_frames, crop_sizes)
     prepare(run, model)
     build_optimizer(run.optim, model)
     one_of("inflation", run.inflation, INFLATIONS)

@@ -1,4 +1,4 @@
-"""Backbone, pooling, dropout, linear map: clips in, logits out."""
+"""Backbone, pooling, dropout and a linear map: clips to logits."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nlnet.checks import one_of
+from nlnet.errors import choose
 
 Channels = tuple[float, float, float]
 
@@ -14,19 +14,22 @@ NORMALIZATIONS: dict[str, tuple[Channels, Channels]] = {  # mean and std of RGB 
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "kinetics": ((0.45, 0.45, 0.45), (0.225, 0.225, 0.225)),  # SlowFast, pytorchvideo, Caffe2
 }
-AVERAGES = ("probabilities", "logits")
+AVERAGES = {  # what is averaged over the windows of the head
+    "probabilities": "activation, then mean",
+    "logits": "mean, then activation",
+}
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {  # logits (..., K) -> probabilities
     "softmax": lambda logits: logits.softmax(dim=-1),
-    "sigmoid": torch.sigmoid,  # a video bears several labels
+    "sigmoid": torch.sigmoid,  # for several labels a video
 }
 
 
 class Head(nn.Module):
     """Average pool, dropout, classifier: (B, C, T, H, W) -> logits of every window, (B, P, K).
 
-    `window` is the (h, w) of the average pool, over all frames; None pools everything, P = 1. On
-    a map larger than the window the classifier slides over it: the fully convolutional test of
-    Wang et al. 2018, section 4.1.
+    The average pool is over all frames and a `window` (h, w), or over all positions if `window` is
+    None; then P = 1. On a map larger than the window the classifier is applied at each place of
+    the window: the fully convolutional test of Wang et al. 2018, section 4.1.
     """
 
     def __init__(
@@ -49,10 +52,11 @@ class Head(nn.Module):
 
 
 class VideoClassifier(nn.Module):
-    """A video network: `forward` gives logits in training and in evaluation alike.
+    """A video network: clips (B, 3, T, H, W) -> logits (B, K), in training and in evaluation.
 
-    Input (B, 3, T, H, W): uint8 pixels are normalised here, on the device; floats are taken as
-    normalised already.
+    Clips of uint8 are pixels, which are normalized here, on the device of the network. Clips of
+    floats are used as they are. `head_average` is a name in AVERAGES, `activation` in ACTIVATIONS,
+    `normalization` in NORMALIZATIONS; raises ArgumentError for other names.
     """
 
     def __init__(
@@ -61,29 +65,30 @@ class VideoClassifier(nn.Module):
         head: nn.Module,
         *,
         normalization: str = "imagenet",
-        average: str = "probabilities",
+        head_average: str = "probabilities",
         activation: str = "softmax",
     ) -> None:
         super().__init__()
-        self.activation = one_of("model.activation", activation, ACTIVATIONS)
+        self.activation = choose("activation", activation, ACTIVATIONS)
         self.backbone = backbone
         self.head = head
-        self.average = one_of("model.head_average", average, {name: name for name in AVERAGES})
-        mean, std = one_of("model.normalization", normalization, NORMALIZATIONS)
-        # On the scale of pixels, 0 to 255; constants of the network, so not in its checkpoints.
+        choose("head_average", head_average, AVERAGES)
+        self.head_average = head_average
+        mean, std = choose("normalization", normalization, NORMALIZATIONS)
+        # For pixels from 0 to 255. They are constants of the network: not in its checkpoints.
         self.register_buffer("mean", 255 * torch.tensor(mean).view(1, 3, 1, 1, 1), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(std).view(1, 3, 1, 1, 1), persistent=False)
         self.mean: Tensor
         self.std: Tensor
 
     def normalize(self, video: Tensor) -> Tensor:
-        """Pixels (B, 3, T, H, W) uint8 to the network's floats; floats pass unchanged."""
+        """Pixels (B, 3, T, H, W) of uint8 to normalized floats; floats are returned unchanged."""
         if video.dtype != torch.uint8:
             return video
         return (video.to(self.mean.dtype) - self.mean) / self.std
 
     def window_logits(self, video: Tensor) -> Tensor:
-        """Logits at every window of the head, (B, P, K)."""
+        """Logits of every window of the head, (B, P, K)."""
         return self.head(self.backbone(self.normalize(video)))
 
     def forward(self, video: Tensor) -> Tensor:
@@ -92,11 +97,8 @@ class VideoClassifier(nn.Module):
 
     def scores(self, video: Tensor) -> Tensor:
         """Probabilities of the classes, (B, K), averaged over the windows of the head."""
-        logits = at_least_float32(self.window_logits(video))
-        if self.average == "logits":
+        logits = self.window_logits(video)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        if self.head_average == "logits":
             return self.activation(logits.mean(dim=1))
         return self.activation(logits).mean(dim=1)
-
-
-def at_least_float32(logits: Tensor) -> Tensor:
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))

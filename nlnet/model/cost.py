@@ -1,112 +1,109 @@
-"""What a network costs, stage by stage: sizes, parameters, multiply-adds, activation memory."""
+"""The cost of a network, stage by stage: sizes, parameters, multiply-adds, activation memory."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from math import prod
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils.hooks import RemovableHandle
 
-from nlnet.errors import UsageError
 from nlnet.model.classifier import VideoClassifier
 from nlnet.model.non_local.tokens import Operation, Pointwise
 
 PARTS = ("conv1", "pool1", "res2", "pool2", "res3", "res4", "res5", "head")
 
 
+class ClipSizeError(ValueError):
+    """Clips are too short or too small for a network: a pool or window is larger than its input."""
+
+
 @dataclass
 class Stage:
-    """One row: output size (C, T, H, W), counts of one clip, bytes kept for the backward pass."""
+    """One row of the table; the counts are for one clip."""
 
     name: str
-    output: tuple[int, ...] = ()
+    output: tuple[int, ...] = ()  # (C, T, H, W)
     parameters: int = 0
     multiply_adds: int = 0
-    activation_bytes: int = 0
-    non_local: list[str] = field(default_factory=list)
+    activation_bytes: int = 0  # kept for the backward pass
+    non_local: list[str] = field(default_factory=list)  # names of the non-local blocks
 
 
 def describe(build: Callable[[], VideoClassifier], num_frames: int, crop_size: int) -> list[Stage]:
-    """Build a network and lead one clip of the given size through it, without numbers, and count.
+    """Trace one clip of the given size with fake tensors and count the cost of each stage.
 
-    Multiply-adds are those of convolutions, linear maps and pairwise sums by their definition,
-    N M (d + e), as published tables count them, whatever way they are computed in. The memory is
-    what autograd keeps for the backward pass of one clip in float32. Raises UsageError for a clip
-    that is too short or small for the network.
+    The multiply-adds are those of convolutions, linear maps and pairwise sums by their definition,
+    N M (d + e), as in published tables: they do not depend on the kernels that compute them. The
+    memory is what autograd keeps for the backward pass of one clip in float32. Raises
+    ClipSizeError if the clip is too short or too small for the network.
     """
     stages = {name: Stage(name) for name in PARTS}
-    # Sizes and types of CPU tensors, and no numbers in them: no memory, and nothing is computed.
+    # Fake tensors have sizes and types but no data: nothing is allocated or computed.
     with FakeTensorMode(allow_non_fake_inputs=True):
         model = build()
         model.train()
-        video = torch.empty(1, 3, num_frames, crop_size, crop_size)
-        with observed(model, stages), kept_bytes(model, stages):
-            run_through(model, video)
+        with _observed(model, stages), _kept_bytes(model, stages):
+            _trace(model, num_frames, crop_size)
     for name, parameter in model.named_parameters():
-        stages[part_of(name)].parameters += parameter.numel()
-    for name, module in model.named_modules():
-        if name.rpartition(".")[2].startswith("nl") and part_of(name).startswith("res"):
-            stages[part_of(name)].non_local.append(name.rpartition(".")[2])
-        del module
+        stages[_part_of(name)].parameters += parameter.numel()
+    for name, _ in model.named_modules():
+        if name.rpartition(".")[2].startswith("nl") and _part_of(name).startswith("res"):
+            stages[_part_of(name)].non_local.append(name.rpartition(".")[2])
     return list(stages.values())
 
 
-def check_clips(
+def check_sizes(
     build: Callable[[], VideoClassifier], num_frames: int, crop_sizes: Iterable[int]
 ) -> None:
-    """Raise a UsageError where clips of these sizes are too short or small for a network."""
+    """Raise ClipSizeError if clips of these sizes are too short or too small for a network."""
     with FakeTensorMode(allow_non_fake_inputs=True):
         model = build().eval()
         for crop_size in crop_sizes:
-            run_through(model, torch.empty(1, 3, num_frames, crop_size, crop_size))
+            _trace(model, num_frames, crop_size)
 
 
-def run_through(model: VideoClassifier, video: Tensor) -> None:
-    """A forward pass; a UsageError where a pool or window is larger than what reaches it."""
-    log = logging.getLogger("torch._subclasses.fake_tensor")  # it would tell the same, at length
+def _trace(model: VideoClassifier, num_frames: int, crop_size: int) -> None:
+    """A forward pass of one clip, in the current mode for fake tensors."""
+    log = logging.getLogger("torch._subclasses.fake_tensor")  # it reports the same error at length
     log.disabled = True
     try:
-        model(video)
+        model(torch.empty(1, 3, num_frames, crop_size, crop_size))
     except RuntimeError as error:
-        frames, size = video.shape[2], video.shape[4]
-        raise UsageError(
-            f"clips of {frames} frames and {size} x {size} pixels do not pass through the network "
-            f"({str(error).splitlines()[0]}); see data.clip, model.pool2_kernel, model.head_window"
+        raise ClipSizeError(
+            f"clips of {num_frames} frames and {crop_size} x {crop_size} pixels do not pass "
+            f"through the network ({str(error).splitlines()[0]})"
         ) from error
     finally:
         log.disabled = False
 
 
-def part_of(name: str) -> str:
-    """The row that a parameter or module belongs to; the norm of the stem stands with conv1."""
+def _part_of(name: str) -> str:
+    """The row of a parameter or module; norm1 belongs to the row of conv1."""
     words = name.split(".")
     word = words[1] if words[0] == "backbone" and len(words) > 1 else words[0]
     return "conv1" if word == "norm1" else word
 
 
 @contextmanager
-def observed(model: nn.Module, stages: dict[str, Stage]) -> Iterator[None]:
-    """Hooks that note output sizes and add up multiply-adds."""
-    handles: list[RemovableHandle] = []
-    for name, module in model.named_modules():
-        part = part_of(name)
-        if part not in stages:
-            continue
-        stage = stages[part]
+def _observed(model: nn.Module, stages: dict[str, Stage]) -> Iterator[None]:
+    """Hooks that record the output sizes and add up the multiply-adds."""
 
-        def note(
-            module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, stage: Stage = stage
-        ) -> None:
-            stage.multiply_adds += multiply_adds(module, inputs, output)
-            if output.dim() == 5:
-                stage.output = tuple(output.shape[1:])
+    def record(stage: Stage, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        stage.multiply_adds += multiply_adds(module, inputs, output)
+        if output.dim() == 5:
+            stage.output = tuple(output.shape[1:])
 
-        handles.append(module.register_forward_hook(note))
+    named = [(_part_of(name), module) for name, module in model.named_modules()]
+    handles = [
+        module.register_forward_hook(partial(record, stages[part]))
+        for part, module in named
+        if part in stages
+    ]
     try:
         yield
     finally:
@@ -115,7 +112,7 @@ def observed(model: nn.Module, stages: dict[str, Stage]) -> Iterator[None]:
 
 
 def multiply_adds(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> int:
-    """Multiply-adds of one call of one module, without its children."""
+    """Multiply-adds of one call of a module, without its children."""
     if isinstance(module, Pointwise):
         return inputs[0].shape[:-1].numel() * module.in_channels * module.out_channels
     if isinstance(module, nn.Conv3d):
@@ -128,30 +125,29 @@ def multiply_adds(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor)
 
 
 @contextmanager
-def kept_bytes(model: VideoClassifier, stages: dict[str, Stage]) -> Iterator[None]:
-    """Add up what autograd saves in each stage: every storage once, parameters left out."""
+def _kept_bytes(model: VideoClassifier, stages: dict[str, Stage]) -> Iterator[None]:
+    """Add up the bytes that autograd saves in each stage: each storage once, no parameters."""
     seen = {StorageWeakRef(p.untyped_storage()).cdata for p in model.parameters()}
     current = [stages["conv1"]]
 
-    def enter(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            current[0] = stages[name]
-
-        return hook
+    def enter(stage: Stage, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        current[0] = stage
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         key = StorageWeakRef(storage).cdata
         if key not in seen:
             seen.add(key)
-            alive.append(tensor)  # a freed storage's key could come again
+            alive.append(tensor)  # the key of a freed storage could be used again
             current[0].activation_bytes += storage.nbytes()
         return tensor
 
     alive: list[Tensor] = []
-    children = [(part_of(f"backbone.{n}"), m) for n, m in model.backbone.named_children()]
+    children = [(_part_of(f"backbone.{n}"), m) for n, m in model.backbone.named_children()]
     parts = [*children, ("head", model.head)]
-    handles = [m.register_forward_pre_hook(enter(n)) for n, m in parts if n in stages]
+    handles = [
+        m.register_forward_pre_hook(partial(enter, stages[n])) for n, m in parts if n in stages
+    ]
     try:
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             yield

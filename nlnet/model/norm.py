@@ -1,4 +1,4 @@
-"""The norms behind a convolution, and the dict of their names."""
+"""The norms that follow a convolution, and their names. All maps are (B, C, T, H, W)."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 
 class FrozenBatchNorm3d(nn.Module):
-    """Batch norm as a fixed affine map per channel: what long clips at small batches train with.
+    """Batch norm with fixed statistics, weight and bias: an affine map per channel.
 
-    Its parameters and buffers bear the names of `nn.BatchNorm3d`, so the checkpoints of either fit
-    the other, but nothing in it learns and no statistics move. Input and output (B, C, T, H, W).
-    Source: the affine networks of Wang et al. 2018, section 4.1 ("BN is frozen").
+    It is for long clips in small batches. Its parameters and buffers have the names of
+    `nn.BatchNorm3d`, so that either loads the checkpoints of the other. Source: the affine
+    networks of Wang et al. 2018, section 4.1 ("BN is frozen").
     """
 
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
@@ -36,10 +36,9 @@ class FrozenBatchNorm3d(nn.Module):
 
 
 class Affine3d(nn.Module):
-    """y = x weight + bias per channel, fixed: a batch norm whose statistics are folded in.
+    """y = x weight + bias per channel, fixed: a batch norm with its statistics folded in.
 
-    What the published long-clip networks hold; a norm of the same statistics gives the same
-    answer. Input and output (B, C, T, H, W).
+    The published networks for long clips have these parameters.
     """
 
     def __init__(self, channels: int) -> None:
@@ -53,11 +52,11 @@ class Affine3d(nn.Module):
 
 
 class SyncBatchNorm3d(nn.BatchNorm3d):
-    """Batch norm whose statistics are those of the batch over all ranks, on any device.
+    """Batch norm with the statistics of the batch over all ranks, on any device.
 
-    Equal to `nn.BatchNorm3d` on the whole batch in one process, its gradients included, and of
-    the same names; without other ranks, and in eval mode, it is `nn.BatchNorm3d`.
-    Input and output (B, C, T, H, W); ranks may hold batches of unequal size.
+    Outputs and gradients equal those of `nn.BatchNorm3d` on the whole batch in one process, and
+    the names are the same. With one rank, and in eval mode, it is `nn.BatchNorm3d`. The batches of
+    the ranks may differ in size.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -88,7 +87,7 @@ def global_moments(x: Tensor) -> Moments:
 
 
 class _Normalize(torch.autograd.Function):
-    """y = (x - mean) (var + eps)^-0.5 weight + bias; mean and var follow from all ranks' inputs."""
+    """y = (x - mean) (var + eps)^-0.5 weight + bias, with the moments of all ranks' inputs."""
 
     @staticmethod
     def forward(
@@ -105,7 +104,8 @@ class _Normalize(torch.autograd.Function):
         normal = (x.float() - mean.view(shape)) * rstd.view(shape)
         grad_weight = (grad * normal).sum((0, 2, 3, 4))
         grad_bias = grad.sum((0, 2, 3, 4))
-        means = torch.stack([grad_weight, grad_bias])  # this rank's; the parameters' own gradients
+        # A copy: the gradients of weight and bias are returned as those of this rank.
+        means = torch.stack([grad_weight, grad_bias])
         dist.all_reduce(means)
         along, level = (means / count).view(2, *shape)
         grad_x = (weight * rstd).view(shape) * (grad - level - along * normal)

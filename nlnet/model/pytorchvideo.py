@@ -1,7 +1,7 @@
-"""pytorchvideo's own networks as a backbone of named stages and a head: its only door.
+"""The networks of pytorchvideo's hub, as a backbone of named stages and a head.
 
-Importing this file imports pytorchvideo, which takes seconds: only the builder of a network that
-asks for it does. Weights of its hub load unchanged (nlnet/weights/sources/pytorchvideo.py).
+This is the only file that imports pytorchvideo. The import takes seconds, so only the builder of
+such a network imports this file. Weights: nlnet/weights/sources/pytorchvideo.py.
 """
 
 import warnings
@@ -11,10 +11,11 @@ from typing import cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nlnet.checks import one_of
+from nlnet.errors import choose
+from nlnet.model.resnet3d import STAGES
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # of what has become old in torch since it was written
+    warnings.simplefilter("ignore")  # pytorchvideo uses parts of torch that are deprecated now
     from pytorchvideo.models import hub
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
@@ -23,10 +24,9 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "csn_r101": hub.csn_r101,
     "x3d_m": hub.x3d_m,
 }
-STAGES = ("res2", "res3", "res4", "res5")
 
 
-class Backbone(nn.Module):
+class PytorchvideoBackbone(nn.Module):
     """The stem and the four stages of a network, (B, 3, T, H, W) -> (B, C, T', H', W')."""
 
     def __init__(self, blocks: nn.ModuleList) -> None:
@@ -49,7 +49,7 @@ class Backbone(nn.Module):
 
 
 class WindowPool(nn.Module):
-    """The mean over all frames and a window (h, w) that slides by one, or all positions at once.
+    """The mean over all frames and over each window (h, w), or over all positions (None).
 
     (B, C, T, H, W) -> (B, C, 1, H - h + 1, W - w + 1).
     """
@@ -70,7 +70,7 @@ class WindowHead(nn.Module):
     def __init__(self, head: nn.Module, dropout: float, window: tuple[int, int] | None) -> None:
         super().__init__()
         self.pool: nn.Module = WindowPool(window)
-        if not isinstance(head.pool, nn.AvgPool3d):  # x3d's stands between two convolutions
+        if not isinstance(head.pool, nn.AvgPool3d):  # x3d pools between two convolutions
             self.pool = cast(nn.Module, head.pool)
             self.pool.pool = WindowPool(window)
         self.dropout = nn.Dropout(dropout)
@@ -80,14 +80,14 @@ class WindowHead(nn.Module):
         return self.fc(self.dropout(self.pool(x).flatten(2).mT))
 
 
-def build_network(
-    name: str, num_classes: int, *, dropout: float, window: tuple[int, int] | None
-) -> tuple[Backbone, WindowHead]:
-    """A network of pytorchvideo's hub by its name in NETWORKS, with random weights.
+def build_pytorchvideo(
+    network: str, num_classes: int, *, dropout: float, window: tuple[int, int] | None
+) -> tuple[PytorchvideoBackbone, WindowHead]:
+    """A network of pytorchvideo's hub, by its name in NETWORKS, with random weights.
 
-    `window` is the (h, w) of the pool at its end, None for all positions. Raises UsageError for an
-    unknown name.
+    `window` is the (h, w) of the average pool at the end, None for all positions. Raises
+    ArgumentError for an unknown name.
     """
-    make = one_of("model.network", name, NETWORKS)
+    make = choose("network", network, NETWORKS)
     blocks = cast(nn.ModuleList, make(pretrained=False, model_num_class=num_classes).blocks)
-    return Backbone(blocks), WindowHead(blocks[5], dropout, window)
+    return PytorchvideoBackbone(blocks), WindowHead(blocks[5], dropout, window)

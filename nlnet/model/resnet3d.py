@@ -1,6 +1,6 @@
-"""C2D and inflated-3D (I3D) ResNets: one network, told apart by a table of temporal kernels.
+"""C2D and inflated 3-D (I3D) ResNets: one network, whose temporal kernels are its arguments.
 
-Shapes: (B, C, T, H, W). A kernel, stride or padding is written (t, h, w).
+Shapes are (B, C, T, H, W). A kernel, stride or padding is (t, h, w).
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nlnet.checks import one_of
+from nlnet.errors import choose
 from nlnet.model.norm import NORMS, Norm
-from nlnet.model.speed.lean import lean_convolution, lean_pool, plain_convolution, plain_pool
 
 DEPTHS: dict[int, tuple[int, int, int, int]] = {  # residual blocks of res2, res3, res4, res5
     14: (1, 1, 1, 1),
@@ -19,14 +18,16 @@ DEPTHS: dict[int, tuple[int, int, int, int]] = {  # residual blocks of res2, res
     101: (3, 4, 23, 3),
     152: (3, 8, 36, 3),
 }
+Size = tuple[int, int, int]  # (t, h, w)
 STAGES = ("res2", "res3", "res4", "res5")
+CONVOLUTIONS = {"a": "conv_a", "b": "conv_b"}  # of a bottleneck, by the words of the arguments
 
 
 class Bottleneck(nn.Module):
-    """1x1x1, 1x3x3 and 1x1x1 convolutions around a shortcut.
+    """A residual block: convolutions of 1x1x1, 1x3x3 and 1x1x1 with a shortcut.
 
-    `temporal_kernel` inflates conv_a (3x1x1) or conv_b (3x3x3). Source: He et al. 2016; the
-    inflation is section 4 of Wang et al. 2018.
+    (B, C_in, T, H, W) -> (B, C, T, H / stride, W / stride). `temporal_kernel` inflates conv_a (to
+    3x1x1) or conv_b (to 3x3x3). Source: He et al. 2016; Wang et al. 2018, section 4 (inflation).
     """
 
     def __init__(
@@ -53,39 +54,33 @@ class Bottleneck(nn.Module):
         self.norm_b = norm(inner)
         self.conv_c = conv3d(inner, channels, (1, 1, 1), (1, 1, 1))
         self.norm_c = norm(channels)
-        self.lean = False  # keep fewer maps for the backward pass
         self.shortcut: nn.Conv3d | None = None
         self.shortcut_norm: nn.Module | None = None
         if in_channels != channels or stride != 1:
             self.shortcut = conv3d(in_channels, channels, (1, 1, 1), (1, stride, stride))
             self.shortcut_norm = norm(channels)
         last = self.norm_c.get_parameter("weight")
-        if zero_init and last.requires_grad:  # a frozen 0 would stay for ever
+        if zero_init and last.requires_grad:  # the weight of a frozen norm would stay 0
             nn.init.zeros_(last)
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, C_in, T, H, W) -> (B, C, T, H/s, W/s)
-        convolve = lean_convolution if self.lean else plain_convolution
-        y = convolve(x, self.conv_a)
-        y = convolve(y, self.conv_b, norm_in=self.norm_a)
-        y = convolve(y, self.conv_c, norm_in=self.norm_b, norm_out=self.norm_c)
-        if self.shortcut is not None:
-            x = convolve(x, self.shortcut, norm_out=self.shortcut_norm)
-        return F.relu(y.add_(x) if y.dtype == x.dtype else y + x, inplace=True)
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.norm_a(self.conv_a(x)), inplace=True)
+        y = F.relu(self.norm_b(self.conv_b(y)), inplace=True)
+        y = self.norm_c(self.conv_c(y))
+        if self.shortcut is not None and self.shortcut_norm is not None:
+            x = self.shortcut_norm(self.shortcut(x))
+        return add_relu(y, x)
 
 
 class ResNet3d(nn.Module):
     """A ResNet over clips, (B, 3, T, H, W) -> (B, 32 width, T', H', W').
 
-    `temporal_kernels` names the stages res2 to res5; a pattern repeats over the blocks of its
-    stage, so [3, 1] inflates every other one and [1] none (C2D). `pool2_kernel` None leaves the
-    number of frames alone behind res2. Sources: Wang et al. 2018, table 1 and section 4; the
-    strides and paddings in which published networks differ are keywords.
+    `temporal_kernels` maps each of the stages res2 to res5 to a pattern that repeats over its
+    blocks: [3, 1] inflates every other block, [1] none (C2D). If `pool2` is None, the number of
+    frames is not reduced after res2. Raises ArgumentError for an unknown depth, norm or
+    convolution. Source: Wang et al. 2018, table 1 and section 4; the strides and paddings in which
+    published networks differ are arguments.
     """
-
-    res2: nn.Sequential
-    res3: nn.Sequential
-    res4: nn.Sequential
-    res5: nn.Sequential
 
     def __init__(
         self,
@@ -93,26 +88,26 @@ class ResNet3d(nn.Module):
         temporal_kernels: Mapping[str, Sequence[int]],
         *,
         width: int = 64,
-        conv1: tuple[Sequence[int], Sequence[int]] = ((1, 7, 7), (1, 2, 2)),
-        pool1: tuple[Sequence[int], ...] = ((1, 3, 3), (1, 2, 2), (0, 1, 1)),
-        pool2: tuple[Sequence[int], ...] | None = ((2, 1, 1), (2, 1, 1), (0, 0, 0)),
+        conv1: tuple[Size, Size] = ((1, 7, 7), (1, 2, 2)),
+        pool1: tuple[Size, Size, Size] = ((1, 3, 3), (1, 2, 2), (0, 1, 1)),
+        pool2: tuple[Size, Size, Size] | None = ((2, 1, 1), (2, 1, 1), (0, 0, 0)),
         inflate_conv: str = "a",
         stride_conv: str = "b",
         norm: str = "batch",
         zero_init_residual: bool = True,
     ) -> None:
-        """`conv1` is its kernel and stride; `pool1` and `pool2` are kernel, stride and padding."""
+        """`conv1` is (kernel, stride); `pool1` and `pool2` are (kernel, stride, padding)."""
         super().__init__()
-        make_norm = one_of("model.norm", norm, NORMS)
-        one_of("model.inflate_conv", inflate_conv, {"a": 0, "b": 0})
-        one_of("model.stride_conv", stride_conv, {"a": 0, "b": 0})
-        blocks = one_of("model.depth", depth, DEPTHS)
+        make_norm = choose("norm", norm, NORMS)
+        choose("inflate_conv", inflate_conv, CONVOLUTIONS)
+        choose("stride_conv", stride_conv, CONVOLUTIONS)
+        blocks = choose("depth", depth, DEPTHS)
         self.channels = {stage: 4 * width * 2**i for i, stage in enumerate(STAGES)}
-        self.lean = False  # keep fewer maps for the backward pass
         self.conv1 = conv3d(3, width, *conv1)
         self.norm1 = make_norm(width)
-        self.pool1 = max_pool3d(pool1)
-        self.pool2 = nn.Identity() if pool2 is None else max_pool3d(pool2)
+        self.pool1 = nn.MaxPool3d(*pool1)
+        self.pool2 = nn.Identity() if pool2 is None else nn.MaxPool3d(*pool2)
+        stages = []
         in_channels = width
         for stage, num_blocks in zip(STAGES, blocks, strict=True):
             layers = nn.Sequential()
@@ -130,33 +125,26 @@ class ResNet3d(nn.Module):
                 )
                 layers.add_module(f"block{i}", block)
                 in_channels = self.channels[stage]
-            self.add_module(stage, layers)
+            stages.append(layers)
+        self.res2, self.res3, self.res4, self.res5 = stages
 
     def forward(self, x: Tensor) -> Tensor:
-        pool = lean_pool if self.lean else plain_pool
-        x = pool(self.conv1(x), self.pool1, norm_in=self.norm1)
-        x = pool(self.res2(x), self.pool2)
-        return self.res5(self.res4(self.res3(x)))
+        x = self.pool1(F.relu(self.norm1(self.conv1(x)), inplace=True))
+        x = self.pool2(self.res2(x))
+        x = self.res3(x)
+        x = self.res4(x)
+        return self.res5(x)
 
 
-def conv3d(
-    in_channels: int, out_channels: int, kernel: Sequence[int], stride: Sequence[int]
-) -> nn.Conv3d:
-    """A convolution without bias, padded to keep the size at stride 1; He initialisation."""
-    frames, height, width = kernel
-    conv = nn.Conv3d(
-        in_channels,
-        out_channels,
-        (frames, height, width),
-        (stride[0], stride[1], stride[2]),
-        padding=(frames // 2, height // 2, width // 2),
-        bias=False,
-    )
+def add_relu(y: Tensor, x: Tensor) -> Tensor:
+    """relu(y + x), written into y."""
+    # Under autocast, x can be float32 and y bfloat16: their sum is float32.
+    return F.relu(y.add_(x) if y.dtype == x.dtype else y + x, inplace=True)
+
+
+def conv3d(in_channels: int, out_channels: int, kernel: Size, stride: Size) -> nn.Conv3d:
+    """A convolution without bias that keeps the size at stride 1; He initialization."""
+    padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
+    conv = nn.Conv3d(in_channels, out_channels, kernel, stride, padding, bias=False)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
     return conv
-
-
-def max_pool3d(window: Sequence[Sequence[int]]) -> nn.MaxPool3d:
-    """A max pool from kernel, stride and padding, each (t, h, w)."""
-    kernel, stride, padding = (tuple(size) for size in window)
-    return nn.MaxPool3d(kernel, stride, padding)

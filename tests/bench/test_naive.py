@@ -11,7 +11,7 @@ from nlnet.model.non_local.pairwise import PAIRWISE, Maps
 def test_the_naive_form_equals_the_linear_memory_form(name: str):
     torch.manual_seed(0)
     naive, ours = NAIVE[name](6).double(), PAIRWISE[name](6).double()
-    behind = ours.behind_theta()
+    behind = ours.after_theta()
     d = 6 if behind is None else behind.shape[0]
     theta, phi, g, mask = (
         torch.randn(size, dtype=torch.float64)

@@ -1,23 +1,25 @@
 """A word or number that makes no network is told by its key, never by a stack trace."""
 
-from typing import Any
-
 import pytest
 from omegaconf import OmegaConf
 
 from nlnet.config import ResNetConfig
 from nlnet.errors import UsageError
-from nlnet.model.build import build_model
+from nlnet.model.build import build_model, check_clips, describe_model
 from nlnet.model.classifier import VideoClassifier
-from nlnet.model.cost import describe
 
 
-def build(*settings: str) -> VideoClassifier:
+def config(*settings: str) -> ResNetConfig:
     """A small network with these words of a command line below `model`."""
     usual = OmegaConf.structured(ResNetConfig(depth=14, width=8))
     tree = OmegaConf.merge(usual, OmegaConf.from_dotlist(list(settings)))
-    cfg: Any = OmegaConf.to_object(tree)
-    return build_model(cfg, num_classes=3)
+    cfg = OmegaConf.to_object(tree)
+    assert isinstance(cfg, ResNetConfig)
+    return cfg
+
+
+def build(*settings: str) -> VideoClassifier:
+    return build_model(config(*settings), num_classes=3)
 
 
 @pytest.mark.parametrize(
@@ -80,6 +82,27 @@ def test_clips_that_are_too_small_are_told_in_a_line(
     settings: list[str], frames: int, caplog: pytest.LogCaptureFixture
 ):
     with pytest.raises(UsageError, match=rf"clips of {frames} frames and 64 x 64 pixels") as error:
-        describe(lambda: build(*settings), frames, 64)
+        check_clips(config(*settings), frames, [64])
     assert "\n" not in str(error.value) and not caplog.records
-    assert describe(build, 8, 64)
+    with pytest.raises(UsageError, match=r"data\.clip, model\.pool2_kernel, model\.head_window"):
+        describe_model(config(*settings), 3, num_frames=frames, crop_size=64)
+    check_clips(config(), 8, [64])
+    assert describe_model(config(), 3, num_frames=8, crop_size=64)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["non_local.group_frames.res3=3"], "group_frames=3 does not divide the 4 frames"),
+        (
+            ["non_local.group_frames.res3=1", "non_local.subsample_kernel=[2,2,2]"],
+            "subsample_kernel=[2, 2, 2] pools frames of different groups",
+        ),
+    ],
+)
+def test_a_block_that_does_not_suit_the_clips_is_reported_by_its_key(
+    settings: list[str], message: str
+):
+    with pytest.raises(UsageError) as error:
+        check_clips(config("non_local.res3=[0]", *settings), 8, [64])
+    assert str(error.value).startswith(f"model.non_local.{message}")

@@ -60,7 +60,7 @@ def test_scores_average_what_the_source_averages(activation: str):
     video = torch.randn(2, 3, 4, 6, 6, dtype=torch.float64)
     per_window = classifier(window=(3, 3)).eval().window_logits(video)
     act = {"softmax": lambda x: x.exp() / x.exp().sum(-1, keepdim=True), "sigmoid": torch.sigmoid}
-    of_logits = classifier(window=(3, 3), average="logits", activation=activation).eval()
+    of_logits = classifier(window=(3, 3), head_average="logits", activation=activation).eval()
     of_probabilities = classifier(window=(3, 3), activation=activation).eval()
     assert torch.allclose(of_logits.scores(video), act[activation](per_window.mean(dim=1)))
     assert torch.allclose(of_probabilities.scores(video), act[activation](per_window).mean(dim=1))

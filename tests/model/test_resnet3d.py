@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from nlnet.errors import UsageError
+from nlnet.errors import ArgumentError
 from nlnet.model.resnet3d import DEPTHS, ResNet3d
 
 C2D = {"res2": [1], "res3": [1], "res4": [1], "res5": [1]}
@@ -109,12 +109,12 @@ def test_frozen_norms_equal_batch_norm_in_evaluation_and_do_not_learn():
 @pytest.mark.parametrize(
     ("keywords", "key"),
     [
-        ({"depth": 34}, "model.depth"),
-        ({"norm": "instance"}, "model.norm"),
-        ({"inflate_conv": "c"}, "model.inflate_conv"),
-        ({"stride_conv": "c"}, "model.stride_conv"),
+        ({"depth": 34}, "depth"),
+        ({"norm": "instance"}, "norm"),
+        ({"inflate_conv": "c"}, "inflate_conv"),
+        ({"stride_conv": "c"}, "stride_conv"),
     ],
 )
 def test_an_unknown_word_is_named(keywords: dict, key: str):
-    with pytest.raises(UsageError, match=key):
+    with pytest.raises(ArgumentError, match=f"^{key}="):
         ResNet3d(**{"depth": 14, "temporal_kernels": C2D, **keywords})

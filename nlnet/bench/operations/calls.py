@@ -8,7 +8,8 @@ from torch import nn
 from nlnet.bench.naive import NAIVE
 from nlnet.bench.operations.shapes import Shape
 from nlnet.bench.peer import INSTANTIATIONS, create_nonlocal
-from nlnet.model.non_local.block import NonLocalBlock, Output, Subsample
+from nlnet.model.non_local.block import NonLocalBlock
+from nlnet.model.non_local.layers import Output, Subsample
 from nlnet.model.non_local.pairwise import Maps, Pairwise
 
 
@@ -16,7 +17,7 @@ def pairwise_step(pairwise: Pairwise, shape: Shape, device: torch.device) -> Cal
     """Return a function that runs a pairwise function forward and backward on random maps."""
     n, m, e = shape.queries, shape.keys, shape.inner
     d = e if pairwise.embedded else shape.channels
-    behind = pairwise.behind_theta()
+    behind = pairwise.after_theta()
     if behind is not None:
         d = behind.shape[0]
     sizes = {"theta": (1, n, d), "phi": (1, m, d), "g": (1, m, e), "mask": (1, m)}

@@ -1,14 +1,11 @@
 """Operations of a clip, and how many a second the device can do."""
 
-from functools import partial
-
 import torch
 
 from nlnet.bench.steps.calls import NUM_CLASSES
 from nlnet.bench.timing import now
 from nlnet.config import BenchmarkConfig, TrainerConfig
-from nlnet.model.build import build_model
-from nlnet.model.cost import describe
+from nlnet.model.build import describe_model
 from nlnet.trainer.build import build_precision
 
 
@@ -19,7 +16,9 @@ def clip_operations(run: BenchmarkConfig) -> dict[str, float]:
     counts as 2 because its input has no gradient.
     """
     clip = run.data.clip
-    stages = describe(partial(build_model, run.model, NUM_CLASSES), clip.num_frames, clip.crop_size)
+    stages = describe_model(
+        run.model, NUM_CLASSES, num_frames=clip.num_frames, crop_size=clip.crop_size
+    )
     forward = 2 * sum(stage.multiply_adds for stage in stages)
     stem = 2 * next(stage for stage in stages if stage.name == "conv1").multiply_adds
     return {"training": 3 * forward - stem, "evaluation": forward}

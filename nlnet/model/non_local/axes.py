@@ -1,7 +1,7 @@
-"""Which positions attend to each other: those that share a batch index.
+"""Which positions attend to each other: those that are folded into one group.
 
-Tokens (B, T, H, W, C) are folded to (B', N', C) before a kernel and unfolded behind it. `frames`
-consecutive frames see each other; all of them do in a short clip.
+Tokens (B, T, H, W, C) are folded to (B', N', C) before a kernel and unfolded after it. Attention
+runs within groups of consecutive frames; by default, all frames are one group.
 """
 
 from collections.abc import Callable
@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from nlnet.checks import one_of
-from nlnet.errors import UsageError
+from nlnet.errors import ArgumentError, choose
 
 
 def fold_volume(tokens: Tensor, groups: int) -> Tensor:
@@ -19,19 +18,21 @@ def fold_volume(tokens: Tensor, groups: int) -> Tensor:
 
 
 def unfold_volume(tokens: Tensor, like: Tensor, groups: int) -> Tensor:
+    """The inverse of fold_volume; `like` has the sizes (B, T, H, W, any)."""
     batch, _, height, width, _ = like.shape
     return tokens.unflatten(1, (-1, height, width)).unflatten(0, (batch, groups)).flatten(1, 2)
 
 
 def fold_tracks(tokens: Tensor, groups: int) -> Tensor:
-    """(B, T, H, W, C) -> (B groups H W, T/groups, C): one place through a group of frames."""
+    """(B, T, H, W, C) -> (B groups H W, T/groups, C): one position over a group of frames."""
     return tokens.unflatten(1, (groups, -1)).permute(0, 1, 3, 4, 2, 5).flatten(0, 3)
 
 
 def unfold_tracks(tokens: Tensor, like: Tensor, groups: int) -> Tensor:
+    """The inverse of fold_tracks; `like` has the sizes (B, T, H, W, any)."""
     batch, _, height, width, _ = like.shape
-    places = tokens.unflatten(0, (batch, groups, height, width))
-    return places.permute(0, 1, 4, 2, 3, 5).flatten(1, 2)
+    positions = tokens.unflatten(0, (batch, groups, height, width))
+    return positions.permute(0, 1, 4, 2, 3, 5).flatten(1, 2)
 
 
 @dataclass(frozen=True)
@@ -40,21 +41,36 @@ class Pass:
 
     fold: Callable[[Tensor, int], Tensor]
     unfold: Callable[[Tensor, Tensor, int], Tensor]
-    within_frame: bool  # groups of one frame, whatever `group_frames` says
-    subsamples: bool  # keys can be pooled over space without losing their place
+    within_frame: bool  # every frame is a group; `group_frames` is ignored
+    subsamples: bool  # the keys can be pooled: they keep no position of their own
 
     def groups(self, num_frames: int, group_frames: int | None) -> int:
-        """How many groups T frames fall into; a UsageError where they do not divide."""
+        """The number of groups of T frames; raises ArgumentError if they do not divide T."""
         if self.within_frame:
             return num_frames
         if group_frames is None:
             return 1
         if num_frames % group_frames != 0:
-            raise UsageError(
-                f"model.non_local.group_frames={group_frames} does not divide the {num_frames} "
-                "frames that reach the block; choose a divisor or null"
+            raise ArgumentError(
+                f"group_frames={group_frames} does not divide the {num_frames} frames that reach "
+                "the block; choose a divisor or null"
             )
         return num_frames // group_frames
+
+    def attend(
+        self,
+        attention: Callable[..., Tensor],
+        group_frames: int | None,
+        queries: Tensor,
+        *others: Tensor,
+    ) -> Tensor:
+        """Fold tokens, (B, T, H, W, any) each, apply `attention`, and unfold its output.
+
+        `attention` maps the folded tokens to (B', N', C), where N' is that of the queries.
+        """
+        groups = self.groups(queries.shape[1], group_frames)
+        y = attention(*(self.fold(tokens, groups) for tokens in (queries, *others)))
+        return self.unfold(y, queries, groups)
 
 
 SPACETIME = Pass(fold_volume, unfold_volume, within_frame=False, subsamples=True)
@@ -70,8 +86,12 @@ AXES: dict[str, tuple[Pass, ...]] = {
 
 
 def single_pass(axes: str) -> Pass:
-    """The pass of axes that have one: blocks without queries have no second round."""
-    passes = one_of("model.non_local.axes", axes, AXES)
+    """The pass of axes that have one pass; raises ArgumentError for criss_cross.
+
+    The second pass of criss_cross needs queries, which only NonLocalBlock has.
+    """
+    passes = choose("axes", axes, AXES)
     if len(passes) != 1:
-        raise UsageError(f"model.non_local.axes={axes} is for model.non_local.block=non_local")
+        single = ", ".join(name for name, rounds in AXES.items() if len(rounds) == 1)
+        raise ArgumentError(f"axes={axes} is only for block=non_local; choose one of: {single}")
     return passes[0]

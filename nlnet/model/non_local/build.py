@@ -1,31 +1,32 @@
-"""NonLocalConfig -> a block; the dict of the family's members."""
+"""NonLocalConfig -> a block, and the dict of the blocks of the family."""
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from torch import nn
 
-from nlnet.checks import one_of, positive, triple
+from nlnet.checks import one_of, positive, section, triple
 from nlnet.config import NonLocalConfig
 from nlnet.model.non_local.axes import AXES
-from nlnet.model.non_local.block import (
+from nlnet.model.non_local.block import NonLocalBlock
+from nlnet.model.non_local.compact_generalized import CompactGeneralizedBlock
+from nlnet.model.non_local.double_attention import DoubleAttentionBlock
+from nlnet.model.non_local.global_context import GlobalContextBlock, SimplifiedNonLocalBlock
+from nlnet.model.non_local.insertion import StagedBackbone, insert_non_local
+from nlnet.model.non_local.layers import (
     INITS,
     OUTPUT_NORMS,
     SUBSAMPLES,
     Embedding,
     Logits,
-    NonLocalBlock,
     Output,
     Subsample,
 )
-from nlnet.model.non_local.compact_generalized import CompactGeneralizedBlock
-from nlnet.model.non_local.double_attention import DoubleAttentionBlock
-from nlnet.model.non_local.global_context import GlobalContextBlock, SimplifiedNonLocalBlock
 from nlnet.model.non_local.pairwise import PAIRWISE
 
 
 def check_blocks(cfg: NonLocalConfig) -> None:
-    """Raise UsageError, naming the key, for a word or number that no block can have."""
+    """Raise UsageError that names the key of a value that is wrong for every block."""
     one_of("model.non_local.block", cfg.block, BLOCKS)
     one_of("model.non_local.pairwise", cfg.pairwise, PAIRWISE)
     one_of("model.non_local.axes", cfg.axes, AXES)
@@ -43,14 +44,33 @@ def check_blocks(cfg: NonLocalConfig) -> None:
             positive(f"model.non_local.group_frames.{stage}", frames)
 
 
-def build_block(cfg: NonLocalConfig, channels: int, group_frames: int | None) -> nn.Module:
-    """The block that the config describes, for a stage of `channels` channels.
+def insert_blocks(backbone: StagedBackbone, cfg: NonLocalConfig) -> None:
+    """Insert the blocks of a config into a backbone; raises UsageError for unknown positions."""
+    group_frames: dict[str, int | None] = asdict(cfg.group_frames)
+    kernels: dict[str, list[int] | None] = asdict(cfg.stage_subsample_kernel)
 
-    `group_frames` is the stage's entry of cfg.group_frames. A member of the family reads the
-    fields that its definition has; raises UsageError for unknown names.
+    def make(stage: str, channels: int) -> nn.Module:
+        kernel = kernels[stage] or cfg.subsample_kernel
+        return build_block(replace(cfg, subsample_kernel=kernel), channels, group_frames[stage])
+
+    with section("model.non_local"):
+        insert_non_local(backbone, placement(cfg), make)
+
+
+def placement(cfg: NonLocalConfig) -> dict[str, list[int]]:
+    """Stage -> indices of the residual blocks that a non-local block follows."""
+    return {"res2": cfg.res2, "res3": cfg.res3, "res4": cfg.res4, "res5": cfg.res5}
+
+
+def build_block(cfg: NonLocalConfig, channels: int, group_frames: int | None) -> nn.Module:
+    """The block of a config, for a stage of `channels` channels.
+
+    `group_frames` is the stage's value in cfg.group_frames. Each block reads the keys that its
+    definition has. Raises UsageError for unknown names.
     """
     build = one_of("model.non_local.block", cfg.block, BLOCKS)
-    return build(cfg, channels, group_frames)
+    with section("model.non_local"):
+        return build(cfg, channels, group_frames)
 
 
 def non_local(cfg: NonLocalConfig, channels: int, group_frames: int | None) -> nn.Module:
@@ -79,14 +99,14 @@ def simplified(cfg: NonLocalConfig, channels: int, group_frames: int | None) -> 
 
 
 def global_context(cfg: NonLocalConfig, channels: int, group_frames: int | None) -> nn.Module:
-    return gc_block(cfg, channels, group_frames, multiply=False)
+    return _global_context(cfg, channels, group_frames, multiply=False)
 
 
 def global_context_mul(cfg: NonLocalConfig, channels: int, group_frames: int | None) -> nn.Module:
-    return gc_block(cfg, channels, group_frames, multiply=True)
+    return _global_context(cfg, channels, group_frames, multiply=True)
 
 
-def gc_block(
+def _global_context(
     cfg: NonLocalConfig, channels: int, group_frames: int | None, *, multiply: bool
 ) -> nn.Module:
     return GlobalContextBlock(

@@ -1,10 +1,10 @@
-"""Gather a handful of descriptors from all positions, distribute them to each: A2-Nets."""
+"""The double attention block: gather descriptors from all positions, distribute them to each."""
 
-import torch
 from torch import Tensor, nn
 
 from nlnet.model.non_local.axes import single_pass
-from nlnet.model.non_local.block import (
+from nlnet.model.non_local.kernels.double_attention import double_attention
+from nlnet.model.non_local.layers import (
     Embedding,
     Output,
     initialize,
@@ -14,23 +14,8 @@ from nlnet.model.non_local.block import (
 from nlnet.model.non_local.tokens import Operation, Pointwise, to_map, to_tokens
 
 
-def double_attention(features: Tensor, gather: Tensor, distribute: Tensor) -> Tensor:
-    """y_i = sum_n softmax_n(v_in) sum_j softmax_j(b_jn) a_j.
-
-    features a (B, M, m), gathering logits b (B, M, n), distributing logits v (B, N, n) ->
-    (B, N, m). The first softmax runs over positions, the second over the n descriptors; two
-    products of O((N + M) m n). Source: Chen et al. 2018, A2-Nets: Double Attention Networks,
-    equations 2 to 5.
-    """
-    wide = torch.promote_types(features.dtype, torch.float32)
-    with torch.autocast(features.device.type, enabled=False):
-        gathered = torch.softmax(gather.to(wide), dim=1).mT @ features.to(wide)  # (B, n, m)
-        shares = torch.softmax(distribute.to(wide), dim=2).to(features.dtype)
-        return shares @ gathered.to(features.dtype)
-
-
 class DoubleAttention(Operation):
-    """The function above, (B, M, m), (B, M, n), (B, N, n) -> (B, N, m)."""
+    """`double_attention`: (B, N, m), (B, N, n), (B, N, n) -> (B, N, m)."""
 
     def forward(self, features: Tensor, gather: Tensor, distribute: Tensor) -> Tensor:
         return double_attention(features, gather, distribute)
@@ -40,10 +25,11 @@ class DoubleAttention(Operation):
 
 
 class DoubleAttentionBlock(nn.Module):
-    """z = x + norm(W_z y), y the double attention of three embeddings of x.
+    """z = x + norm(W_z y), where y is the double attention of three embeddings of x.
 
-    phi holds the features a (C -> m), theta the gathering logits b (C -> n), rho the distributing
-    logits v (C -> n); m = n = ratio C (the paper: a quarter). (B, C, T, H, W) -> the same.
+    phi computes the features a (C -> m), theta the gathering logits b (C -> n), rho the
+    distributing logits v (C -> n); m = n = ratio C (ratio 0.25 in the paper). (B, C, T, H, W) ->
+    the same. Source: Chen et al. 2018, A2-Nets: Double Attention Networks.
     """
 
     def __init__(
@@ -69,10 +55,7 @@ class DoubleAttentionBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = to_tokens(x)
-        groups = self.axes.groups(tokens.shape[1], self.group_frames)
-        features, gather, distribute = (
-            self.axes.fold(conv(tokens), groups) for conv in (self.phi, self.theta, self.rho)
-        )
-        y = self.axes.unfold(self.attention(features, gather, distribute), tokens, groups)
+        features, gather, distribute = self.phi(tokens), self.theta(tokens), self.rho(tokens)
+        y = self.axes.attend(self.attention, self.group_frames, features, gather, distribute)
         z = self.norm(to_map(self.out(y)))
         return x + z if self.gamma is None else x + self.gamma * z

@@ -1,6 +1,6 @@
-"""One context for all positions: the simplified non-local block and the global context block.
+"""One context vector for all positions: the simplified non-local and the global context block.
 
-Both sum x under a softmax of one logit per position, `unary_context` of disentangled.py.
+Both sum x over the positions, with the weights of a softmax of one logit per position.
 """
 
 import torch
@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nlnet.model.non_local.axes import single_pass
-from nlnet.model.non_local.block import initialize, inner_channels
-from nlnet.model.non_local.kernels.disentangled import unary_context
+from nlnet.model.non_local.kernels.context import unary_context
+from nlnet.model.non_local.layers import initialize, inner_channels
 from nlnet.model.non_local.tokens import Operation, Pointwise, to_map, to_tokens
 
 
@@ -24,10 +24,10 @@ class Context(Operation):
 
 
 class SimplifiedNonLocalBlock(nn.Module):
-    """z_i = x_i + W_v sum_j softmax_j(m_j) x_j, m = W_k x: output minus x is constant.
+    """z_i = x_i + W_v sum_j softmax_j(m_j) x_j, with m = W_k x.
 
-    W_v (C -> C, no bias) starts at 0 with `zero_init`; no norm. (B, C, T, H, W) -> the same.
-    Source: Cao et al. 2019, GCNet, equation 3.
+    W_v (C -> C, no bias) starts at 0 with `zero_init`; there is no norm. (B, C, T, H, W) -> the
+    same. Source: Cao et al. 2019, GCNet, equation 3.
     """
 
     def __init__(
@@ -50,20 +50,19 @@ class SimplifiedNonLocalBlock(nn.Module):
             nn.init.zeros_(self.out.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        tokens = to_tokens(x)
-        groups = self.axes.groups(tokens.shape[1], self.group_frames)
-        folded = self.axes.fold(tokens, groups)
-        shift = self.out(self.context(self.mask(folded), folded))
-        return x + to_map(self.axes.unfold(shift.expand_as(folded), tokens, groups))
+        return x + to_map(self.axes.attend(self.transform, self.group_frames, to_tokens(x)))
+
+    def transform(self, tokens: Tensor) -> Tensor:  # (B, N, C) -> the same
+        return self.out(self.context(self.mask(tokens), tokens)).expand_as(tokens)
 
 
 class GlobalContextBlock(nn.Module):
     """z_i = x_i + delta(c), or x_i sigmoid(delta(c)) with `multiply`; c = sum_j softmax_j(m_j) x_j.
 
-    delta is a bottleneck C -> ratio C -> C with LayerNorm and ReLU between; with `zero_init` its
-    last layer starts at 0, so that the block starts as the identity, or, multiplying, as x / 2.
-    (B, C, T, H, W) -> the same. Source: Cao et al. 2019, GCNet, equation 5 and figure 4; there the
-    block stands in front of the residual sum, here behind it, like the others.
+    delta is a bottleneck C -> ratio C -> C with LayerNorm and ReLU. With `zero_init` its last
+    layer starts at 0, so that z = x at first, or z = x / 2 with `multiply`. (B, C, T, H, W) -> the
+    same. Source: Cao et al. 2019, GCNet, equation 5 and figure 4. Their block is before the
+    residual sum; here it is after it, as all blocks of the family are.
     """
 
     def __init__(
@@ -92,12 +91,9 @@ class GlobalContextBlock(nn.Module):
             nn.init.zeros_(self.expand.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        tokens = to_tokens(x)
-        groups = self.axes.groups(tokens.shape[1], self.group_frames)
-        folded = self.axes.fold(tokens, groups)
-        delta = self.transform(self.context(self.mask(folded), folded)).expand_as(folded)
-        change = to_map(self.axes.unfold(delta, tokens, groups))
+        change = to_map(self.axes.attend(self.transform, self.group_frames, to_tokens(x)))
         return x * torch.sigmoid(change) if self.multiply else x + change
 
-    def transform(self, context: Tensor) -> Tensor:  # (B, 1, C) -> the same
-        return self.expand(F.relu(self.norm(self.reduce(context))))
+    def transform(self, tokens: Tensor) -> Tensor:  # (B, N, C) -> the same
+        context = self.context(self.mask(tokens), tokens)  # (B, 1, C)
+        return self.expand(F.relu(self.norm(self.reduce(context)))).expand_as(tokens)

@@ -1,17 +1,17 @@
-"""Non-local blocks as furniture: put into a finished backbone, whose file does not know of them."""
+"""Non-local blocks, inserted into a finished backbone, whose file does not know about them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from torch import nn
 
-from nlnet.errors import UsageError
+from nlnet.errors import ArgumentError
 
 
-class Backbone(Protocol):
-    """Stages by name, each a Sequential of block0, block1, ..., and their channels."""
+class StagedBackbone(Protocol):
+    """A backbone with named stages: each is a Sequential of block0, block1, ..."""
 
-    channels: dict[str, int]
+    channels: dict[str, int]  # stage -> number of channels
 
     def get_submodule(self, target: str) -> nn.Module: ...
 
@@ -19,30 +19,32 @@ class Backbone(Protocol):
 
 
 def insert_non_local(
-    backbone: Backbone,
+    backbone: StagedBackbone,
     after: Mapping[str, Sequence[int]],
     make: Callable[[str, int], nn.Module],
 ) -> None:
-    """Put `make(stage, channels)` behind block i of a stage, as nl{i}, for each i in after[stage].
+    """Insert `make(stage, channels)` as nl{i} after block i, for each i in after[stage].
 
-    The names of what was there stay. Raises UsageError for a stage or block that is not there.
+    The names of the other modules do not change. Raises ArgumentError for an unknown stage or
+    block.
     """
     for stage_name, indices in after.items():
         if stage_name not in backbone.channels:
             known = ", ".join(backbone.channels)
-            raise UsageError(f"model.non_local.{stage_name}: no such stage; choose from {known}")
+            raise ArgumentError(
+                f"{stage_name}={list(indices)}: there is no such stage; choose from {known}"
+            )
         if len(set(indices)) != len(indices):
-            raise UsageError(
-                f"model.non_local.{stage_name}={list(indices)} names a block twice; one non-local "
-                "block stands behind each"
+            raise ArgumentError(
+                f"{stage_name}={list(indices)} names a block twice; at most one non-local block "
+                "follows each"
             )
         stage = dict(backbone.get_submodule(stage_name).named_children())
         for i in indices:
             if f"block{i}" not in stage:
                 last = sum(name.startswith("block") for name in stage) - 1
-                raise UsageError(
-                    f"model.non_local.{stage_name}={list(indices)}: {stage_name} has blocks 0 to "
-                    f"{last}, not {i}"
+                raise ArgumentError(
+                    f"{stage_name}={list(indices)}: {stage_name} has blocks 0 to {last}, not {i}"
                 )
         named = nn.Sequential()
         for name, block in stage.items():

@@ -1,4 +1,4 @@
-"""The pairwise functions f(x_i, x_j) of a non-local block, and the dict of their names."""
+"""The pairwise functions f(x_i, x_j) of a non-local block, and their names."""
 
 from abc import abstractmethod
 from typing import ClassVar, NamedTuple
@@ -7,34 +7,31 @@ import torch
 from torch import Tensor, nn
 
 from nlnet.model.non_local.kernels.concatenation import concatenation
-from nlnet.model.non_local.kernels.disentangled import (
-    disentangled,
-    unary_context,
-    whitened_pairwise,
-)
+from nlnet.model.non_local.kernels.context import unary_context
+from nlnet.model.non_local.kernels.disentangled import disentangled, whitened_pairwise
 from nlnet.model.non_local.kernels.dot_product import dot_product
 from nlnet.model.non_local.kernels.softmax import softmax_attention
 from nlnet.model.non_local.tokens import Operation
 
 
 class Maps(NamedTuple):
-    """What a pairwise function may look at, as tokens of one group of positions."""
+    """The inputs of a pairwise function: tokens of one group of positions."""
 
     theta: Tensor  # queries (B, N, d)
     phi: Tensor  # keys (B, M, d)
     g: Tensor  # values (B, M, e)
-    mask: Tensor | None  # logits of a unary term (B, M), where the function asks for them
+    mask: Tensor | None  # logits of a unary term (B, M), if the function is `unary`
 
 
 class Pairwise(Operation):
     """y_i = 1/C(x) sum_j f(x_i, x_j) g_j: Maps -> (B, N, e)."""
 
-    embedded: ClassVar[bool] = True  # theta and phi are learnt; otherwise they are x itself
+    embedded: ClassVar[bool] = True  # theta and phi are learned; otherwise they are x itself
     unary: ClassVar[bool] = False  # the block has a mask, C -> 1 channels
 
     def __init__(self, inner: int, *, scale: bool = True, temperature: float = 1.0) -> None:
-        """`inner` is d; `scale` multiplies softmax logits by d^-0.5, `temperature` divides those
-        of the whitened term."""
+        """`inner` is d. `scale` multiplies the logits of a softmax by d^-0.5; `temperature`
+        divides the logits of the whitened term."""
         super().__init__()
         self.scale = inner**-0.5 if scale else 1.0
         self.temperature = temperature
@@ -43,15 +40,15 @@ class Pairwise(Operation):
     def forward(self, maps: Maps) -> Tensor: ...
 
     def multiply_adds(self, maps: Maps) -> int:
-        """N M (d + e): a product of d channels for each pair, and a sum of e."""
+        """N M (d + e): a product over d channels and a sum of e channels for each pair."""
         return pairs(maps) * (maps.phi.shape[2] + maps.g.shape[2])
 
-    def behind_theta(self) -> Tensor | None:
-        """A linear map (d', d) behind theta; the block folds the two into one, C -> d' channels."""
+    def after_theta(self) -> Tensor | None:
+        """A linear map (d', d) that the block applies after theta, in one product: C -> d'."""
         return None
 
-    def behind_phi(self) -> Tensor | None:
-        """The same behind phi."""
+    def after_phi(self) -> Tensor | None:
+        """The same for phi."""
         return None
 
 
@@ -65,7 +62,7 @@ class Gaussian(Pairwise):
 
 
 class EmbeddedGaussian(Pairwise):
-    """f = exp(s theta_i . phi_j), C = sum_j f. Wang et al. 2018, equation 3; s their code's."""
+    """f = exp(s theta_i . phi_j), C = sum_j f. Wang et al. 2018, equation 3; s is in their code."""
 
     def forward(self, maps: Maps) -> Tensor:
         return softmax_attention(maps.theta, maps.phi, maps.g, self.scale)
@@ -85,10 +82,10 @@ class Concatenation(Pairwise):
         super().__init__(inner, scale=scale, temperature=temperature)
         self.weight = nn.Parameter(0.01 * torch.randn(2 * inner))  # of theta, then of phi
 
-    def behind_theta(self) -> Tensor:
+    def after_theta(self) -> Tensor:
         return self.weight.chunk(2)[0].unsqueeze(0)
 
-    def behind_phi(self) -> Tensor:
+    def after_phi(self) -> Tensor:
         return self.weight.chunk(2)[1].unsqueeze(0)
 
     def forward(self, maps: Maps) -> Tensor:
@@ -99,14 +96,14 @@ class Concatenation(Pairwise):
 
 
 class Whitened(Pairwise):
-    """The pairwise half of `Disentangled`, alone."""
+    """The pairwise term of `Disentangled` alone."""
 
     def forward(self, maps: Maps) -> Tensor:
         return whitened_pairwise(maps.theta, maps.phi, maps.g, self.scale / self.temperature)
 
 
 class Unary(Pairwise):
-    """The unary half of `Disentangled`, alone: one context for every query."""
+    """The unary term of `Disentangled` alone: one context for all queries."""
 
     embedded = False
     unary = True
@@ -120,7 +117,7 @@ class Unary(Pairwise):
 
 
 class Disentangled(Pairwise):
-    """A whitened pairwise and a unary softmax, added. Yin et al. 2020, equation 9."""
+    """The sum of a whitened pairwise term and a unary term. Yin et al. 2020, equation 9."""
 
     unary = True
 
@@ -134,7 +131,7 @@ class Disentangled(Pairwise):
 
 
 def pairs(maps: Maps) -> int:
-    """How many pairs of a query and a key there are, over the whole batch."""
+    """The number of pairs of a query and a key in the whole batch."""
     return maps.theta.shape[:2].numel() * maps.phi.shape[1]
 
 

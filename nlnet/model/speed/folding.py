@@ -1,4 +1,4 @@
-"""Norms folded into the convolutions in front of them: an evaluation without norms."""
+"""Norms folded into the convolutions before them: evaluation without norms."""
 
 import copy
 
@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from nlnet.model.classifier import VideoClassifier
 from nlnet.model.norm import Affine3d, FrozenBatchNorm3d
 
-FIXED = (nn.BatchNorm3d, FrozenBatchNorm3d, Affine3d)  # in eval mode, an affine map per channel
-PAIRS = {  # the norm behind a convolution, by their names in a block
+FIXED = (nn.BatchNorm3d, FrozenBatchNorm3d, Affine3d)  # affine maps per channel in eval mode
+PAIRS = {  # convolution -> the norm after it, by their names in a block
     "conv1": "norm1",
     "conv_a": "norm_a",
     "conv_b": "norm_b",
@@ -20,10 +20,10 @@ PAIRS = {  # the norm behind a convolution, by their names in a block
 
 
 def fold_norms(model: VideoClassifier) -> VideoClassifier:
-    """A copy for evaluation whose convolutions do the work of the norms behind them.
+    """A copy of the model for evaluation, whose norms are part of its convolutions.
 
-    Its scores equal the model's to rounding. The model stays as it is, for training and for
-    checkpoints; the copy has other weights, of other names, and follows no later change.
+    Its scores equal those of the model up to rounding. The parameters of the copy have other
+    values and names; the model itself is not changed.
     """
     folded = copy.deepcopy(model).eval()
     for block in folded.modules():
@@ -31,14 +31,14 @@ def fold_norms(model: VideoClassifier) -> VideoClassifier:
         for conv_name, norm_name in PAIRS.items():
             conv, norm = layers.get(conv_name), layers.get(norm_name)
             if isinstance(conv, nn.Conv3d) and isinstance(norm, FIXED):
-                fold(conv, norm)
+                fold_norm(conv, norm)
                 block.set_submodule(norm_name, nn.Identity())
     return folded
 
 
 @torch.no_grad()
-def fold(conv: nn.Conv3d, norm: nn.Module) -> None:
-    """Make the convolution compute norm(conv(x))."""
+def fold_norm(conv: nn.Conv3d, norm: nn.Module) -> None:
+    """Change the convolution's weight and bias so that it computes norm(conv(x))."""
     scale, shift = affine_of(norm, conv.out_channels)
     weight = conv.weight.double() * scale.view(-1, 1, 1, 1, 1)
     bias = shift if conv.bias is None else shift + scale * conv.bias.double()
@@ -47,7 +47,7 @@ def fold(conv: nn.Conv3d, norm: nn.Module) -> None:
 
 
 def affine_of(norm: nn.Module, channels: int) -> tuple[Tensor, Tensor]:
-    """Scale and shift of each channel, float64: what the norm makes of 1 and of 0."""
+    """Scale and shift of each channel in float64, from the norm's outputs for 1 and for 0."""
     exact = copy.deepcopy(norm).double()
     device = next(exact.parameters()).device
     probe = torch.zeros(2, channels, 1, 1, 1, dtype=torch.float64, device=device)

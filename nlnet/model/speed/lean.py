@@ -1,257 +1,60 @@
-"""Convolutions and pools behind norms that keep one map for their backward pass.
+"""Modules that replace those of a ResNet for training, and keep one feature map per convolution.
 
-y = norm_out(w * relu(norm_in(x))), and the same with a max pool for the convolution. Autograd
-alone keeps x, the input of the convolution and its output, or the indices of the pool. Here x is
-kept, and the rest computed from it again: an affine map, the pool and, where there is a norm_out,
-one convolution. In channels_last_3d the gradient of the weights is a matrix product, or that of
-the contiguous form: oneDNN's own takes 1.1 to 5 times as long there.
-Shapes: maps (B, C, T, H, W), weights (C_out, C_in, t, h, w).
+They have the children, parameters and names of the modules that they replace. Outputs, gradients
+and running statistics are equal to those of the plain modules up to rounding.
 """
 
-from typing import Any
-
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
-aten = torch.ops.aten
-
-
-def plain_convolution(
-    x: Tensor,
-    conv: nn.Conv3d,
-    *,
-    norm_in: nn.Module | None = None,
-    norm_out: nn.Module | None = None,
-) -> Tensor:
-    """norm_out(conv(relu(norm_in(x)))); a norm that is None is left out, norm_in with its ReLU."""
-    if norm_in is not None:
-        x = F.relu(norm_in(x), inplace=True)
-    y = conv(x)
-    return y if norm_out is None else norm_out(y)
+from nlnet.model.classifier import VideoClassifier
+from nlnet.model.resnet3d import Bottleneck, ResNet3d, add_relu
+from nlnet.model.speed.lean_functions import lean_convolution, lean_pool
 
 
-def lean_convolution(
-    x: Tensor,
-    conv: nn.Conv3d,
-    *,
-    norm_in: nn.Module | None = None,
-    norm_out: nn.Module | None = None,
-) -> Tensor:
-    """`plain_convolution` with the same numbers and a backward pass that keeps only x.
-
-    It serves training on a CPU in one precision, with batch norms that learn; whatever is
-    otherwise goes the plain way, and so do compiled networks, whose compiler recomputes by itself.
-    """
-    norms = [norm for norm in (norm_in, norm_out) if norm is not None]
-    learns = x.dtype == conv.weight.dtype and conv.weight.requires_grad
-    if not (learns and _trains_on_cpu(x) and all(_follows_batch(norm) for norm in norms)):
-        return plain_convolution(x, conv, norm_in=norm_in, norm_out=norm_out)
-    return _LeanConvolution.apply(
-        x,
-        conv.weight,
-        *((None, None) if norm_in is None else (norm_in.weight, norm_in.bias)),
-        *((None, None) if norm_out is None else (norm_out.weight, norm_out.bias)),
-        (conv, norm_in, norm_out),
-    )
+def make_lean(model: VideoClassifier) -> None:
+    """Replace the ResNet and the residual blocks of a model; other networks do not change."""
+    for name, module in list(model.named_modules()):
+        if isinstance(module, Bottleneck):
+            model.set_submodule(name, LeanBottleneck(module))
+    if isinstance(model.backbone, ResNet3d):
+        model.backbone = LeanResNet3d(model.backbone)
 
 
-def plain_pool(x: Tensor, pool: nn.Module, *, norm_in: nn.Module | None = None) -> Tensor:
-    """pool(relu(norm_in(x))); a norm that is None is left out with its ReLU."""
-    return pool(x if norm_in is None else F.relu(norm_in(x), inplace=True))
+class LeanBottleneck(nn.Module):
+    """`Bottleneck` that computes the inputs of its convolutions again in the backward pass."""
+
+    def __init__(self, block: Bottleneck) -> None:
+        super().__init__()
+        self.training = block.training
+        self.conv_a, self.norm_a = block.conv_a, block.norm_a
+        self.conv_b, self.norm_b = block.conv_b, block.norm_b
+        self.conv_c, self.norm_c = block.conv_c, block.norm_c
+        self.shortcut, self.shortcut_norm = block.shortcut, block.shortcut_norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = lean_convolution(x, self.conv_a)
+        y = lean_convolution(y, self.conv_b, norm_in=self.norm_a)
+        y = lean_convolution(y, self.conv_c, norm_in=self.norm_b, norm_out=self.norm_c)
+        if self.shortcut is not None:
+            x = lean_convolution(x, self.shortcut, norm_out=self.shortcut_norm)
+        return add_relu(y, x)
 
 
-def lean_pool(x: Tensor, pool: nn.Module, *, norm_in: nn.Module | None = None) -> Tensor:
-    """`plain_pool` with the same numbers and a backward pass that keeps only x."""
-    follows = norm_in is None or _follows_batch(norm_in)
-    if not (isinstance(pool, nn.MaxPool3d) and x.requires_grad and _trains_on_cpu(x) and follows):
-        return plain_pool(x, pool, norm_in=norm_in)
-    affine = (None, None) if norm_in is None else (norm_in.weight, norm_in.bias)
-    return _LeanPool.apply(x, *affine, (pool, norm_in))
+class LeanResNet3d(nn.Module):
+    """`ResNet3d` that computes the inputs of its max pools again in the backward pass."""
 
+    def __init__(self, backbone: ResNet3d) -> None:
+        super().__init__()
+        self.training = backbone.training
+        self.channels = backbone.channels
+        self.conv1, self.norm1 = backbone.conv1, backbone.norm1
+        self.pool1, self.pool2 = backbone.pool1, backbone.pool2
+        self.res2, self.res3 = backbone.res2, backbone.res3
+        self.res4, self.res5 = backbone.res4, backbone.res5
 
-def _trains_on_cpu(x: Tensor) -> bool:
-    return (
-        x.device.type == "cpu"
-        and torch.is_grad_enabled()
-        and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
-    )
-
-
-def _follows_batch(norm: nn.Module) -> bool:
-    return type(norm) is nn.BatchNorm3d and norm.training and norm.momentum is not None
-
-
-class _LeanConvolution(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor,
-        weight_in: Tensor | None,
-        bias_in: Tensor | None,
-        weight_out: Tensor | None,
-        bias_out: Tensor | None,
-        modules: tuple[nn.Conv3d, nn.BatchNorm3d | None, nn.BatchNorm3d | None],
-    ) -> Tensor:
-        conv, norm_in, norm_out = modules
-        z, mean_in, rstd_in = (x, None, None) if norm_in is None else normalize(x, norm_in)
-        if norm_in is not None:
-            z.relu_()
-        y, mean_out, rstd_out = F.conv3d(z, weight, None, conv.stride, conv.padding), None, None
-        if norm_out is not None:
-            y, mean_out, rstd_out = normalize(y, norm_out, out=y)
-        ctx.save_for_backward(
-            x, weight, weight_in, bias_in, weight_out, mean_in, rstd_in, mean_out, rstd_out
-        )
-        ctx.modules = modules
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, weight_in, bias_in, weight_out, mean_in, rstd_in, mean_out, rstd_out = (
-            ctx.saved_tensors
-        )
-        conv, norm_in, norm_out = ctx.modules
-        z = x if norm_in is None else renormalize(x, weight_in, bias_in, mean_in, rstd_in).relu_()
-        dweight_in = dbias_in = dweight_out = dbias_out = dx = None
-        if norm_out is not None:
-            y = F.conv3d(z, weight, None, conv.stride, conv.padding)
-            moments = mean_out, rstd_out, norm_out.eps
-            dy, dweight_out, dbias_out = normalize_backward(dy, y, weight_out, *moments)
-            del y
-        dweight = weight_gradient(dy, z, conv)
-        if ctx.needs_input_grad[0] or norm_in is not None:
-            dx = convolution_backward(dy, z, weight, conv, (True, False, False))[0]
-        if norm_in is not None:
-            dx = aten.threshold_backward.grad_input(dx, z, 0, grad_input=dx)
-            del z
-            moments = mean_in, rstd_in, norm_in.eps
-            dx, dweight_in, dbias_in = normalize_backward(dx, x, weight_in, *moments)
-        return dx, dweight, dweight_in, dbias_in, dweight_out, dbias_out, None
-
-
-class _LeanPool(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor | None,
-        bias: Tensor | None,
-        modules: tuple[nn.MaxPool3d, nn.BatchNorm3d | None],
-    ) -> Tensor:
-        pool, norm = modules
-        z, mean, rstd = (x, None, None) if norm is None else normalize(x, norm)
-        if norm is not None:
-            z.relu_()
-        ctx.save_for_backward(x, weight, bias, mean, rstd)
-        ctx.modules = modules
-        return pool(z)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, bias, mean, rstd = ctx.saved_tensors
-        pool, norm = ctx.modules
-        z = x if norm is None else renormalize(x, weight, bias, mean, rstd).relu_()
-        window = pool.kernel_size, pool.stride, pool.padding, (1, 1, 1)
-        indices = aten.max_pool3d_with_indices(z, *window)[1]
-        dx = aten.max_pool3d_with_indices_backward(dy, z, *window, False, indices)
-        if norm is None:
-            return dx, None, None, None
-        dx = aten.threshold_backward.grad_input(dx, z, 0, grad_input=dx)
-        return *normalize_backward(dx, x, weight, mean, rstd, norm.eps), None
-
-
-def normalize(
-    x: Tensor, norm: nn.BatchNorm3d, *, out: Tensor | None = None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """What a batch norm in training does to x, its running statistics included.
-
-    Returns the output, into `out` where there is one (it may be x), and mean (C,) and reciprocal
-    standard deviation (C,) of the batch.
-    """
-    norm.get_buffer("num_batches_tracked").add_(1)
-    y = torch.empty_like(x) if out is None else out
-    mean, rstd = x.new_empty(x.shape[1]), x.new_empty(x.shape[1])
-    return aten.native_batch_norm.out(
-        x,
-        norm.weight,
-        norm.bias,
-        norm.running_mean,
-        norm.running_var,
-        True,
-        norm.momentum,
-        norm.eps,
-        out=y,
-        save_mean=mean,
-        save_invstd=rstd,
-    )
-
-
-def renormalize(x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, rstd: Tensor) -> Tensor:
-    """The output of `normalize` once more, from its input and moments."""
-    scale = weight * rstd
-    shape = (1, -1, 1, 1, 1)
-    return torch.addcmul((bias - mean * scale).view(shape), x, scale.view(shape))
-
-
-def normalize_backward(
-    dy: Tensor, x: Tensor, weight: Tensor, mean: Tensor, rstd: Tensor, eps: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of input, weight and bias of `normalize`."""
-    every = [True, True, True]
-    return aten.native_batch_norm_backward(dy, x, weight, None, None, mean, rstd, True, eps, every)
-
-
-def convolution_backward(
-    dy: Tensor, x: Tensor, weight: Tensor, conv: nn.Conv3d, wanted: tuple[bool, bool, bool]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """torch's own gradients of input, weight and bias; those that are not wanted are None."""
-    return aten.convolution_backward(
-        dy, x, weight, None, conv.stride, conv.padding, (1, 1, 1), False, (0, 0, 0), 1, wanted
-    )
-
-
-def weight_gradient(dy: Tensor, x: Tensor, conv: nn.Conv3d) -> Tensor:
-    """The gradient of a convolution's weight, (C_out, C_in, t, h, w), by its fastest form.
-
-    Measured on the convolutions of an I3D ResNet-50 in channels_last_3d, against oneDNN in that
-    format: t x 1 x 1 as products 1.1 to 5 times as fast, 1 x 3 x 3 in the contiguous form 1.1 to
-    2.3 times, copies included.
-    """
-    if x.is_contiguous(memory_format=torch.channels_last_3d) and not x.is_contiguous():
-        if conv.kernel_size[1:] == (1, 1) and conv.stride[0] == 1:
-            return product_gradient(dy, x, conv)
-        # Weights in channels_last_3d would make oneDNN turn all three to that format.
-        maps = dy.contiguous(), x.contiguous(), conv.weight.contiguous()
-    else:
-        maps = dy, x, conv.weight
-    return convolution_backward(*maps, conv, (False, True, False))[1]
-
-
-def product_gradient(dy: Tensor, x: Tensor, conv: nn.Conv3d) -> Tensor:
-    """The weight's gradient of a t x 1 x 1 convolution: tap k is dy_(i)^T x_(i + k - t // 2).
-
-    i runs over the frames; a frame beyond the clip is zero and left out.
-    """
-    taps, _, _ = conv.kernel_size
-    _, down, right = conv.stride
-    tokens = x.permute(0, 2, 3, 4, 1)[:, :, ::down, ::right].flatten(2, 3)  # (B, T, H W, C_in)
-    grads = dy.permute(0, 2, 3, 4, 1).flatten(2, 3)  # (B, T, H W, C_out)
-    frames = tokens.shape[1]
-    products = []
-    for tap in range(taps):
-        shift = tap - taps // 2
-        first, last = max(-shift, 0), frames - max(shift, 0)
-        outputs = grads[:, first:last].flatten(1, 2)
-        inputs = tokens[:, first + shift : last + shift].flatten(1, 2)
-        if shift == 0:  # one product over all clips
-            products.append(outputs.flatten(0, 1).mT @ inputs.flatten(0, 1))
-        else:
-            products.append((outputs.mT @ inputs).sum(0))
-    product = torch.stack(products, 1)  # (C_out, t, C_in)
-    return product[:, :, None, None].permute(0, 4, 1, 2, 3)
+    def forward(self, x: Tensor) -> Tensor:
+        x = lean_pool(self.conv1(x), self.pool1, norm_in=self.norm1)
+        x = lean_pool(self.res2(x), self.pool2)
+        x = self.res3(x)
+        x = self.res4(x)
+        return self.res5(x)

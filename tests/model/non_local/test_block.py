@@ -11,18 +11,12 @@ import yaml
 from torch import Tensor, nn
 
 from nlnet.config import NonLocalConfig
-from nlnet.errors import UsageError
+from nlnet.errors import ArgumentError, UsageError
 from nlnet.model.non_local.axes import AXES
-from nlnet.model.non_local.block import (
-    SUBSAMPLES,
-    Embedding,
-    Logits,
-    NonLocalBlock,
-    Output,
-    Subsample,
-)
+from nlnet.model.non_local.block import NonLocalBlock
 from nlnet.model.non_local.build import BLOCKS, build_block
 from nlnet.model.non_local.kernels import softmax
+from nlnet.model.non_local.layers import SUBSAMPLES, Embedding, Logits, Output, Subsample
 from nlnet.model.non_local.pairwise import PAIRWISE
 from nlnet.model.norm import NORMS
 from tests.model.non_local import reference_block
@@ -322,17 +316,28 @@ REFUSALS: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: build_block(NonLocalConfig(block="compact_generalized", ratio=0.3), 16, None),
         "model.non_local.ratio=0.3 makes 4 of 16 channels",
     ),
+}
+IN_A_FORWARD_PASS: dict[str, tuple[Callable[[], object], str]] = {
     "groups of frames": (
         lambda: NonLocalBlock(8, group_frames=3)(torch.zeros(1, 8, 4, 2, 2)),
-        "model.non_local.group_frames=3 does not divide the 4 frames",
+        "group_frames=3 does not divide the 4 frames",
     ),
     "pooled groups": (
         lambda: NonLocalBlock(8, axes="space", subsample=Subsample("input", (2, 1, 1)))(
             torch.zeros(1, 8, 4, 2, 2)
         ),
-        "model.non_local.subsample_kernel=[2, 1, 1] pools frames of different groups together",
+        "subsample_kernel=[2, 1, 1] pools frames of different groups together",
     ),
 }
+
+
+@pytest.mark.parametrize("mistake", IN_A_FORWARD_PASS)
+def test_a_wrong_argument_in_a_forward_pass_is_named(mistake: str):
+    make, message = IN_A_FORWARD_PASS[mistake]
+    with pytest.raises(ArgumentError) as caught:
+        make()
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("mistake", REFUSALS)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from nlnet.errors import UsageError
+from nlnet.errors import ArgumentError
 from nlnet.model.non_local.block import NonLocalBlock
 from nlnet.model.non_local.insertion import insert_non_local
 from nlnet.model.resnet3d import ResNet3d
@@ -60,12 +60,12 @@ def test_names_and_weights_of_the_backbone_stay_and_so_does_its_answer():
 @pytest.mark.parametrize(
     ("after", "message"),
     [
-        ({"res6": [0]}, "model.non_local.res6: no such stage; choose from res2, res3, res4, res5"),
-        ({"res3": [1, 4]}, "model.non_local.res3=[1, 4]: res3 has blocks 0 to 3, not 4"),
-        ({"res4": [-1]}, "model.non_local.res4=[-1]: res4 has blocks 0 to 5, not -1"),
+        ({"res6": [0]}, "res6=[0]: there is no such stage; choose from res2, res3, res4, res5"),
+        ({"res3": [1, 4]}, "res3=[1, 4]: res3 has blocks 0 to 3, not 4"),
+        ({"res4": [-1]}, "res4=[-1]: res4 has blocks 0 to 5, not -1"),
     ],
 )
 def test_a_place_that_is_not_there_is_refused(after: dict[str, list[int]], message: str):
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(ArgumentError) as caught:
         insert_non_local(backbone(), after, make)
     assert str(caught.value) == message

@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from nlnet.model.classifier import Head, VideoClassifier
-from nlnet.model.non_local.block import NonLocalBlock, Output
+from nlnet.model.non_local.block import NonLocalBlock
 from nlnet.model.non_local.insertion import insert_non_local
+from nlnet.model.non_local.layers import Output
 from nlnet.model.resnet3d import ResNet3d
 from nlnet.model.speed.folding import fold_norms
 

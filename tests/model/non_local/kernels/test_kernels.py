@@ -7,16 +7,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from nlnet.model.non_local.compact_generalized import compact_generalized
-from nlnet.model.non_local.double_attention import double_attention
 from nlnet.model.non_local.kernels import softmax
+from nlnet.model.non_local.kernels.compact_generalized import compact_generalized
 from nlnet.model.non_local.kernels.concatenation import concatenation, sorted_sum
+from nlnet.model.non_local.kernels.context import unary_context
 from nlnet.model.non_local.kernels.disentangled import (
     disentangled,
-    unary_context,
     whitened_pairwise,
 )
 from nlnet.model.non_local.kernels.dot_product import dot_product
+from nlnet.model.non_local.kernels.double_attention import double_attention
 from nlnet.model.non_local.kernels.softmax import softmax_attention
 from tests.model.non_local import reference
 

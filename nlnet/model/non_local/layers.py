@@ -1,0 +1,91 @@
+"""Arguments and layers that the blocks of the family share."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from nlnet.errors import choose
+from nlnet.model.norm import NORMS, Norm
+
+
+@dataclass(frozen=True)
+class Logits:
+    """The logits of a softmax."""
+
+    scale: bool = True  # multiply by d^-0.5
+    temperature: float = 1.0  # divides the logits of the whitened pairwise term
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """The maps theta, phi and g."""
+
+    ratio: float = 0.5  # d divided by C
+    bias: bool = True
+    shared: bool = False  # use theta as phi
+    init: str = "normal"  # a name in INITS
+
+
+@dataclass(frozen=True)
+class Subsample:
+    """Max pooling of the keys and values."""
+
+    where: str = "input"  # a name in SUBSAMPLES
+    kernel: tuple[int, int, int] = (1, 2, 2)  # and stride, (t, h, w)
+
+
+@dataclass(frozen=True)
+class Output:
+    """W_z and the layers after it."""
+
+    bias: bool = True
+    norm: str = "batch"  # a name in OUTPUT_NORMS
+    zero_init: bool = True  # initialize the block as the identity
+    gamma: bool = False  # multiply by a learned scalar (SAGAN)
+
+
+SUBSAMPLES: dict[str, str] = {
+    "none": "all positions are keys",
+    "input": "x is pooled once, before phi and g",
+    "embedded": "phi and g are pooled",
+}
+INITS: dict[str, Callable[[Tensor], Tensor]] = {
+    "normal": lambda weight: nn.init.normal_(weight, std=0.01),
+    "kaiming": lambda weight: nn.init.kaiming_normal_(weight, mode="fan_out", nonlinearity="relu"),
+}
+OUTPUT_NORMS: dict[str, Norm] = NORMS | {"none": nn.Identity}
+
+
+def inner_channels(channels: int, ratio: float) -> int:
+    """d = ratio C, at least 1."""
+    return max(1, int(channels * ratio))
+
+
+def initialize(block: nn.Module, init: str) -> None:
+    """Draw the weights of a block's convolutions by a rule of INITS; biases start at 0."""
+    draw = choose("init", init, INITS)
+    for module in block.modules():
+        if isinstance(module, nn.Conv3d):
+            draw(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def output_layers(out: nn.Conv3d, output: Output) -> tuple[nn.Module, nn.Parameter | None]:
+    """The norm and the scalar after W_z; W_z is `out`.
+
+    With `zero_init` exactly one of them starts at 0: the scalar if there is one, else the norm's
+    weight if it learns, else W_z. Two zeros in a row would have no gradient.
+    """
+    norm = choose("norm", output.norm, OUTPUT_NORMS)(out.out_channels)
+    learns = any(parameter.requires_grad for parameter in norm.parameters())
+    gamma = None
+    if output.gamma:
+        gamma = nn.Parameter(torch.tensor(0.0 if output.zero_init else 1.0))
+    elif output.zero_init and learns:
+        nn.init.zeros_(norm.get_parameter("weight"))
+    elif output.zero_init:
+        nn.init.zeros_(out.weight)
+    return norm, gamma

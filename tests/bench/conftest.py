@@ -7,7 +7,7 @@ from hydra import compose, initialize_config_dir
 
 from nlnet.bench.operations.shapes import Shape
 from nlnet.cli.choices import CONFIG_DIR
-from nlnet.cli.tool import to_run
+from nlnet.cli.compose import to_run
 from nlnet.config import BenchmarkConfig, register_schemas
 
 SMALL = ("data.clip.num_frames=2", "data.clip.crop_size=32", "batch=2", "dist.device=cpu")

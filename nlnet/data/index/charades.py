@@ -10,9 +10,9 @@ from nlnet.errors import UserError
 COLUMNS = ("id", "actions")
 
 
-def is_charades(columns: list[str]) -> bool:
-    """Whether a CSV with these columns is of Charades."""
-    return {*COLUMNS} <= {*columns}
+def is_charades(source: SplitSource) -> bool:
+    """Whether a split is a file with the columns id and actions."""
+    return {*COLUMNS} <= {*source.columns}
 
 
 def read_charades(source: SplitSource) -> SplitEntries:

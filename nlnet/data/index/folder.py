@@ -8,6 +8,11 @@ from nlnet.data.index.files import is_video
 from nlnet.errors import UserError
 
 
+def is_folder(source: SplitSource) -> bool:
+    """Whether a split is a folder."""
+    return source.path.is_dir()
+
+
 def read_folder(source: SplitSource) -> SplitEntries:
     """The videos of each class folder; the label of a video is the name of its folder.
 

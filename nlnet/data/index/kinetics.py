@@ -8,9 +8,9 @@ from nlnet.errors import UserError
 COLUMNS = ("label", "youtube_id", "time_start", "time_end")
 
 
-def is_kinetics(columns: list[str]) -> bool:
-    """Whether a CSV with these columns is of Kinetics."""
-    return "youtube_id" in columns
+def is_kinetics(source: SplitSource) -> bool:
+    """Whether a split is a file with the column youtube_id."""
+    return "youtube_id" in source.columns
 
 
 def read_kinetics(source: SplitSource) -> SplitEntries:

@@ -22,6 +22,11 @@ PATH_AND_LABELS = re.compile(
 )
 
 
+def is_listing(source: SplitSource) -> bool:
+    """True: every file that has no other format is read as a list."""
+    return True
+
+
 def read_listing(source: SplitSource) -> SplitEntries:
     """The videos of a list; empty lines are skipped.
 

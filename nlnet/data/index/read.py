@@ -1,40 +1,43 @@
 """Reading the index of a split; the annotation format is detected automatically.
 
-A new format is one more file beside this one, and one more entry of FORMATS.
+To add a format, add a file beside this one and an entry of FORMATS.
 """
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from nlnet.data.index.charades import is_charades, read_charades
 from nlnet.data.index.entries import SplitEntries, SplitSource
-from nlnet.data.index.folder import read_folder
+from nlnet.data.index.folder import is_folder, read_folder
 from nlnet.data.index.kinetics import is_kinetics, read_kinetics
 from nlnet.data.index.labels import class_numbers, indicators, listed_class_names
-from nlnet.data.index.listing import read_listing
+from nlnet.data.index.listing import is_listing, read_listing
 from nlnet.data.index.text import csv_columns
 from nlnet.data.index.video_index import VideoIndex
 from nlnet.data.setting_names import ARGUMENT_NAMES, SettingNames
 from nlnet.errors import UserError
 
-FORMATS: dict[str, Callable[[SplitSource], SplitEntries]] = {
-    "folder": read_folder,
-    "kinetics": read_kinetics,
-    "charades": read_charades,
-    "listing": read_listing,
+
+class Format(NamedTuple):
+    """An annotation format."""
+
+    matches: Callable[[SplitSource], bool]  # whether a split has this format
+    read: Callable[[SplitSource], SplitEntries]
+
+
+# In this order: a split has the first format that matches.
+FORMATS: dict[str, Format] = {
+    "folder": Format(is_folder, read_folder),
+    "kinetics": Format(is_kinetics, read_kinetics),
+    "charades": Format(is_charades, read_charades),
+    "listing": Format(is_listing, read_listing),
 }
 
 
-def detect_format(path: Path) -> str:
-    """The format of a split, a key of FORMATS: a folder, or a file known by its columns."""
-    if path.is_dir():
-        return "folder"
-    columns = csv_columns(path) if path.is_file() else []
-    if is_kinetics(columns):
-        return "kinetics"
-    if is_charades(columns):
-        return "charades"
-    return "listing"
+def detect_format(source: SplitSource) -> str:
+    """The format of a split, a key of FORMATS."""
+    return next(name for name, kind in FORMATS.items() if kind.matches(source))
 
 
 def read_index(
@@ -54,10 +57,8 @@ def read_index(
     Raises UserError, with file and line, for every mistake in a split. A listed video without a
     file is a mistake unless `allow_missing`. `settings` are the names that messages use.
     """
-    file, _, part = split.partition("#")
-    source = SplitSource(root / file, part, root / videos)
-    _check_paths(source, settings)
-    listed = FORMATS[detect_format(source.path)](source)
+    source = _locate(root, split, videos, settings)
+    listed = FORMATS[detect_format(source)].read(source)
     entries = listed.entries
     if not entries:
         raise UserError(
@@ -86,11 +87,14 @@ def read_index(
     return VideoIndex(paths, [number for (number,) in numbers], class_names, names)
 
 
-def _check_paths(source: SplitSource, settings: SettingNames) -> None:
-    """Raise UserError if the split or the folder of its videos does not exist."""
-    if not source.path.exists():
-        raise UserError(
-            f"{source.path} does not exist; correct {settings.root} or the name of the split"
-        )
-    if source.path.is_file() and not source.videos.is_dir():
-        raise UserError(f"{source.videos} is not a folder; correct {settings.videos}")
+def _locate(root: Path, split: str, videos: str, settings: SettingNames) -> SplitSource:
+    """Where a split is listed; raises UserError if it or the folder of videos does not exist."""
+    file, _, part = split.partition("#")
+    path, folder = root / file, root / videos
+    if not path.exists():
+        raise UserError(f"{path} does not exist; correct {settings.root} or the name of the split")
+    if not path.is_file():
+        return SplitSource(path, part, folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder; correct {settings.videos}")
+    return SplitSource(path, part, folder, csv_columns(path))

@@ -16,9 +16,9 @@ def read_text(path: Path) -> str:
         raise UserError(f"{path} is not UTF-8 text ({error.reason}); convert it") from error
 
 
-def csv_columns(path: Path) -> list[str]:
+def csv_columns(path: Path) -> tuple[str, ...]:
     """The fields of the first line."""
-    return next(csv.reader(read_text(path).splitlines()[:1]), [])
+    return tuple(next(csv.reader(read_text(path).splitlines()[:1]), []))
 
 
 def csv_rows(

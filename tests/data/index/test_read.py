@@ -2,8 +2,10 @@ from pathlib import Path
 
 import pytest
 
+from nlnet.data.index.entries import SplitSource
 from nlnet.data.index.labels import read_class_names
 from nlnet.data.index.read import FORMATS, detect_format, read_index
+from nlnet.data.index.text import csv_columns
 from nlnet.data.index.video_index import VideoIndex
 from nlnet.data.setting_names import SettingNames
 from nlnet.errors import UserError
@@ -27,7 +29,9 @@ def test_the_format_is_detected(kind: str, tmp_path: Path, touch):
     if content is not None:
         split = "split.txt"  # the suffix of a file does not count
         (tmp_path / split).write_text(content)
-    assert detect_format(tmp_path / split) == kind
+    path = tmp_path / split
+    columns = csv_columns(path) if path.is_file() else ()
+    assert detect_format(SplitSource(path, "", tmp_path, columns)) == kind
     index = read_index(tmp_path, split)
     assert [index.path(i) for i in range(len(index))] == [tmp_path / "walk" / "a.mp4"]
     assert index.class_names == ("walk",)

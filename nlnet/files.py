@@ -42,6 +42,22 @@ def write_atomic(path: Path, data: Data) -> None:
         raise _cannot_write(path, error) from error
 
 
+def write_text(path: Path, text: str) -> None:
+    """Replace a text file (UTF-8) as `write_atomic` does, and create its folder if necessary.
+
+    Raises:
+        UserError: the file cannot be written; the old content is unchanged.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file():  # a device or a pipe, such as /dev/stdout
+            path.write_text(text, encoding="utf-8")
+        else:
+            _write_atomic(path, text.encode())
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
 def write_verified(path: Path, data: Data, previous: Path | None = None) -> None:
     """Replace a file and its digest. Killed at any instant, it leaves a file that verifies.
 
@@ -143,6 +159,6 @@ def _replace(source: Path, target: Path) -> None:
 
 def _cannot_write(path: Path, error: OSError) -> UserError:
     return UserError(
-        f"{path.parent}: cannot write {path.name} ({error.strerror}); the older file is intact:"
-        " free disk space or set another output folder, then run the command again"
+        f"{path}: cannot be written ({error.strerror}); an older file is unchanged: free disk space"
+        " or set another folder, then run the command again"
     )

@@ -26,7 +26,7 @@ def main(run: "BenchmarkConfig", out_dir: Path) -> None:
     from nlnet.bench.report import machine
     from nlnet.bench.steps import run as steps
     from nlnet.checks import one_of
-    from nlnet.cli.folders import write_text
+    from nlnet.files import write_text
 
     measure = one_of("bench", run.bench, {"ops": operations.measure, "step": steps.measure})
     facts = machine()

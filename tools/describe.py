@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def main(run: "DescribeConfig", out_dir: Path) -> None:
     """Print the table, and write it to the file that `json` names."""
-    from nlnet.cli.folders import write_text
+    from nlnet.files import write_text
     from nlnet.jobs.describe import describe_network, summary, table
 
     stages = describe_network(run)

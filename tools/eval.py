@@ -38,6 +38,7 @@ class Evaluation:
         """Evaluate in this process, or in as many ranks as dist.num_procs says; the main metric."""
         from nlnet.cli.ranks import is_rank, launch_ranks
         from nlnet.config import run_text
+        from nlnet.files import write_text
         from nlnet.jobs.evaluate import check, evaluate, main_score, record_environment
 
         check(run)
@@ -45,7 +46,7 @@ class Evaluation:
         if is_rank() or run.dist.num_procs == 1:
             return evaluate(run, out_dir, self.weights)
         config = out_dir / "config.yaml"
-        config.write_text(run_text(run))
+        write_text(config, run_text(run))
         launch_ranks(Path(__file__), config, run.dist.num_procs)
         return main_score(out_dir)
 

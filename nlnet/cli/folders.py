@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from nlnet.config import ModelConfig, RunConfig, read_run_tree, run_text
 from nlnet.errors import UserError
-from nlnet.files import write_atomic
+from nlnet.files import write_text
 
 # Keys that change where and how fast a run computes, but not its result.
 FREE_KEYS = ("dist.", "data.num_workers", "data.root", "trainer.allocator", "trainer.fold_norms")
@@ -42,8 +42,7 @@ def claim_folder(run: RunConfig, folder: Path) -> Path:
                 f"{folder} holds a run with another configuration ({', '.join(changes)}); "
                 "choose another folder with name=NAME, or remove this one"
             )
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, run_text(run).encode())
+    write_text(path, run_text(run))
     return path
 
 
@@ -92,17 +91,3 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
     for key, value in tree.items():
         flat.update(flatten(value, f"{prefix}{key}."))
     return flat
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a result to a file, and make its folder; raises UserError if that fails."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists() and not path.is_file():  # a device or a pipe, such as /dev/stdout
-            path.write_text(text)
-            return
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be written ({error.strerror}); give another path"
-        ) from error
-    write_atomic(path, text.encode())

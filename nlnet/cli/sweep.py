@@ -15,10 +15,10 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from nlnet.cli.explain import explain
-from nlnet.cli.folders import write_text
 from nlnet.cli.mistakes import MISTAKES, fail, fail_with
 from nlnet.cli.quoting import unquoted
 from nlnet.errors import UserError
+from nlnet.files import write_text
 
 
 class OneLine(Callback):

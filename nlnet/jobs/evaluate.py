@@ -1,6 +1,7 @@
 """One evaluation: trained weights score all views of the videos of the test split."""
 
 import csv
+import io
 import json
 import os
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from nlnet.data.build import build_eval_loader, data_class_names
 from nlnet.data.index.video_index import VideoIndex
 from nlnet.distributed.ranks import is_main, pick_device, process_group, rank, world_size
 from nlnet.errors import UsageError, UserError
-from nlnet.files import write_atomic
+from nlnet.files import write_text
 from nlnet.model.build import check_clips
 from nlnet.recognizer.build import build_recognizer, count_classes
 from nlnet.recognizer.load import find_settings
@@ -171,26 +172,26 @@ def write_results(
         "split": run.data.test,
         "weights": run.weights,
     }
-    out_dir.mkdir(parents=True, exist_ok=True)
-    (out_dir / "config.yaml").write_text(run_text(run))
+    write_text(out_dir / "config.yaml", run_text(run))
     write_scores(out_dir / SCORES, scores_of(run, scores, index))
     results = {**metrics.values, "main_metric": metrics.main, **facts}
-    write_atomic(out_dir / METRICS, json.dumps(results, indent=2).encode())
+    write_text(out_dir / METRICS, json.dumps(results, indent=2))
     names = index.class_names
-    with (out_dir / "predictions.csv").open("w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["video", "label", "prediction", "score", "top5", "views"])
-        for row in scores.predictions():
-            rows.writerow(
-                [
-                    index.path(row.video_id),
-                    "|".join(names[k] for k in row.label),
-                    names[row.top1] if row.num_views else "",
-                    f"{row.score:.6f}",
-                    "|".join(names[k] for k in row.top5),
-                    row.num_views,
-                ]
-            )
+    text = io.StringIO(newline="")
+    rows = csv.writer(text)
+    rows.writerow(["video", "label", "prediction", "score", "top5", "views"])
+    for row in scores.predictions():
+        rows.writerow(
+            [
+                index.path(row.video_id),
+                "|".join(names[k] for k in row.label),
+                names[row.top1] if row.num_views else "",
+                f"{row.score:.6f}",
+                "|".join(names[k] for k in row.top5),
+                row.num_views,
+            ]
+        )
+    write_text(out_dir / "predictions.csv", text.getvalue())
 
 
 def scores_of(run: RunConfig, scores: VideoScores, index: VideoIndex) -> EvaluationScores:

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from nlnet.cli.folders import claim_folder, network_differences, write_text
+from nlnet.cli.folders import claim_folder, network_differences
 from nlnet.config import ResNetConfig, run_text
 from nlnet.errors import UserError
+from nlnet.files import write_text
 from tests.cli.commands import run_config, tool
 
 

@@ -1,6 +1,4 @@
-import hashlib
 import os
-import pickle
 import random
 import resource
 import subprocess
@@ -12,17 +10,16 @@ from types import ModuleType
 import pytest
 import torch
 
-import nlnet
-from nlnet.checkpoint import LAST, PREVIOUS, EpochRecord, current_provenance, read_checkpoint
+from nlnet.checkpoint import LAST, PREVIOUS, EpochRecord
 from nlnet.errors import UserError
 from nlnet.files import DamagedFile
 from nlnet.trainer.state import TrainState, resume
 
-LIMIT = 4096  # bytes, less than the miniature's checkpoint
+LIMIT = 4096  # bytes, less than a checkpoint of the tiny run
 
 
 def trained(tiny: ModuleType, optimizer: str = "sgd", seed: int = 0, global_step: int = 5):
-    """A state that has something to lose: momentum, progress, history."""
+    """A state with momentum, progress and history."""
     state = tiny.make_state(optimizer, seed=seed)
     state.model(tiny.clips(seed, [0, 1, 2]).video).sum().backward()
     state.optimizer.step()
@@ -47,7 +44,7 @@ def assert_same(one: TrainState, other: TrainState) -> None:
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_what_is_saved_is_what_is_loaded(tiny: ModuleType, tmp_path: Path, optimizer: str):
+def test_loading_restores_what_was_saved(tiny: ModuleType, tmp_path: Path, optimizer: str):
     state = trained(tiny, optimizer)
     state.save(tmp_path / LAST)
     loaded = tiny.make_state(optimizer, seed=1)
@@ -55,39 +52,12 @@ def test_what_is_saved_is_what_is_loaded(tiny: ModuleType, tmp_path: Path, optim
     assert_same(loaded, state)
 
 
-def test_a_checkpoint_is_plain_and_its_names_are_bare(tiny: ModuleType, tmp_path: Path):
+def test_names_in_a_checkpoint_have_no_prefix(tiny: ModuleType, tmp_path: Path):
     state = trained(tiny)
     state.save(tmp_path / LAST)
     saved = torch.load(tmp_path / LAST, weights_only=True)
     assert list(saved["model"]) == list(state.model.state_dict())
     assert not any(name.startswith(("module.", "_orig_mod.")) for name in saved["model"])
-
-
-def test_the_digest_beside_it_is_what_sha256sum_checks(tiny: ModuleType, tmp_path: Path):
-    for step in (1, 2, 3):
-        trained(tiny, global_step=step).save(tmp_path / LAST, tmp_path / PREVIOUS)
-    for name in (LAST, PREVIOUS):
-        digest = hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
-        assert (tmp_path / f"{name}.sha256").read_text() == f"{digest}  {name}\n"
-
-
-def test_a_reader_gets_weights_and_where_they_come_from(tiny: ModuleType, tmp_path: Path):
-    state = trained(tiny)
-    state.save(tmp_path / LAST)
-    checkpoint = read_checkpoint(tmp_path / LAST)
-    assert checkpoint.provenance == state.provenance
-    for name, value in state.model.state_dict().items():
-        assert torch.equal(checkpoint.model[name], value)
-
-
-def test_provenance_names_versions_and_the_commit_of_the_working_tree():
-    root = Path(nlnet.__file__).parents[1]
-    command = ["git", "-C", str(root), "rev-parse", "--verify", "-q", "HEAD"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    found = current_provenance("name: x\n", ["a", "b"])
-    assert (found.config, found.class_names) == ("name: x\n", ["a", "b"])
-    assert (found.nlnet, found.torch) == (nlnet.__version__, torch.__version__)
-    assert found.commit == (done.stdout.strip() or None)
 
 
 def flip(path: Path, bit: int) -> None:
@@ -96,7 +66,7 @@ def flip(path: Path, bit: int) -> None:
     path.write_bytes(data)
 
 
-def test_a_flipped_bit_is_refused_wherever_it_is(tiny: ModuleType, tmp_path: Path):
+def test_every_flipped_bit_is_refused(tiny: ModuleType, tmp_path: Path):
     path = tmp_path / LAST
     trained(tiny).save(path)
     rng = random.Random(0)
@@ -113,7 +83,7 @@ def test_a_flipped_bit_is_refused_wherever_it_is(tiny: ModuleType, tmp_path: Pat
     fresh.load(path)
 
 
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(tiny: ModuleType, tmp_path: Path):
+def test_the_previous_checkpoint_replaces_a_damaged_one(tiny: ModuleType, tmp_path: Path):
     before, after = trained(tiny, global_step=5), trained(tiny, seed=2, global_step=6)
     before.save(tmp_path / LAST, tmp_path / PREVIOUS)
     after.save(tmp_path / LAST, tmp_path / PREVIOUS)
@@ -125,7 +95,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tiny: ModuleType, tmp_
     assert_same(fresh, before)
 
 
-def test_when_all_are_damaged_nothing_starts_anew(tiny: ModuleType, tmp_path: Path):
+def test_a_run_with_damaged_checkpoints_only_does_not_start(tiny: ModuleType, tmp_path: Path):
     for _ in range(2):
         trained(tiny).save(tmp_path / LAST, tmp_path / PREVIOUS)
     flip(tmp_path / LAST, 100)
@@ -134,43 +104,13 @@ def test_when_all_are_damaged_nothing_starts_anew(tiny: ModuleType, tmp_path: Pa
         resume(tiny.make_state(), tmp_path)
 
 
-def test_an_empty_folder_is_a_fresh_start(tiny: ModuleType, tmp_path: Path):
+def test_a_folder_without_checkpoints_is_a_new_run(tiny: ModuleType, tmp_path: Path):
     state = tiny.make_state()
     assert resume(state, tmp_path) == []
     assert state.progress.global_step == 0
 
 
-class Hostile:
-    def __reduce__(self):
-        return os.mkdir, ("hostile",)
-
-
-@pytest.mark.parametrize("content", ["pickle", "archive", "text", "empty", "list"])
-def test_a_file_that_is_no_checkpoint(tiny: ModuleType, tmp_path: Path, monkeypatch, content: str):
-    monkeypatch.chdir(tmp_path)
-    path = tmp_path / LAST
-    files = {"pickle": pickle.dumps(Hostile(), protocol=2), "text": b"hello\n", "empty": b""}
-    objects = {"archive": {"model": Hostile()}, "list": [1, 2]}
-    if content in files:
-        path.write_bytes(files[content])
-    else:
-        torch.save(objects[content], path)
-    with pytest.raises(
-        UserError, match=r"last\.pt: (not a safe or whole|is not a checkpoint)"
-    ) as caught:
-        tiny.make_state().load(path)
-    assert "\n" not in str(caught.value)
-    assert not (tmp_path / "hostile").exists()
-    with pytest.raises(UserError):
-        read_checkpoint(path)
-
-
-def test_a_missing_file_is_named(tiny: ModuleType, tmp_path: Path):
-    with pytest.raises(UserError, match=r"none\.pt: cannot be read \(No such file"):
-        tiny.make_state().load(tmp_path / "none.pt")
-
-
-def test_another_network_is_refused_by_its_first_names(tiny: ModuleType, tmp_path: Path):
+def test_another_network_is_refused_with_its_first_names(tiny: ModuleType, tmp_path: Path):
     trained(tiny).save(tmp_path / LAST)
     other = tiny.make_state(norm=False, seed=1)
     before = {name: value.clone() for name, value in other.model.state_dict().items()}
@@ -189,13 +129,13 @@ def test_a_head_of_another_size_is_refused(tiny: ModuleType, tmp_path: Path):
         other.load(tmp_path / LAST)
 
 
-def test_another_optimiser_is_refused(tiny: ModuleType, tmp_path: Path):
+def test_another_optimizer_is_refused(tiny: ModuleType, tmp_path: Path):
     trained(tiny).save(tmp_path / LAST)
     with pytest.raises(UserError, match=r"written with SGD, this run has AdamW"):
         tiny.make_state("adamw").load(tmp_path / LAST)
 
 
-def test_other_groups_are_refused_and_nothing_is_taken_over(tiny: ModuleType, tmp_path: Path):
+def test_other_parameter_groups_are_refused_without_a_change(tiny: ModuleType, tmp_path: Path):
     trained(tiny).save(tmp_path / LAST)
     other = tiny.make_state(seed=1)
     first, *rest = other.model.parameters()
@@ -208,7 +148,7 @@ def test_other_groups_are_refused_and_nothing_is_taken_over(tiny: ModuleType, tm
 
 @pytest.mark.parametrize("names", [["a", "c"], ["b", "a"], ["a", "b", "c"], ["a"]])
 def test_other_classes_are_refused(tiny: ModuleType, tmp_path: Path, names: list[str]):
-    """Weights that fit would pass for a run that is done."""
+    """Otherwise weights of the same shapes would continue with wrong labels."""
     trained(tiny).save(tmp_path / LAST)
     other = tiny.make_state(seed=1)
     other.provenance = replace(other.provenance, class_names=names)
@@ -222,10 +162,10 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("num_saves", [1, 2, 3])
-def test_a_save_that_ends_at_any_step_leaves_a_checkpoint(
+def test_a_save_that_is_killed_leaves_a_checkpoint(
     tiny: ModuleType, tmp_path: Path, monkeypatch, num_saves: int
 ):
-    """End the save at each change of the file system in turn: the old state or the new one."""
+    """Kill the save before each change of the disk in turn: the old or the new state loads."""
     allowed = 0
     while True:
         folder = tmp_path / str(allowed)
@@ -238,7 +178,7 @@ def test_a_save_that_ends_at_any_step_leaves_a_checkpoint(
         resume(fresh, folder)
         assert fresh.progress.global_step in (num_saves - 1, num_saves)
         assert_same(fresh, states[fresh.progress.global_step])
-        # The next save, after the restart, goes well and cleans up.
+        # The next save, after the restart, works and cleans up.
         states[-1].save(folder / LAST, folder / PREVIOUS)
         fresh.load(folder / LAST)
         assert_same(fresh, states[-1])
@@ -250,7 +190,7 @@ def test_a_save_that_ends_at_any_step_leaves_a_checkpoint(
 
 
 def save_with(state: TrainState, folder: Path, allowed: int, monkeypatch) -> bool:
-    """Save, but die in place of the change of the file system after the allowed ones."""
+    """Save, and kill it instead of its next change after `allowed` changes of the disk."""
     changes = 0
 
     def counted(change):
@@ -273,14 +213,16 @@ def save_with(state: TrainState, folder: Path, allowed: int, monkeypatch) -> boo
     return True
 
 
-def test_a_full_disk_leaves_the_old_file_and_no_torso(tiny: ModuleType, tmp_path: Path):
+def test_a_full_disk_leaves_the_old_file_only(tiny: ModuleType, tmp_path: Path):
     state = trained(tiny)
     state.save(tmp_path / LAST, tmp_path / PREVIOUS)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, hard))
     try:
-        with pytest.raises(UserError, match=r"cannot write last\.pt .*free disk space") as caught:
+        with pytest.raises(
+            UserError, match=r"last\.pt: cannot be written .*free disk space"
+        ) as caught:
             state.save(tmp_path / LAST, tmp_path / PREVIOUS)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -288,8 +230,8 @@ def test_a_full_disk_leaves_the_old_file_and_no_torso(tiny: ModuleType, tmp_path
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_a_vanished_folder_is_named(tiny: ModuleType, tmp_path: Path):
-    with pytest.raises(UserError, match=r"gone: cannot write last\.pt \(No such file"):
+def test_a_missing_folder_is_named(tiny: ModuleType, tmp_path: Path):
+    with pytest.raises(UserError, match=r"gone/last\.pt: cannot be written \(No such file"):
         trained(tiny).save(tmp_path / "gone" / LAST)
 
 
@@ -314,7 +256,7 @@ def state_of(step):
 begin = time.monotonic()
 for step in range(1, 6):
     state_of(step).save(folder / LAST, folder / PREVIOUS)
-span = (time.monotonic() - begin) / 5  # of a save, on this machine today
+span = (time.monotonic() - begin) / 5  # seconds of a save
 for trial in range(trials):
     child = os.fork()
     if child == 0:
@@ -336,11 +278,3 @@ assert step > trials // 10, step
 @pytest.mark.slow
 def test_sigkill_during_saves(tmp_path: Path):
     subprocess.run([sys.executable, "-c", SAVE_FOR_EVER, str(tmp_path), "200"], check=True)
-
-
-def test_no_code_loads_pickles_unchecked():
-    """Every torch.load says weights_only=True."""
-    for path in Path(nlnet.__file__).parent.rglob("*.py"):
-        text = path.read_text()
-        for call in text.split("torch.load(")[1:]:
-            assert "weights_only=True" in call[:200], path

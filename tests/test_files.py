@@ -1,0 +1,139 @@
+"""Atomic writes, and the digests that detect damaged files."""
+
+import hashlib
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from nlnet.errors import UserError
+from nlnet.files import (
+    DamagedFile,
+    digest,
+    read_verified,
+    write_atomic,
+    write_text,
+    write_verified,
+)
+
+
+class Killed(BaseException):
+    pass
+
+
+def run_and_kill(write: Callable[[], None], allowed: int, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Call `write`, and kill it instead of its next change after `allowed` changes of the disk.
+
+    Returns whether it finished.
+    """
+    changes = 0
+
+    def counted(change: Callable[..., object]) -> Callable[..., object]:
+        def wrapper(*args: object) -> object:
+            nonlocal changes
+            changes += 1
+            if changes > allowed:
+                raise Killed
+            return change(*args)
+
+        return wrapper
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", counted(Path.replace))
+        patch.setattr(os, "fsync", counted(lambda descriptor: None))
+        try:
+            write()
+        except Killed:
+            return False
+    return True
+
+
+@pytest.mark.parametrize("name", ["last.pt", "my weights.pt"])
+@pytest.mark.parametrize("keeps_previous", [True, False])
+def test_a_write_that_is_killed_leaves_the_old_or_the_new_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, keeps_previous: bool
+):
+    """Kill it before each change of the disk in turn. A name with a space changes nothing."""
+    old, new, newer = b"old", b"new", b"newer"
+    allowed, finished = 0, False
+    while not finished:
+        folder = tmp_path / str(allowed)
+        folder.mkdir()
+        path = folder / name
+        previous = folder / "previous" if keeps_previous else None
+        write_verified(path, old)
+        write_verified(path, new, previous)
+
+        def write(path: Path = path, previous: Path | None = previous) -> None:
+            write_verified(path, newer, previous)
+
+        finished = run_and_kill(write, allowed, monkeypatch)
+        found = [read_verified(entry) for entry in (path, previous) if entry and entry.exists()]
+        assert found and found[0] in (new, newer)
+        write_verified(path, old, previous)  # the next write works and cleans up
+        assert read_verified(path) == old
+        assert not list(folder.glob("*.partial"))
+        allowed += 1
+    assert allowed > 4
+
+
+def test_sha256sum_checks_the_digest(tmp_path: Path):
+    for content in (b"first", b"second"):
+        write_verified(tmp_path / "a.bin", content, tmp_path / "b.bin")
+    expected = f"{hashlib.sha256(b'second').hexdigest()}  a.bin\n"
+    assert (tmp_path / "a.bin.sha256").read_text() == expected
+    command = ["sha256sum", "--check", "--status", "a.bin.sha256", "b.bin.sha256"]
+    assert subprocess.run(command, cwd=tmp_path, check=False).returncode == 0
+
+
+def test_a_flipped_byte_is_refused_in_one_line(tmp_path: Path):
+    path = tmp_path / "a.bin"
+    write_verified(path, b"content")
+    path.write_bytes(b"contenT")
+    with pytest.raises(DamagedFile, match=r"a\.bin: is damaged, .* a\.bin\.sha256; .*") as caught:
+        read_verified(path)
+    assert "\n" not in str(caught.value)
+    path.write_bytes(b"content")
+    assert read_verified(path) == b"content"
+    beside = tmp_path / "a.bin.sha256"
+    beside.write_text(beside.read_text().replace(digest(b"content")[0], "x", 1))
+    with pytest.raises(DamagedFile):  # the digest itself is damaged
+        read_verified(path)
+
+
+def test_a_file_without_a_digest_is_read(tmp_path: Path):
+    (tmp_path / "a.bin").write_bytes(b"content")
+    assert read_verified(tmp_path / "a.bin") == b"content"
+
+
+def test_a_file_without_a_digest_has_one_when_it_becomes_the_previous_file(tmp_path: Path):
+    (tmp_path / "a.bin").write_bytes(b"old")
+    write_verified(tmp_path / "a.bin", b"new", tmp_path / "b.bin")
+    assert read_verified(tmp_path / "b.bin") == b"old"
+    assert digest(b"old") in (tmp_path / "b.bin.sha256").read_text()
+
+
+def test_a_missing_file_is_named(tmp_path: Path):
+    with pytest.raises(UserError, match=r"none\.bin: cannot be read \(No such file"):
+        read_verified(tmp_path / "none.bin")
+
+
+@pytest.mark.parametrize("write", [write_atomic, write_verified])
+def test_a_file_that_cannot_be_written_is_named_in_one_line(tmp_path: Path, write):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file/x: cannot be written \([^\n]*$"):
+        write(tmp_path / "file" / "x", b"")
+
+
+def test_a_text_file_gets_its_folder(tmp_path: Path):
+    write_text(tmp_path / "new" / "x.json", '{"é": 1}')
+    assert (tmp_path / "new" / "x.json").read_bytes() == '{"é": 1}'.encode()
+
+
+def test_a_failed_write_leaves_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write_atomic(tmp_path / "x", b"old")
+    assert not run_and_kill(lambda: write_atomic(tmp_path / "x", b"new"), 1, monkeypatch)
+    assert (tmp_path / "x").read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]

@@ -25,11 +25,12 @@ TITLES = {
 
 @dataclass(frozen=True)
 class Case:
-    """The scores of one video: what was right, and the five best classes."""
+    """The scores of one video."""
 
     video: int  # row of the scores
     labels: list[int]
-    best: list[tuple[int, float]]  # (class, score), best first
+    best: list[tuple[int, float]]  # (class, score) of the five best classes, best first
+    others: list[tuple[int, float]]  # the same of labels that are not among them
     label_score: float  # of its best label
 
 
@@ -48,7 +49,7 @@ class Analysis:
     confident: list[Case]  # wrong videos, the highest score of a wrong class first
 
 
-def analyze(scores: EvaluationScores, *, pairs: int = 15, cases: int = 6) -> Analysis:
+def analyze(scores: EvaluationScores, *, pairs: int = 15, cases: int = 8) -> Analysis:
     """Compute the statistics of an evaluation.
 
     Args:
@@ -138,5 +139,6 @@ def _case(scores: EvaluationScores, probabilities: np.ndarray, video: int) -> Ca
         video=video,
         labels=labels,
         best=[(k, float(row[k])) for k in best],
+        others=[(k, float(row[k])) for k in labels if k not in best],
         label_score=max((float(row[k]) for k in labels), default=0.0),
     )

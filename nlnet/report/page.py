@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -15,6 +15,7 @@ from nlnet.report.compare import Comparison, compare
 from nlnet.report.previews import Picture, Preview, preview
 from nlnet.report.runs import EvaluatedRun, read_run
 
+PLOTS = ("views", "calibration", "confusion", "loss", "accuracy")
 TEMPLATES = Path(__file__).parent / "templates"
 # Pictures of a video that are shown below its preview, for instance where a network attends.
 PicturesOf = Callable[[EvaluatedRun, Path], Sequence[Picture]]
@@ -40,7 +41,7 @@ class RunPart:
     analysis: Analysis
     worst: list[CasePart]
     confident: list[CasePart]
-    plots: dict[str, Markup] = field(default_factory=dict)
+    plots: dict[str, Markup | None]  # by the names in PLOTS; None if there is nothing to draw
 
     @property
     def environment(self) -> dict[str, str | None]:
@@ -118,7 +119,7 @@ def _run_part(run: EvaluatedRun, title: str, pictures_of: PicturesOf) -> RunPart
         analysis=analysis,
         worst=[_case_part(run, case, pictures_of) for case in analysis.worst],
         confident=[_case_part(run, case, pictures_of) for case in analysis.confident],
-        plots={name: Markup(svg) for name, svg in drawn.items()},
+        plots={name: Markup(drawn[name]) if name in drawn else None for name in PLOTS},
     )
 
 

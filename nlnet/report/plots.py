@@ -31,6 +31,7 @@ STYLE: dict[Any, Any] = {
     "axes.edgecolor": "#718096",
     "axes.prop_cycle": cycler(color=COLORS),
 }
+NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 MAX_CLASSES = 60  # of a confusion matrix with class names
 
 
@@ -119,7 +120,7 @@ def confusion_plot(matrix: np.ndarray, names: Sequence[str]) -> str:
 
 def learning_plot(curves: Mapping[str, Sequence[tuple[int, float]]], unit: str) -> str:
     """Plot values (epoch, value) against the epoch, one line for each name."""
-    with _figure(6.4, 3.2) as (figure, axes):
+    with _figure(6.4, 3.6) as (figure, axes):
         for color, (name, points) in zip(_colors(len(curves)), curves.items(), strict=True):
             x, y = [point[0] for point in points], [point[1] for point in points]
             axes.plot(
@@ -128,7 +129,7 @@ def learning_plot(curves: Mapping[str, Sequence[tuple[int, float]]], unit: str) 
         axes.set_xlabel("epoch")
         axes.set_ylabel(unit)
         axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.legend(frameon=False)
+        figure.legend(loc="outside lower center", ncols=2, frameon=False)
         return _svg(figure)
 
 
@@ -151,6 +152,6 @@ def _colors(count: int) -> list[str]:
 def _svg(figure: Figure) -> str:
     """The figure as an <svg> element that shrinks with the page."""
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
+    figure.savefig(buffer, format="svg", metadata=NO_METADATA, transparent=True)
     text = buffer.getvalue()
     return text[text.index("<svg") :]

@@ -36,7 +36,7 @@ class Preview(NamedTuple):
 def preview(path: Path) -> Preview:
     """Decode frames from the whole video; a video that cannot be read gives the reason."""
     if not path.exists():
-        return Preview(None, "the file is not here any more")
+        return Preview(None, "there is no such file any more")
     try:
         with PyAVReader(path) as reader:
             frames = _read(reader)
@@ -73,7 +73,7 @@ def animation(frames: np.ndarray) -> str:
         duration=DURATION // len(images),
         loop=0,
         quality=60,
-        method=4,
+        method=2,
     )
     return data_uri(buffer.getvalue(), "image/webp")
 

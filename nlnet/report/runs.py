@@ -37,6 +37,21 @@ class EvaluatedRun:
         return [os.path.relpath(path, self.config.data.root) for path in self.scores.paths]
 
     @property
+    def unreadable_clips(self) -> tuple[int, int]:
+        """The unreadable clips of the training, and how many clips were requested."""
+        found = self.training.get("unreadable", {})
+        return found.get("clips", 0), found.get("of", 0)
+
+    @property
+    def unreadable_files(self) -> list[tuple[str, str, str]]:
+        """Unreadable files: path, cause, and whether in the evaluation or in training."""
+        files = self.training.get("unreadable", {}).get("files", {})
+        return [
+            *((path, cause, "evaluation") for path, cause in self.scores.failures),
+            *((path, cause, "training") for path, cause in files.items()),
+        ]
+
+    @property
     def videos_digest(self) -> str:
         """The SHA-256 of the sorted list of `path<TAB>labels`; it does not depend on the root."""
         lines = []

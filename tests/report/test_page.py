@@ -22,7 +22,7 @@ from nlnet.report.previews import Picture, animation, data_uri, preview
 from nlnet.report.runs import EvaluatedRun, read_run
 from nlnet.report.statistics import mcnemar
 from tests.cli.commands import tool
-from tests.conftest import write_grey_video
+from tests.conftest import write_gray_video
 from tests.report.runs import CLASSES, UNREADABLE, evaluated_run, made_up_scores, metrics_of
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
@@ -57,7 +57,7 @@ def make_videos(root: Path) -> Path:
     """Some of the videos that the scores name."""
     (root / "val").mkdir(parents=True)
     for i in range(NUM_FILES):
-        write_grey_video(root / "val" / f"{i:03d}.mp4", num_frames=12)
+        write_gray_video(root / "val" / f"{i:03d}.mp4", num_frames=12)
     return root
 
 
@@ -164,7 +164,7 @@ def test_a_damaged_video_gives_its_reason(tmp_path: Path):
 
 def test_a_preview_loops_over_the_whole_video(tmp_path: Path):
     """Frame i of the video is gray of level 4 i; the animation compresses it with losses."""
-    path = write_grey_video(tmp_path / "gray.mp4", num_frames=46, size=(48, 64))
+    path = write_gray_video(tmp_path / "gray.mp4", num_frames=46, size=(48, 64))
     uri = preview(path).uri
     assert uri is not None
     with Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))) as image:

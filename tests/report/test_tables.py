@@ -19,7 +19,7 @@ TINY = ("+experiment=quickstart", "data.root=data")
 def finished(folder: Path, *words: str, top1: float = 70.0, top5: float = 90.0) -> Path:
     """A run folder of these words, with the metrics of a finished training."""
     folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(run_text(run_config(*words)), experiment=None)
+    (folder / "config.yaml").write_text(run_text(run_config(*words, experiment=None)))
     metrics = {"best_top1": top1, "best_top5": top5, "best_epoch": 1, "epochs": []}
     (folder / "metrics.json").write_text(json.dumps(metrics))
     return folder
@@ -61,6 +61,7 @@ COMMANDS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "depth", "key"), COMMANDS)
 def test_the_command_of_a_row_makes_a_run_of_that_row(name: str, depth: int, key: str):
     paper = TABLES[name]
@@ -141,8 +142,9 @@ def test_the_costs_of_table_2e_are_those_of_the_paper(tmp_path: Path):
         words = row.words.format(**WORDS[101]).split()
         clips = ("stem=paper", "clip=32x2")
         finished(tmp_path / row.key, "+experiment=c2d_r101", "data.root=data", *clips, *words)
+    table = rows(paper_table([tmp_path], "2e"))
     for row in TABLES["2e"].rows:
-        found = rows(paper_table([tmp_path], "2e"))["R101", row.title]
+        found = table["R101", row.title]
         parameters, multiply_adds = row.ratios[101]
         assert found["Parameters"].endswith(f"({parameters}x)")
         assert float(found["Parameters"].split("x")[0]) == pytest.approx(parameters, abs=0.06)
@@ -165,12 +167,16 @@ def test_the_formats():
     assert "<td>&lt;1&gt;</td>" in FORMATS["html"](TABLE)
 
 
-def test_the_tool_writes_a_file_and_names_a_wrong_table(tmp_path: Path):
+@pytest.mark.slow
+def test_the_tool_writes_a_file(tmp_path: Path):
     finished(tmp_path / "run", *TINY)
     words = ("run", "--paper", "2d", "--format", "latex", "--out", "table.tex")
     done = tool("tables", *words, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, "table.tex\n"), done.stderr
     assert r"\toprule" in (tmp_path / "table.tex").read_text()
+
+
+def test_the_tool_names_a_wrong_table(tmp_path: Path):
     done = tool("tables", "run", "--paper", "9z", cwd=tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "--paper=9z" in done.stderr and "2a" in done.stderr

@@ -1,0 +1,426 @@
+"""Every command of the documentation works as it is typed.
+
+A command is a line of a bash block, or inline code that begins with a program. Each one is run with
+overrides appended that make it small, or composed, or left to another check: TREATMENT says which,
+and why. A command that is not in TREATMENT fails.
+"""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+from nlnet.cli.choices import CONFIG_DIR
+from nlnet.cli.compose import to_run
+from nlnet.config import register_schemas
+from nlnet.model.build import build_model
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted(
+    path
+    for folder in (".", "docs", "benchmarks", "configs")
+    for path in (ROOT / folder).glob("*.md")
+)
+PROGRAMS = ("python", "bash", "torchrun", "nlnet", "pip", "tensorboard", "pre-commit", "ruff")
+
+
+def blocks(page: Path, language: str) -> Iterator[str]:
+    """The text of the page's code blocks in a language, without their indentation."""
+    pattern = rf"^( *)```{language}\n(.*?)^ *```$"
+    for indent, text in re.findall(pattern, page.read_text(), re.MULTILINE | re.DOTALL):
+        yield "".join(line.removeprefix(indent) for line in text.splitlines(keepends=True))
+
+
+def commands(page: Path) -> Iterator[str]:
+    """The commands of a page without comments, as a shell reads their words."""
+    for block in blocks(page, "bash"):
+        for line in block.replace("\\\n", " ").splitlines():
+            if words := shlex.split(line, comments=True):
+                yield shlex.join(words)
+    prose = re.sub(r"^ *```.*?^ *```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    for code in re.findall(r"`([^`\n]+)`", prose):
+        first = next((word for word in code.split() if not re.match(r"[A-Z_]+=", word)), "")
+        if first in PROGRAMS and " " in code:
+            yield shlex.join(shlex.split(code))
+
+
+COMMANDS = sorted({command for page in PAGES for command in commands(page)})
+
+
+@dataclass(frozen=True)
+class Run:
+    """Run the command in a folder of small data, with more words appended."""
+
+    more: tuple[str, ...] = ()
+    slow: bool = True
+    replace: tuple[tuple[str, str], ...] = ()  # words of the command and what is run instead
+
+
+@dataclass(frozen=True)
+class ComposeOnly:
+    """Print the composed configuration; `why` the command is not run."""
+
+    why: str
+
+
+@dataclass(frozen=True)
+class SuiteRuns:
+    """A call of pytest: its files must exist, and its -k must select a test."""
+
+
+@dataclass(frozen=True)
+class RunElsewhere:
+    """Another check runs the command, or it needs something that the tests do not have."""
+
+    why: str
+
+
+Treatment = Run | ComposeOnly | SuiteRuns | RunElsewhere
+
+NETWORK = (
+    "model.depth=14",
+    "model.width=8",
+    "model.non_local.res3=[0]",
+    "model.non_local.res4=[0]",
+)
+TESTING = (
+    "data.num_workers=0",
+    "data.clip.num_frames=4",
+    "data.clip.frame_stride=2",
+    "data.clip.crop_size=32",
+    "data.test_views.num_clips=1",
+    "data.test_views.num_crops=1",
+    "data.test_views.crop_size=32",
+    "data.test_views.short_side=32",
+    "dist.device=cpu",
+)
+SHORT = (
+    "data.num_workers=0",
+    "data.batch_size=4",
+    "trainer.epochs=null",
+    "trainer.max_steps=2",
+    "schedule.warmup=0",
+)
+SMALL = (
+    *NETWORK,
+    *TESTING,
+    *SHORT,
+    "data.augment.short_side=[32,40]",
+    "data.val_views.crop_size=32",
+    "data.val_views.short_side=32",
+)
+TWO_RANKS = (("dist.num_procs=8", "dist.num_procs=2"), ("8", "2"))
+FIRST = "python tools/train.py +experiment=i3d_nl5 data.root=/data/kinetics400 dist.num_procs=8"
+
+TREATMENT: dict[str, Treatment] = {
+    FIRST: Run(SMALL, replace=TWO_RANKS),
+    "python tools/train.py +experiment=i3d_nl5 block=dot_product name=i3d_nl5_dot"
+    " data.root=/data/kinetics400": Run(SMALL),
+    "python tools/train.py +experiment=i3d_nl5 block=disentangled data.root=/data/kinetics400": Run(
+        SMALL
+    ),
+    # The sweep has 12 blocks; two of them show that it works.
+    "python tools/train.py -m +experiment=c2d_nl1 +sweep=pairwise data.root=/data/kinetics400": Run(
+        (*SMALL, "block=gaussian,unary")
+    ),
+    "python tools/train.py --help": Run(slow=False),
+    "torchrun --nproc-per-node 8 tools/train.py +experiment=i3d_nl5"
+    " data.root=/data/kinetics400": Run(SMALL, replace=TWO_RANKS),
+    "python tools/train.py +experiment=folder_small data.root=my_videos": Run(SHORT, slow=False),
+    "python tools/train.py +experiment=folder data.root=my_videos"
+    " weights=torchvision/ResNet50_Weights.IMAGENET1K_V2": ComposeOnly("it downloads weights"),
+    "python tools/train.py +experiment=folder non_local=nl5 data.root=my_videos"
+    " weights=outputs/i3d_nl5/train/best.pt": Run(SMALL),
+    "python tools/train.py +experiment=gestures data.root=my_videos": Run(SHORT),
+    "python tools/train.py +experiment=folder data.root=my_lists data.train=train.csv"
+    " data.val=val.csv data.videos=clips": Run(SMALL, slow=False),
+    "python tools/eval.py weights=outputs/i3d_nl5/train/best.pt data.root=/data/kinetics400": Run(
+        slow=False
+    ),
+    "python tools/eval.py +experiment=caffe2/i3d_nl5_8x8 weights=caffe2/i3d_nl5_8x8"
+    " data.root=/data/kinetics400": Run((*NETWORK, *TESTING)),
+    "python tools/train.py +experiment=folder non_local=nl5 model.normalization=kinetics"
+    " data.root=my_videos weights=slowfast/i3d_nl5_8x8": Run(SMALL),
+    "python tools/convert.py SRC.pkl DST.pyth --to slowfast": Run(),
+    "python tools/convert.py SETTINGS.json NAME.yaml --from slowfast": Run(),
+    "python tools/convert.py --help": Run(slow=False),
+    "python tools/describe.py +experiment=i3d_nl5": Run(slow=False),
+    "OMP_NUM_THREADS=2 python tools/benchmark.py bench=ops json=ops.json": ComposeOnly(
+        "it takes 23 minutes; tests/bench measures small shapes with the same code"
+    ),
+    "OMP_NUM_THREADS=2 python tools/benchmark.py bench=ops quick=true": ComposeOnly(
+        "it takes minutes; tests/bench measures small shapes with the same code"
+    ),
+    "OMP_NUM_THREADS=2 python tools/benchmark.py bench=step +experiment=i3d_nl5": ComposeOnly(
+        "it takes 9 minutes; tests/bench measures small clips with the same code"
+    ),
+    "python tools/train.py +experiment=gestures data.root=gestures": Run(SHORT),
+    "python tools/train.py +experiment=gestures data.root=gestures model=c2d_tiny"
+    " name=gestures_c2d": Run(SHORT),
+    "python tools/train.py +experiment=gestures data.root=jhmdb name=jhmdb data.augment.flip=true"
+    " trainer.epochs=20 optim.lr=1e-3 optim.weight_decay=0.2": Run(SHORT),
+    "python -m pytest tests/data/test_clip_sampling.py tests/data/test_transforms.py": SuiteRuns(),
+    "python -m pytest tests/test_presets.py": SuiteRuns(),
+    "python -m pytest tests/test_published_counts.py": SuiteRuns(),
+    "python -m pytest tests/weights/test_parity.py -k committed": SuiteRuns(),
+    "python -m pytest tests/weights/test_published.py"
+    " tests/model/test_pytorchvideo.py": SuiteRuns(),
+    "python -m pytest tests/weights/test_rewrite.py tests/weights/test_files.py"
+    " tests/tools/test_convert.py": SuiteRuns(),
+    "NLNET_PARITY=FOLDER python -m pytest tests/weights/test_parity.py": SuiteRuns(),
+    "NLNET_PARITY=FOLDER python -m pytest tests/weights/test_parity.py -o junit_family=xunit1"
+    " --junitxml=parity.xml": SuiteRuns(),
+    "bash scripts/quickstart.sh": RunElsewhere("it takes minutes; a release is checked with it"),
+    "bash scripts/quickstart.sh --seed 1": RunElsewhere("the same with another seed"),
+    "bash scripts/test.sh": RunElsewhere(".ci/run runs it; it runs this test"),
+    "bash scripts/test.sh -m slow": RunElsewhere(".ci/run runs it; it runs this test"),
+    "pip install .": RunElsewhere("the test of the wheel installs the package"),
+    "pre-commit install": RunElsewhere("it changes the user's repository"),
+    "ruff check": RunElsewhere(".ci/run runs it"),
+    "ruff format --check": RunElsewhere(".ci/run runs it"),
+    "tensorboard --logdir outputs": RunElsewhere("it starts a server"),
+}
+
+
+def shell_words(command: str) -> tuple[dict[str, str], list[str]]:
+    """The environment variables and the words of a command."""
+    words = shlex.split(command)
+    count = next(i for i, word in enumerate(words) if not re.match(r"[A-Z_]+=", word))
+    return dict(word.split("=", 1) for word in words[:count]), words[count:]
+
+
+def run(command: str, cwd: Path, *more: str) -> str:
+    """Run a command of a page in `cwd`, and return what it prints."""
+    variables, words = shell_words(command)
+    words = [word.replace("data.root=/data/", "data.root=") for word in words]
+    words = [str(ROOT / word) if word.startswith("tools/") else word for word in words]
+    program = {
+        "python": [sys.executable],
+        "torchrun": [sys.executable, "-m", "torch.distributed.run"],
+    }[words[0]]
+    done = subprocess.run(
+        [*program, *words[1:], *more],
+        cwd=cwd,
+        env={**os.environ, **variables, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folders that the pages name, with 8 videos for each split."""
+    root = tmp_path_factory.mktemp("documentation")
+    script = [sys.executable, str(ROOT / "scripts" / "make_same_different.py")]
+    sizes = ["--train", "8", "--val", "8", "--test", "2", "--workers", "1"]
+    subprocess.run([*script, "--out", "my_videos", *sizes], cwd=root, check=True)
+    for name in ("gestures", "jhmdb"):
+        (root / name).symlink_to("my_videos")
+    kinetics(root / "my_videos", root / "my_lists", clips="clips", val="val.csv")
+    kinetics(root / "my_videos", root / "kinetics400", clips="clips", val="validate.csv")
+    shutil.copy(next((root / "my_videos" / "val" / "same").iterdir()), root / "video.mp4")
+    settings = {"settings": {"arch": "i3d", "depth": 50}, "frames": 8}
+    (root / "SETTINGS.json").write_text(json.dumps(settings))
+    return root
+
+
+def kinetics(videos: Path, root: Path, *, clips: str, val: str) -> None:
+    """Write the videos again as Kinetics does: {id}_{start}_{end}.mp4 and CSV files."""
+    (root / clips).mkdir(parents=True)
+    for split, name in (("train", "train.csv"), ("val", val)):
+        rows = ["label,youtube_id,time_start,time_end,split"]
+        for i, video in enumerate(sorted((videos / split).glob("*/*.mp4"))):
+            rows.append(f"{video.parent.name},{split}{i:03},0,10,{split}")
+            shutil.copy(video, root / clips / f"{split}{i:03}_000000_000010.mp4")
+        (root / name).write_text("\n".join(rows) + "\n")
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path) -> Path:
+    """The folders after the first training command of the README, in one process."""
+    run(FIRST, data, *SMALL, "dist.num_procs=1")
+    return data
+
+
+@pytest.fixture(scope="module")
+def published(trained: Path) -> Path:
+    """The folders with small files in place of those that public names would download."""
+    best = "outputs/i3d_nl5/train/best.pt"
+    run(f"python tools/convert.py {best} SRC.pkl --to caffe2", trained)
+    for name, target in (("SRC.pkl", "caffe2"), (best, "slowfast")):
+        (trained / target).mkdir()
+        run(f"python tools/convert.py {name} small.file --to {target}", trained)
+        (trained / "small.file").rename(trained / target / "i3d_nl5_8x8")
+    return trained
+
+
+@pytest.fixture
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A folder of its own for a command, with the folders and files that it reads."""
+    command = request.node.callspec.params["command"]
+    names = ("caffe2/", "slowfast/", "SRC.pkl")
+    if any(name in command.replace("+experiment=caffe2/", "") for name in names):
+        source = request.getfixturevalue("published")
+    elif "outputs/" in command:
+        source = request.getfixturevalue("trained")
+    else:
+        source = request.getfixturevalue("data")
+    for path in source.iterdir():
+        if path.name != "outputs":
+            (tmp_path / path.name).symlink_to(path)
+    if (source / "outputs").exists() and "outputs/" in command:
+        shutil.copytree(source / "outputs", tmp_path / "outputs")
+    return tmp_path
+
+
+def chosen(kind: type) -> list[object]:
+    """The commands of a treatment as parameters of a test."""
+    return [
+        pytest.param(
+            command,
+            id=command,
+            marks=[pytest.mark.slow] if isinstance(treatment, Run) and treatment.slow else [],
+        )
+        for command, treatment in TREATMENT.items()
+        if isinstance(treatment, kind)
+    ]
+
+
+def test_every_command_of_the_pages_is_known_and_no_other():
+    assert len(PAGES) >= 8
+    assert set(COMMANDS) == set(TREATMENT)
+
+
+@pytest.mark.parametrize("command", chosen(Run))
+def test_the_command_runs(command: str, folder: Path):
+    treatment = TREATMENT[command]
+    assert isinstance(treatment, Run)
+    replace = dict(treatment.replace)
+    variables, words = shell_words(command)
+    assert not variables
+    small = shlex.join(replace.get(word, word) for word in words)
+    before = {path.name for path in folder.iterdir()}
+    said = run(small, folder, *treatment.more)
+    if "--help" in words:
+        assert "python tools/" in said
+    elif "tools/train.py" in words:
+        assert list(folder.glob("outputs/*/*/**/last.pt"))
+    elif "tools/eval.py" in words:
+        assert list(folder.glob("outputs/*/eval/predictions.csv"))
+    elif "tools/convert.py" in words:
+        assert {path.name for path in folder.iterdir()} > before
+    else:
+        assert "35,401,936" in said  # parameters of i3d_nl5
+
+
+@pytest.mark.parametrize("command", chosen(ComposeOnly))
+def test_the_command_composes(command: str, folder: Path):
+    said = run(command, folder, "--cfg", "job")
+    for word in shell_words(command)[1][2:]:
+        key, _, value = word.rpartition("=")
+        if "." not in key and not key.startswith("+"):
+            assert re.search(rf"^{key}: {re.escape(value)}$", said, re.MULTILINE), word
+
+
+@pytest.mark.parametrize("command", chosen(SuiteRuns))
+def test_the_files_and_the_selection_of_pytest_exist(command: str):
+    words = shell_words(command)[1]
+    files = [ROOT / word for word in words if word.startswith("tests/")]
+    assert files and all(file.is_file() for file in files)
+    if "-k" in words:
+        selection = words[words.index("-k") + 1]
+        assert any(re.search(rf"def test_\w*{selection}", file.read_text()) for file in files)
+
+
+def test_the_python_of_the_readme_runs(trained: Path):
+    (code,) = blocks(ROOT / "README.md", "python")
+    shape = "\nprint(len(recognizer.class_names), recognizer.scores('video.mp4').shape)"
+    done = subprocess.run(
+        [sys.executable, "-c", code + shape], cwd=trained, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["2", "torch.Size([2])"]
+
+
+def test_the_words_of_the_table_compose():
+    """Each cell of configs/README.md that is typed, after an experiment unless it names one."""
+    page = (ROOT / "configs" / "README.md").read_text()
+    cells = re.findall(r"^\| (`[^|]*`) \|", page.split("| group |")[0], re.MULTILINE)
+    rows = [shlex.split(" ".join(re.findall(r"`([^`]+)`", cell))) for cell in cells]
+    assert len(rows) >= 7
+    register_schemas()
+    for row in rows:
+        if row[0].startswith("--"):  # --help and --cfg job
+            continue
+        words = [word for word in row if word != "-m"]
+        words = [word if "[" in word else word.split(",")[0] for word in words]
+        if not any(word.startswith("+experiment=") for word in words):
+            words.insert(0, "+experiment=i3d")
+        with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+            run = to_run(compose("run", overrides=["data.root=videos", *words]))
+        with torch.device("meta"):
+            build_model(run.model, num_classes=400)
+
+
+def test_the_worked_example_works_as_it_is_on_the_page(data: Path, tmp_path: Path):
+    """Apply the code of CONTRIBUTING.md to a copy of the package; then build, train and compare."""
+    for name in ("nlnet", "configs", "tools", "tests"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    page = ROOT / "CONTRIBUTING.md"
+    importing, code, line, oracle = blocks(page, "python")
+    (config,) = blocks(page, "yaml")
+    pairwise = tmp_path / "nlnet" / "model" / "non_local" / "pairwise.py"
+    insert(pairwise, importing, before="from torch import")
+    insert(pairwise, code + "\n\n", before="PAIRWISE: ")
+    insert(pairwise, indented(line, 4), after="PAIRWISE: ")
+    reference = tmp_path / "tests" / "model" / "non_local" / "reference_block.py"
+    insert(reference, indented(oracle, 4), after=") -> Tensor:", start="def pairwise_sum(")
+    (tmp_path / "configs" / "block" / "cosine.yaml").write_text(config)
+    sweep = tmp_path / "configs" / "sweep" / "pairwise.yaml"
+    sweep.write_text(sweep.read_text().replace("whitened,", "whitened,cosine,"))
+
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    equation = "test_a_block_is_its_equation or test_every_member_has_a_config"
+    test = [
+        *("-m", "pytest", "tests/model/non_local/test_block.py"),
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-k",
+        f"({equation}) and (cosine or config)",
+    ]
+    train = [*shlex.split("tools/train.py +experiment=folder data.root=my_videos"), *SMALL]
+    (tmp_path / "my_videos").symlink_to(data / "my_videos")
+    for words in (test, [*train, "model.non_local.pairwise=cosine"]):
+        done = subprocess.run(
+            [sys.executable, *words], cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
+    assert (tmp_path / "outputs" / "folder" / "train" / "last.pt").is_file()
+
+
+def insert(path: Path, text: str, *, before: str = "", after: str = "", start: str = "") -> None:
+    """Insert text before or after the first line that begins with a string, behind `start`."""
+    lines = path.read_text().splitlines(keepends=True)
+    first = next(i for i, line in enumerate(lines) if line.startswith(start))
+    mark = before or after
+    k = next(i for i, line in enumerate(lines) if i >= first and line.startswith(mark))
+    lines.insert(k + bool(after), text)
+    path.write_text("".join(lines))
+
+
+def indented(code: str, spaces: int) -> str:
+    return "".join(" " * spaces + line for line in code.splitlines(keepends=True))

@@ -175,8 +175,7 @@ TREATMENT: dict[str, Treatment] = {
     "python -m pytest tests/test_presets.py": SuiteRuns(),
     "python -m pytest tests/test_published_counts.py": SuiteRuns(),
     "python -m pytest tests/weights/test_parity.py -k committed": SuiteRuns(),
-    "python -m pytest tests/weights/test_published.py"
-    " tests/model/test_pytorchvideo.py": SuiteRuns(),
+    "python -m pytest tests/weights/test_sources.py tests/model/test_pytorchvideo.py": SuiteRuns(),
     "python -m pytest tests/weights/test_rewrite.py tests/weights/test_files.py"
     " tests/tools/test_convert.py": SuiteRuns(),
     "NLNET_PARITY=FOLDER python -m pytest tests/weights/test_parity.py": SuiteRuns(),

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from hydra import compose, initialize_config_dir
 
 from nlnet.cli.choices import CONFIG_DIR
@@ -374,6 +375,22 @@ def test_the_words_of_the_table_compose():
             run = to_run(compose("run", overrides=["data.root=videos", *words]))
         with torch.device("meta"):
             build_model(run.model, num_classes=400)
+
+
+def test_paths_and_names_are_read_as_they_are_typed(tmp_path: Path):
+    """The words of the sentence in configs/README.md, in one command."""
+    page = (ROOT / "configs" / "README.md").read_text()
+    sentence = page.split("Paths and names are read as you type them:")[1].split("\n\n")[0]
+    words = re.findall(r"`([^`]+)`", sentence)
+    assert len(words) >= 3
+    said = run("python tools/train.py +experiment=folder", tmp_path, *words, "--cfg", "job")
+    values = yaml.safe_load(said)
+    for word in words:
+        key, _, value = word.partition("=")
+        found = values
+        for part in key.split("."):
+            found = found[part]
+        assert found in (value, os.path.expanduser(value)), word
 
 
 def test_the_worked_example_works_as_it_is_on_the_page(data: Path, tmp_path: Path):

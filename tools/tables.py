@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--out", metavar="FILE", type=Path, help="else the table is printed")
     arguments = parser.parse_args()
     from nlnet.checks import one_of
-    from nlnet.files import write_atomic
+    from nlnet.files import write_text
     from nlnet.report.formats import FORMATS
     from nlnet.report.paper import TABLES
     from nlnet.report.tables import paper_table
@@ -37,7 +37,7 @@ def main() -> None:
     if arguments.out is None:
         print(table, end="")
     else:
-        write_atomic(arguments.out, table.encode())
+        write_text(arguments.out, table)
         print(arguments.out)
 
 

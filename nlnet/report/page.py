@@ -8,7 +8,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from nlnet.files import write_atomic
+from nlnet.files import write_text
 from nlnet.report import plots
 from nlnet.report.analysis import TITLES, Analysis, Case, analyze
 from nlnet.report.compare import Comparison, compare
@@ -91,7 +91,8 @@ def write_report(
         for second in range(first + 1, len(runs))
     ]
     out = runs[0].folder / "report.html" if out is None else out
-    write_atomic(out, _render(parts, comparisons).encode(errors="replace"))
+    # A path can have bytes that are not UTF-8; the page shows a question mark for them.
+    write_text(out, _render(parts, comparisons).encode(errors="replace").decode())
     return out, parts
 
 

@@ -300,8 +300,15 @@ def test_a_damaged_metrics_file_is_named(run: Path):
 
 def test_a_report_that_cannot_be_written_leaves_nothing(run: Path, tmp_path: Path):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"cannot write report\.html"):
+    with pytest.raises(UserError, match=r"report\.html: cannot be written"):
         write_report([run], tmp_path / "file" / "report.html")
+
+
+def test_a_name_that_is_not_text_is_shown_nevertheless(tmp_path: Path, root: Path):
+    scores = made_up_scores(root)
+    paths = [path.replace("val", "v\udcffl") for path in scores.paths]  # the byte 0xff of a path
+    run = evaluated_run(tmp_path / "run", root, replace(scores, paths=paths), "run")
+    assert "v?l/" in write_report([run])[0].read_text()
 
 
 def test_a_mistake_is_one_line(tmp_path: Path):

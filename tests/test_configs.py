@@ -1,4 +1,4 @@
-"""Every experiment composes, bears its file's name, and builds on the meta device."""
+"""Every experiment composes, has the name of its file, and builds on the meta device."""
 
 import re
 from functools import cache
@@ -34,11 +34,11 @@ def run_config(*overrides: str) -> RunConfig:
     return to_run(cfg)
 
 
-def test_the_experiments_that_were_promised_exist():
+def test_the_experiments_of_the_paper_exist():
     sizes = [f"{net}{blocks}" for net in ("c2d", "i3d") for blocks in BLOCKS]
-    promised = {f"{size}{form}" for size in sizes for form in ("", "_32x2", "_r101")}
-    promised |= {"i3d_nl5_128x1", "folder", "folder_small", "gestures", "quickstart", "smoke"}
-    assert promised <= set(EXPERIMENTS)
+    expected = {f"{size}{form}" for size in sizes for form in ("", "_32x2", "_r101")}
+    expected |= {"i3d_nl5_128x1", "folder", "folder_small", "gestures", "quickstart", "smoke"}
+    assert expected <= set(EXPERIMENTS)
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
@@ -51,24 +51,24 @@ def test_an_experiment_is_named_after_its_file_and_builds(experiment: str):
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_a_recipe_says_once_how_long_it_is(recipe: str):
+def test_a_recipe_sets_one_length(recipe: str):
     trainer = run_config(f"recipe={recipe}").trainer
     assert (trainer.epochs is None) != (trainer.max_steps is None)
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_an_experiment_is_a_run_of_one_length(experiment: str):
+def test_an_experiment_has_one_length(experiment: str):
     build_settings(run_config(f"+experiment={experiment}"), 1, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_an_experiment_survives_as_text(experiment: str):
+def test_an_experiment_can_be_written_and_read(experiment: str):
     run = run_config(f"+experiment={experiment}")
     assert parse_run(run_text(run), "text") == run
 
 
 @pytest.mark.parametrize("sweep", SWEEPS)
-def test_a_sweep_names_its_command_and_composes(sweep: str):
+def test_a_sweep_composes_by_the_command_in_its_file(sweep: str):
     path = Path(CONFIG_DIR / "sweep" / f"{sweep}.yaml")
     command = next(line for line in path.read_text().splitlines() if "tools/train.py" in line)
     assert f"+sweep={sweep}" in command
@@ -77,7 +77,7 @@ def test_a_sweep_names_its_command_and_composes(sweep: str):
 
 
 def test_the_commands_in_the_files_compose():
-    """Each as it stands behind a `# python tools/...`; a sweep by the first of its choices."""
+    """Each line `# python tools/...` composes; of a sweep, the first choice of each key."""
     commands = {
         command
         for path in CONFIG_DIR.rglob("*.yaml")
@@ -87,13 +87,13 @@ def test_the_commands_in_the_files_compose():
     for command in sorted(commands):
         tool, *words = command.split()[1:]
         assert tool in ("tools/train.py", "tools/eval.py"), command
-        # What they say of this machine, and what starts a sweep, is no part of what is composed.
+        # Paths, and the flag of a sweep, are not composed.
         words = [word for word in words if not word.startswith(("-m", "data.root=", "weights="))]
         run_config(*(word if "[" in word else word.split(",")[0] for word in words))
 
 
 @pytest.mark.parametrize("size", ["i3d_tiny", "c2d_tiny"])
-def test_a_model_size_can_be_put_into_an_experiment(size: str):
+def test_a_model_can_be_exchanged_in_an_experiment(size: str):
     config = run_config("+experiment=folder", f"model={size}").model
     with torch.device("meta"):
         model = build_model(config, num_classes=400)

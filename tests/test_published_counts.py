@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds of published networks: exact, and within half a percent."""
+"""Parameters of published networks are exact, multiply-adds are within half a percent."""
 
 import json
 import subprocess
@@ -46,7 +46,7 @@ PARAMETERS = {  # overrides -> learnable numbers with 400 classes
     "model.non_local.res4=[0,1,2,3,4,5] model.non_local.res5=[0,1,2]": 42_455_005,
 }
 
-PARAMETERS |= {  # the same networks, and others, as their code bases have them
+PARAMETERS |= {  # networks of the code bases
     "+experiment=caffe2/c2d_32x2": 24_327_632,
     "+experiment=caffe2/c2d_r101_8x8": 43_319_760,
     "+experiment=caffe2/c2d_nl5_8x8": 31_686_096,
@@ -158,8 +158,8 @@ def test_multiply_adds(overrides: str, size: int, published: float):
     assert sum(s.multiply_adds for s in stages) / 1e9 == pytest.approx(published, rel=0.005)
 
 
-def test_the_memory_of_activations_is_what_autograd_keeps():
-    """Against the bytes that a real step keeps, counted on the CPU."""
+def test_the_activation_memory_is_what_autograd_keeps():
+    """Compared with the bytes that a real step keeps on a CPU."""
     run = composed("+experiment=c2d model=c2d_tiny")
     kept: dict[int, int] = {}
     model = build_model(run.model, num_classes=10)

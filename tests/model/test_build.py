@@ -1,4 +1,4 @@
-"""A word or number that makes no network is told by its key, never by a stack trace."""
+"""A wrong value of a model's config is reported in one line with its key."""
 
 import pytest
 from omegaconf import OmegaConf
@@ -10,7 +10,7 @@ from nlnet.model.classifier import VideoClassifier
 
 
 def config(*settings: str) -> ResNetConfig:
-    """A small network with these words of a command line below `model`."""
+    """The config of a small network, with overrides of `model` as on a command line."""
     usual = OmegaConf.structured(ResNetConfig(depth=14, width=8))
     tree = OmegaConf.merge(usual, OmegaConf.from_dotlist(list(settings)))
     cfg = OmegaConf.to_object(tree)
@@ -62,14 +62,14 @@ def build(*settings: str) -> VideoClassifier:
     ],
 )
 @pytest.mark.parametrize("block", [[], ["non_local.res3=[0]"]])
-def test_what_makes_no_network_is_told_by_its_key(setting: str, block: list[str]):
+def test_a_wrong_value_is_reported_with_its_key(setting: str, block: list[str]):
     with pytest.raises(UsageError) as error:
         build(*block, setting)
     assert f"model.{setting.partition('=')[0]}=" in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_a_block_that_is_named_twice_is_refused():
+def test_a_position_that_is_named_twice_is_refused():
     with pytest.raises(UsageError, match=r"res4=\[0, 0\] names a block twice"):
         build("non_local.res4=[0,0]")
 
@@ -78,7 +78,7 @@ def test_a_block_that_is_named_twice_is_refused():
     ("settings", "frames"),
     [([], 1), (["head_window=[99,99]"], 8), (["pool1_kernel=[9,3,3]", "conv1_stride=[2,2,2]"], 8)],
 )
-def test_clips_that_are_too_small_are_told_in_a_line(
+def test_clips_that_are_too_small_are_reported_in_one_line(
     settings: list[str], frames: int, caplog: pytest.LogCaptureFixture
 ):
     with pytest.raises(UsageError, match=rf"clips of {frames} frames and 64 x 64 pixels") as error:

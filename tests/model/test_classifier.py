@@ -1,4 +1,4 @@
-"""Laws of the head: logits always, windows, scores."""
+"""The classifier: normalization, logits in both modes, windows, scores."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from nlnet.model.classifier import ACTIVATIONS, NORMALIZATIONS, Head, VideoClass
 
 
 class Pixels(nn.Module):
-    """A backbone that hands its input on."""
+    """A backbone that returns its input."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x
@@ -22,7 +22,7 @@ def classifier(**keywords) -> VideoClassifier:
 
 
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
-def test_pixels_are_normalised_and_floats_pass(normalization: str):
+def test_pixels_are_normalized_and_floats_are_not(normalization: str):
     model = classifier(normalization=normalization)
     mean, std = NORMALIZATIONS[normalization]
     video = torch.randint(0, 256, (2, 3, 4, 6, 6), dtype=torch.uint8)
@@ -43,7 +43,7 @@ def test_forward_is_logits_in_training_and_in_evaluation():
 
 
 @pytest.mark.parametrize("window", [None, (6, 6), (4, 6), (3, 2)])
-def test_windows_slide_over_the_map(window: tuple[int, int] | None):
+def test_the_classifier_is_applied_at_each_window(window: tuple[int, int] | None):
     model = classifier(window=window).eval()
     video = torch.randn(2, 3, 4, 6, 6, dtype=torch.float64)
     h, w = window or (6, 6)
@@ -56,7 +56,7 @@ def test_windows_slide_over_the_map(window: tuple[int, int] | None):
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_scores_average_what_the_source_averages(activation: str):
+def test_scores_average_probabilities_or_logits(activation: str):
     video = torch.randn(2, 3, 4, 6, 6, dtype=torch.float64)
     per_window = classifier(window=(3, 3)).eval().window_logits(video)
     act = {"softmax": lambda x: x.exp() / x.exp().sum(-1, keepdim=True), "sigmoid": torch.sigmoid}
@@ -66,5 +66,5 @@ def test_scores_average_what_the_source_averages(activation: str):
     assert torch.allclose(of_probabilities.scores(video), act[activation](per_window).mean(dim=1))
 
 
-def test_constants_are_not_in_the_checkpoint():
+def test_the_constants_of_the_normalization_are_not_in_a_checkpoint():
     assert set(classifier().state_dict()) == {"head.fc.weight", "head.fc.bias"}

@@ -1,4 +1,4 @@
-"""The network in one compiled graph: no break, the same numbers, the names of its weights."""
+"""The compiled network is one graph, with the same losses and the same names of weights."""
 
 import copy
 
@@ -44,7 +44,7 @@ def test_a_training_step_is_one_graph(pairwise: str):
     model, twin = network(pairwise), network(pairwise)
     names = list(model.state_dict())
     video = torch.randint(0, 256, (2, 3, 4, 32, 32), dtype=torch.uint8)
-    # fullgraph raises where the compiler would have to break the graph.
+    # With fullgraph, the compiler raises an error if it has to break the graph.
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     assert losses(compiled, video) == pytest.approx(losses(twin, video), rel=1e-4)
     assert list(model.state_dict()) == names

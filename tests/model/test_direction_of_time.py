@@ -1,4 +1,4 @@
-"""The direction of time: I3D knows it, C2D cannot, with or without non-local blocks."""
+"""I3D distinguishes the directions of time, and C2D does not, with or without blocks."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from nlnet.model.non_local.pairwise import PAIRWISE
 def logits_of_both_directions(
     temporal_kernel: int, block: str | None, pairwise: str
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits of a random clip of 8 frames and of the same clip backwards."""
+    """Logits of a random clip of 8 frames and of the same clip in reverse."""
     torch.manual_seed(0)
     kernels = [temporal_kernel]
     places = [] if block is None else [0]
@@ -42,12 +42,12 @@ MEMBERS.append((None, "embedded_gaussian"))  # no blocks
 
 
 @pytest.mark.parametrize(("block", "pairwise"), MEMBERS)
-def test_c2d_cannot_tell_the_direction_of_time(block: str | None, pairwise: str):
+def test_c2d_does_not_distinguish_the_directions_of_time(block: str | None, pairwise: str):
     forwards, backwards = logits_of_both_directions(1, block, pairwise)
     torch.testing.assert_close(forwards, backwards, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize(("block", "pairwise"), MEMBERS)
-def test_i3d_can_tell_the_direction_of_time(block: str | None, pairwise: str):
+def test_i3d_distinguishes_the_directions_of_time(block: str | None, pairwise: str):
     forwards, backwards = logits_of_both_directions(3, block, pairwise)
     assert (forwards - backwards).abs().max() > 1e-3 * forwards.abs().max()

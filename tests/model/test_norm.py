@@ -1,4 +1,4 @@
-"""The norms: frozen and folded ones as affine maps, the one over all ranks as one large batch."""
+"""The norms: fixed ones equal a batch norm in evaluation, the sync norm equals one large batch."""
 
 import sys
 from pathlib import Path
@@ -33,7 +33,7 @@ with process_group(torch.device("cpu")):
 
 @pytest.fixture
 def given() -> dict:
-    """Inputs (8, 5, 2, 3, 4) with means far from 0, as gradients (of the output) and parameters."""
+    """Inputs (8, 5, 2, 3, 4) with means far from 0, gradients of the output, and parameters."""
     generator = torch.Generator().manual_seed(0)
     norm = nn.BatchNorm3d(5)
     for tensor in (norm.weight.data, norm.bias.data, norm.running_mean):
@@ -47,8 +47,10 @@ def given() -> dict:
     ("dtype", "tolerance"),
     [("float32", 2e-6), pytest.param("bfloat16", 3e-2, marks=pytest.mark.slow)],
 )
-def test_ranks_normalise_as_one_batch(given: dict, tmp_path: Path, dtype: str, tolerance: float):
-    """Shares of 3 and 5: outputs, gradients, running statistics."""
+def test_two_ranks_normalize_like_one_batch(
+    given: dict, tmp_path: Path, dtype: str, tolerance: float
+):
+    """The ranks have 3 and 5 clips. Outputs, gradients and running statistics are compared."""
     torch.save(given, tmp_path / "given.pt")
     assert launch([sys.executable, "-c", RANK, str(tmp_path), dtype], 2) == 0
     first, second = (torch.load(tmp_path / f"{i}.pt", weights_only=True) for i in range(2))
@@ -71,17 +73,17 @@ def test_ranks_normalise_as_one_batch(given: dict, tmp_path: Path, dtype: str, t
         torch.testing.assert_close(first[name].to(buffer), buffer, rtol=1e-5, atol=1e-6)
 
 
-def test_alone_it_is_a_batch_norm(given: dict):
+def test_with_one_rank_it_is_a_batch_norm(given: dict):
     plain, sync = nn.BatchNorm3d(5), SyncBatchNorm3d(5)
     for norm in (plain, sync):
         norm.load_state_dict(given["norm"])
-    for mode in (True, False):
+    for mode in (True, False):  # the same code of torch runs, so the bits are equal everywhere
         assert torch.equal(plain.train(mode)(given["x"]), sync.train(mode)(given["x"]))
     assert torch.equal(plain.running_var, sync.running_var)
 
 
 @pytest.mark.parametrize("name", NORMS)
-def test_all_norms_answer_alike_and_share_their_names(given: dict, name: str):
+def test_all_norms_are_equal_in_evaluation_and_share_names(given: dict, name: str):
     plain = nn.BatchNorm3d(5).eval()
     plain.load_state_dict(given["norm"])
     norm = NORMS[name](5).eval()
@@ -94,7 +96,7 @@ def test_all_norms_answer_alike_and_share_their_names(given: dict, name: str):
 
 
 @pytest.mark.parametrize("name", ["frozen", "affine"])
-def test_a_fixed_norm_learns_nothing(given: dict, name: str):
+def test_a_fixed_norm_does_not_learn(given: dict, name: str):
     norm = NORMS[name](5).train()
     before = {key: value.clone() for key, value in norm.state_dict().items()}
     norm(given["x"].requires_grad_()).sum().backward()

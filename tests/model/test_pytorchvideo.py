@@ -1,4 +1,4 @@
-"""pytorchvideo's own networks: their weights, their answers, and non-local blocks among them."""
+"""Networks of pytorchvideo: their weights, their outputs, and non-local blocks in them."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from nlnet.model.build import build_model
 from nlnet.weights.load import load_weights
 from nlnet.weights.rewrite import export_state, import_state
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # of the library, while it is imported
+pytestmark = pytest.mark.filterwarnings("ignore")  # pytorchvideo warns while it is imported
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "model" / "pytorchvideo"
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
@@ -44,12 +44,12 @@ def hub(name: str) -> Any:
     return network
 
 
-def test_the_hub_s_networks_have_a_config():
+def test_every_network_of_the_hub_has_a_config():
     assert sorted(CLIPS) == NAMES
 
 
 @pytest.mark.parametrize("name", EACH)
-def test_hub_weights_load_unchanged_and_answer_alike(name: str, tmp_path: Path):
+def test_hub_weights_load_and_give_the_same_outputs(name: str, tmp_path: Path):
     theirs = hub(name)
     torch.save({"model_state": theirs.state_dict()}, tmp_path / "hub.pyth")
     model = build_model(config(name), 400).eval()
@@ -63,8 +63,8 @@ def test_hub_weights_load_unchanged_and_answer_alike(name: str, tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", EACH)
-def test_blocks_are_put_behind_the_named_residual_blocks(name: str, tmp_path: Path):
-    """At first they change nothing; hub weights leave them new."""
+def test_blocks_follow_the_named_residual_blocks(name: str, tmp_path: Path):
+    """New blocks add exact zeros, so the outputs are equal; hub weights do not load into them."""
     places = NonLocalConfig(res3=[1, 3], res4=[0])
     torch.save({"model_state": hub(name).state_dict()}, tmp_path / "hub.pyth")
     plain = build_model(config(name, head_window=None), 400).eval()
@@ -84,7 +84,7 @@ def test_blocks_are_put_behind_the_named_residual_blocks(name: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize("name", EACH)
-def test_hub_weights_go_there_and_back_bit_for_bit(name: str):
+def test_hub_weights_are_imported_and_exported_unchanged(name: str):
     theirs = hub(name).state_dict()
     back = export_state(import_state(theirs, "pytorchvideo_modules"), "pytorchvideo_modules")
     assert list(back) == list(theirs)

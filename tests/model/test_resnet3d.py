@@ -1,4 +1,4 @@
-"""Laws of the backbone: shapes, counts, time, and the kernels of its table."""
+"""The ResNet: shapes, numbers of layers, temporal kernels, the direction of time."""
 
 import pytest
 import torch
@@ -16,14 +16,14 @@ def temporal_kernels(net: ResNet3d, stage: str, conv: str = "conv_a") -> list[in
 
 
 @pytest.mark.parametrize("depth", DEPTHS)
-def test_depth_counts_the_convolutions_of_the_main_path(depth: int):
+def test_depth_is_the_number_of_layers(depth: int):
     with torch.device("meta"):
         net = ResNet3d(depth, C2D)
     blocks = sum(len(getattr(net, stage)) for stage in C2D)
-    assert 3 * blocks + 2 == depth  # conv1, three a block, the classifier
+    assert 3 * blocks + 2 == depth  # conv1, three per block, the classifier
 
 
-def test_a_pattern_repeats_over_its_stage():
+def test_a_pattern_repeats_over_the_blocks_of_its_stage():
     with torch.device("meta"):
         net = ResNet3d(101, I3D, conv1=CONV1[5])
     assert temporal_kernels(net, "res2") == [3, 3, 3]
@@ -32,7 +32,7 @@ def test_a_pattern_repeats_over_its_stage():
     assert temporal_kernels(net, "res5") == [1, 3, 1]
 
 
-def test_inflate_conv_chooses_the_convolution():
+def test_inflate_conv_names_the_inflated_convolution():
     with torch.device("meta"):
         net = ResNet3d(50, I3D, inflate_conv="b")
     assert temporal_kernels(net, "res3", "conv_a") == [1, 1, 1, 1]
@@ -63,7 +63,7 @@ def test_sizes_of_the_stages(stem: dict, sizes: dict[str, tuple[int, int]]):
     assert seen == sizes
 
 
-def test_the_papers_stem_brings_32_frames_to_4():
+def test_the_stem_of_the_paper_reduces_32_frames_to_4():
     with torch.device("meta"):
         net = ResNet3d(
             50,
@@ -76,7 +76,7 @@ def test_the_papers_stem_brings_32_frames_to_4():
 
 
 @pytest.mark.parametrize("frames", [4, 8])
-def test_c2d_cannot_tell_the_direction_of_time(frames: int):
+def test_c2d_does_not_distinguish_the_directions_of_time(frames: int):
     torch.manual_seed(0)
     net = ResNet3d(14, C2D, width=8, zero_init_residual=False).eval()
     x = torch.randn(1, 3, frames, 32, 32)
@@ -84,7 +84,7 @@ def test_c2d_cannot_tell_the_direction_of_time(frames: int):
     assert torch.allclose(forward, backward, atol=1e-6)
 
 
-def test_i3d_can_tell_the_direction_of_time():
+def test_i3d_distinguishes_the_directions_of_time():
     torch.manual_seed(0)
     net = ResNet3d(14, I3D, width=8, conv1=CONV1[5], zero_init_residual=False).eval()
     x = torch.randn(1, 3, 8, 32, 32)
@@ -115,6 +115,6 @@ def test_frozen_norms_equal_batch_norm_in_evaluation_and_do_not_learn():
         ({"stride_conv": "c"}, "stride_conv"),
     ],
 )
-def test_an_unknown_word_is_named(keywords: dict, key: str):
+def test_an_unknown_value_is_reported_with_its_argument(keywords: dict, key: str):
     with pytest.raises(ArgumentError, match=f"^{key}="):
         ResNet3d(**{"depth": 14, "temporal_kernels": C2D, **keywords})

@@ -1,4 +1,4 @@
-"""Sizes at which few positions are several blocks."""
+"""Small blocks for the kernels, so that few positions are several blocks."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from nlnet.model.non_local.kernels import concatenation, softmax
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that the kernels of linear memory are taken from a few positions on."""
+    """Make the kernels of linear memory run for a few positions already."""
     monkeypatch.setattr(softmax, "BLOCK", 32)
     monkeypatch.setattr(softmax, "SMALL", 64)
     monkeypatch.setattr(softmax, "WIDE", 0)

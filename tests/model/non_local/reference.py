@@ -1,4 +1,4 @@
-"""The whole family as its equations stand: N x M affinities, no trick. The laws' oracle.
+"""The equations of the family, with N x M affinities: the oracle of the tests.
 
 Tokens: theta (B, N, d), phi (B, M, d), g (B, M, e), a (B, N), b and mask (B, M) -> (B, N, e).
 """

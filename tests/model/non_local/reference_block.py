@@ -1,4 +1,4 @@
-"""Whole blocks as their equations stand, from a block's own weights: loops and no trick."""
+"""The equations of whole blocks, computed with loops from the weights of a block."""
 
 from collections.abc import Callable, Iterator
 
@@ -13,7 +13,7 @@ ALL = slice(None)
 
 
 def regions(shape: torch.Size, axes: str, group_frames: int | None) -> Iterator[Region]:
-    """The parts of a map (B, C, T, H, W) whose positions see each other."""
+    """The parts of a map (B, C, T, H, W) whose positions attend to each other."""
     _, _, frames, height, width = shape
     size = 1 if axes == "space" else group_frames or frames
     for start in range(0, frames, size):
@@ -75,7 +75,7 @@ def non_local(
     temperature: float = 1.0,
     shared: bool = False,
 ) -> Tensor:
-    """z of a NonLocalBlock in training mode; its norm module is applied as it is."""
+    """z of a NonLocalBlock in training mode; the block's own norm module is applied."""
     options = {"scale": scale, "temperature": temperature}
     if pairwise == "concatenation":
         options["weight"] = block.get_parameter("pairwise.weight")
@@ -111,7 +111,7 @@ def non_local(
 def by_region(
     x: Tensor, axes: str, group_frames: int | None, change: Callable[[Tensor], Tensor]
 ) -> Tensor:
-    """A map of changes, one region's tokens (B, N, C) after the other."""
+    """Apply `change` to the tokens (B, N, C) of each region, and return the map of results."""
     y = torch.zeros_like(x)
     for region in regions(x.shape, axes, group_frames):
         place(y, region, change(part(x, region)).expand(part(x, region).shape))

@@ -1,4 +1,4 @@
-"""Every block of the family against its equation, and the laws that all of them keep."""
+"""Every block of the family equals its equation, and has the properties of the family."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -44,7 +44,7 @@ SWITCHES: dict[str, dict[str, Any]] = {
 
 
 def randomized(block: nn.Module) -> nn.Module:
-    """In double, with weights at which no term is small, and none that starts at zero."""
+    """In double precision, with random weights: no term is small, and no weight is zero."""
     torch.manual_seed(0)
     for parameter in block.parameters():
         nn.init.normal_(parameter, std=0.5)
@@ -57,7 +57,7 @@ def video(*shape: int) -> Tensor:
 
 
 def config(member: str, **fields: Any) -> NonLocalConfig:
-    """A member of the family by its words in MEMBERS."""
+    """The config of a member of the family, by its words in MEMBERS."""
     words = member.split()
     pairwise = {"pairwise": words[1]} if len(words) > 1 else {}
     return NonLocalConfig(block=words[0], **pairwise, **fields)
@@ -76,7 +76,7 @@ def assert_same(got: list[Tensor], wanted: list[Tensor], tolerance: float) -> No
             assert (x.double() - y.double()).norm() <= tolerance * y.double().norm().clamp(min=1.0)
 
 
-def learnt(block: nn.Module) -> list[Tensor]:
+def learned(block: nn.Module) -> list[Tensor]:
     return [parameter for parameter in block.parameters() if parameter.requires_grad]
 
 
@@ -84,11 +84,11 @@ def learnt(block: nn.Module) -> list[Tensor]:
 @pytest.mark.parametrize("where", SUBSAMPLES)
 @pytest.mark.parametrize("axes", AXES)
 @pytest.mark.parametrize("pairwise", PAIRWISE)
-def test_a_block_is_its_equation(pairwise: str, axes: str, where: str):
+def test_a_block_equals_its_equation(pairwise: str, axes: str, where: str):
     block = NonLocalBlock(4, pairwise=pairwise, axes=axes, subsample=Subsample(where))
     randomized(block)
     x = video(2, 4, 3, 5, 4)
-    inputs = [x, *learnt(block)]
+    inputs = [x, *learned(block)]
     wanted = reference_block.non_local(block, x, pairwise=pairwise, axes=axes, where=where)
     assert_same(outcome(block(x), inputs), outcome(wanted, inputs), 1e-9)
 
@@ -96,12 +96,12 @@ def test_a_block_is_its_equation(pairwise: str, axes: str, where: str):
 @pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("switch", SWITCHES)
 @pytest.mark.parametrize("pairwise", PAIRWISE)
-def test_a_block_is_its_equation_under_every_switch(pairwise: str, switch: str):
+def test_a_block_equals_its_equation_with_every_argument(pairwise: str, switch: str):
     keywords = SWITCHES[switch]
     block = NonLocalBlock(8, pairwise=pairwise, **keywords)
     randomized(block)
     x = video(2, 8, 4, 5, 4)
-    inputs = [x, *learnt(block)]
+    inputs = [x, *learned(block)]
     logits = keywords.get("logits", Logits())
     subsample = keywords.get("subsample", Subsample())
     wanted = reference_block.non_local(
@@ -122,10 +122,12 @@ def test_a_block_is_its_equation_under_every_switch(pairwise: str, switch: str):
 @pytest.mark.parametrize("group_frames", [None, 2])
 @pytest.mark.parametrize("axes", [name for name in AXES if name != "criss_cross"])
 @pytest.mark.parametrize("member", [b for b in BLOCKS if b != "non_local"])
-def test_a_block_without_queries_is_its_equation(member: str, axes: str, group_frames: int | None):
+def test_a_block_without_queries_equals_its_equation(
+    member: str, axes: str, group_frames: int | None
+):
     block = randomized(build_block(config(member, axes=axes), 16, group_frames))
     x = video(2, 16, 4, 3, 2)
-    inputs = [x, *learnt(block)]
+    inputs = [x, *learned(block)]
     wanted = reference_block.BLOCKS[member](block, x, axes, group_frames)
     assert_same(outcome(block(x), inputs), outcome(wanted, inputs), 1e-9)
 
@@ -133,14 +135,17 @@ def test_a_block_without_queries_is_its_equation(member: str, axes: str, group_f
 @pytest.mark.parametrize("gamma", [False, True])
 @pytest.mark.parametrize("norm", [*sorted(set(NORMS) - {"sync"}), "none"])
 @pytest.mark.parametrize("member", MEMBERS)
-def test_a_block_starts_as_the_identity_and_leaves_it(member: str, norm: str, gamma: bool):
-    """Bit for bit; a multiplying block as x / 2. Something has a gradient that leads away."""
+def test_a_block_starts_as_the_identity_and_can_learn(member: str, norm: str, gamma: bool):
+    """At first z = x, or x / 2 for a block that multiplies; a parameter has a gradient.
+
+    The output of a new block is exactly zero, so z = x bit for bit on every processor.
+    """
     torch.manual_seed(0)
     block = build_block(config(member, norm=norm, gamma=gamma), 16, None)
     x = torch.randn(2, 16, 2, 4, 4)
     z = block(x)
     assert torch.equal(z, x / 2 if member == "global_context_mul" else x)
-    gradients = torch.autograd.grad(z.square().sum(), learnt(block), allow_unused=True)
+    gradients = torch.autograd.grad(z.square().sum(), learned(block), allow_unused=True)
     assert any(g is not None and g.norm() > 0 for g in gradients)
     assert not torch.equal(build_block(config(member, zero_init=False), 16, None)(x), x)
 
@@ -155,17 +160,17 @@ def test_gradcheck(member: str, axes: str):
         return
     block = randomized(build_block(config(member, axes=axes, norm="none"), 16, None))
     x = video(1, 16, 4, 4, 3)
-    inputs = (x, *learnt(block))
+    inputs = (x, *learned(block))
     assert torch.autograd.gradcheck(lambda x, *_: block(x), inputs, fast_mode=True)
 
 
 @pytest.mark.parametrize("member", MEMBERS)
-def test_the_memory_format_changes_nothing_and_is_kept(member: str):
+def test_the_memory_format_is_kept_and_does_not_change_the_values(member: str):
     block = randomized(build_block(config(member), 16, None)).float()
     x = video(2, 16, 3, 4, 5).detach().float().requires_grad_()
     last = x.detach().contiguous(memory_format=torch.channels_last_3d).requires_grad_()
     z, z_last = block(x), block(last)
-    inputs = learnt(block)
+    inputs = learned(block)
     wanted, got = outcome(z, [x, *inputs]), outcome(z_last, [last, *inputs])
     assert_same(got, wanted, 1e-5)
     assert z.is_contiguous()
@@ -173,11 +178,11 @@ def test_the_memory_format_changes_nothing_and_is_kept(member: str):
 
 
 @pytest.mark.parametrize("member", MEMBERS)
-def test_autocast_is_close_and_returns_what_it_was_given(member: str):
+def test_autocast_is_close_and_returns_float32(member: str):
     torch.manual_seed(0)
     block = build_block(config(member, zero_init=False, init="kaiming", norm="none"), 16, None)
     x = torch.randn(2, 16, 3, 4, 4, requires_grad=True)
-    inputs = [x, *learnt(block)]
+    inputs = [x, *learned(block)]
     wanted = outcome(block(x), inputs)
     with torch.autocast("cpu", torch.bfloat16):
         z = block(x)
@@ -190,17 +195,17 @@ def test_autocast_is_close_and_returns_what_it_was_given(member: str):
 @pytest.mark.slow
 @pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("member", MEMBERS)
-def test_compiled_without_a_break_it_is_the_same(member: str):
+def test_a_compiled_block_is_one_graph_and_gives_the_same_values(member: str):
     torch._dynamo.reset()
     block = randomized(build_block(config(member), 16, None))
     x = video(2, 16, 3, 4, 4)
-    inputs = [x, *learnt(block)]
+    inputs = [x, *learned(block)]
     compiled = torch.compile(block, fullgraph=True)
     assert_same(outcome(compiled(x), inputs), outcome(block(x), inputs), 1e-9)
 
 
 @pytest.mark.parametrize("pairwise", PAIRWISE)
-def test_frames_of_other_groups_are_not_seen(pairwise: str):
+def test_frames_of_other_groups_have_no_effect(pairwise: str):
     block = NonLocalBlock(8, pairwise=pairwise, group_frames=2, output=Output(norm="none"))
     randomized(block)
     x = video(1, 8, 6, 4, 4).detach()
@@ -209,7 +214,7 @@ def test_frames_of_other_groups_are_not_seen(pairwise: str):
 
 
 @pytest.mark.parametrize("member", ["simplified", "global_context", "non_local unary"])
-def test_one_context_for_all_queries(member: str):
+def test_the_context_is_the_same_for_all_queries(member: str):
     """Output minus input is the same everywhere."""
     block = randomized(build_block(config(member, norm="none"), 8, None))
     x = video(1, 8, 3, 4, 4).detach()
@@ -218,8 +223,8 @@ def test_one_context_for_all_queries(member: str):
 
 
 @pytest.mark.parametrize("pairwise", ["whitened", "disentangled"])
-def test_a_constant_on_all_queries_or_keys_does_not_matter(pairwise: str):
-    """The biases of theta and phi are such constants."""
+def test_a_constant_added_to_all_queries_or_keys_has_no_effect(pairwise: str):
+    """The biases of theta and phi add such constants."""
     block = randomized(NonLocalBlock(8, pairwise=pairwise))
     x = video(1, 8, 3, 4, 4).detach()
     before = block(x)
@@ -230,7 +235,7 @@ def test_a_constant_on_all_queries_or_keys_does_not_matter(pairwise: str):
 
 @contextmanager
 def kept_bytes(kept: list[int]) -> Iterator[None]:
-    """Sizes of the storages that autograd saves, each once."""
+    """Append the sum of the sizes of the storages that autograd saves, each counted once."""
     seen: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
@@ -244,7 +249,7 @@ def kept_bytes(kept: list[int]) -> Iterator[None]:
 
 
 def memory_of_a_step(block: nn.Module, frames: int) -> tuple[int, int]:
-    """Bytes that the forward pass keeps, and the largest that a step holds at any moment."""
+    """Bytes that the forward pass keeps, and the peak of a whole step."""
     x = torch.randn(1, 16, frames, 16, 16, requires_grad=True)
     kept: list[int] = []
     activities = [torch.profiler.ProfilerActivity.CPU]
@@ -265,7 +270,7 @@ def memory_of_a_step(block: nn.Module, frames: int) -> tuple[int, int]:
 def test_memory_is_linear_in_the_positions(
     member: str, where: str, small_blocks: None, monkeypatch: pytest.MonkeyPatch
 ):
-    """Four times the frames need about four times the bytes; an affinity would need sixteen."""
+    """Four times the frames take about four times the bytes; an affinity would take 16 times."""
     monkeypatch.setattr(softmax, "BLOCK", 128)
     block = build_block(config(member, subsample=where), 16, None)
     memory_of_a_step(block, 1)
@@ -276,8 +281,8 @@ def test_memory_is_linear_in_the_positions(
         assert large < affinity / 2
 
 
-def test_the_memory_law_finds_an_affinity():
-    """What the law above says of the form that keeps it."""
+def test_the_memory_test_detects_an_affinity():
+    """The direct form of the softmax keeps an affinity, so the test above would fail with it."""
     block = NonLocalBlock(16, subsample=Subsample("none"))
     few, many = memory_of_a_step(block, 2), memory_of_a_step(block, 8)
     assert many[0] > 10 * few[0]
@@ -341,7 +346,7 @@ def test_a_wrong_argument_in_a_forward_pass_is_named(mistake: str):
 
 
 @pytest.mark.parametrize("mistake", REFUSALS)
-def test_a_mistake_is_one_line_that_names_the_key(mistake: str):
+def test_a_wrong_value_is_reported_in_one_line_with_its_key(mistake: str):
     make, message = REFUSALS[mistake]
     with pytest.raises(UsageError) as caught:
         make()
@@ -354,7 +359,7 @@ def chosen(fields: Mapping[str, Any]) -> str:
     return " ".join(words).strip()
 
 
-def test_every_member_has_a_config_and_stands_in_the_sweep():
+def test_every_member_has_a_config_and_is_in_the_sweep():
     files = {path.stem: yaml.safe_load(path.read_text()) for path in CONFIGS.glob("block/*.yaml")}
     assert {chosen(fields) for fields in files.values()} == set(MEMBERS)
     sweep = yaml.safe_load((CONFIGS / "sweep/pairwise.yaml").read_text())

@@ -1,4 +1,4 @@
-"""The kernels on a CUDA device: exact, linear in memory at every head size of a ResNet-50."""
+"""The kernels on a CUDA device: exact, with linear memory for the head sizes of a ResNet-50."""
 
 import pytest
 import torch
@@ -53,7 +53,7 @@ def test_the_linear_functions_are_exact(dtype: torch.dtype):
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("head", [256, 512, 1024])
 def test_softmax_stays_linear_in_memory(head: int, dtype: torch.dtype):
-    """Twice the positions take about twice the bytes, far less than one affinity."""
+    """Twice the positions take about twice the bytes, which is much less than an affinity."""
     used = []
     for n in (8192, 16384):
         inputs = maps(n, n, head, head, dtype)

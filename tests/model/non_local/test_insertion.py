@@ -1,4 +1,4 @@
-"""Non-local blocks in a finished backbone: places, names, and what stays as it was."""
+"""Insertion of non-local blocks into a backbone: positions, names, and unchanged parts."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ def make(stage: str, channels: int) -> nn.Module:
     return NonLocalBlock(channels)
 
 
-def test_blocks_stand_behind_the_residual_blocks_named():
+def test_blocks_follow_the_named_residual_blocks():
     net = backbone()
     insert_non_local(net, {"res3": [1, 3], "res4": [0]}, make)
     names = [name for name, _ in net.get_submodule("res3").named_children()]
@@ -29,22 +29,22 @@ def test_blocks_stand_behind_the_residual_blocks_named():
     assert names == ["block0", "nl0", *(f"block{i}" for i in range(1, 6))]
 
 
-def test_each_stage_s_block_has_its_channels():
+def test_a_block_has_the_channels_of_its_stage():
     asked: list[tuple[str, int]] = []
 
-    def note(stage: str, channels: int) -> nn.Module:
+    def record(stage: str, channels: int) -> nn.Module:
         asked.append((stage, channels))
         return nn.Identity()
 
     net = backbone()
-    insert_non_local(net, {"res2": [0], "res5": [2]}, note)
+    insert_non_local(net, {"res2": [0], "res5": [2]}, record)
     assert asked == [("res2", net.channels["res2"]), ("res5", net.channels["res5"])]
 
 
-def test_names_and_weights_of_the_backbone_stay_and_so_does_its_answer():
-    plain, furnished = backbone(), backbone()
-    insert_non_local(furnished, {"res3": [0, 1, 2, 3], "res4": [5]}, make)
-    state = furnished.state_dict()
+def test_names_weights_and_outputs_of_the_backbone_do_not_change():
+    plain, inserted = backbone(), backbone()
+    insert_non_local(inserted, {"res3": [0, 1, 2, 3], "res4": [5]}, make)
+    state = inserted.state_dict()
     assert all(torch.equal(state[name], value) for name, value in plain.state_dict().items())
     assert {name.split(".")[1] for name in set(state) - set(plain.state_dict())} == {
         "nl0",
@@ -54,7 +54,8 @@ def test_names_and_weights_of_the_backbone_stay_and_so_does_its_answer():
         "nl5",
     }
     x = torch.randn(1, 3, 4, 32, 32)
-    assert torch.equal(furnished.eval()(x), plain.eval()(x))
+    # A new block adds exact zeros, so the outputs are equal on every processor.
+    assert torch.equal(inserted.eval()(x), plain.eval()(x))
 
 
 @pytest.mark.parametrize(
@@ -65,7 +66,7 @@ def test_names_and_weights_of_the_backbone_stay_and_so_does_its_answer():
         ({"res4": [-1]}, "res4=[-1]: res4 has blocks 0 to 5, not -1"),
     ],
 )
-def test_a_place_that_is_not_there_is_refused(after: dict[str, list[int]], message: str):
+def test_an_unknown_position_is_refused(after: dict[str, list[int]], message: str):
     with pytest.raises(ArgumentError) as caught:
         insert_non_local(backbone(), after, make)
     assert str(caught.value) == message

@@ -1,4 +1,4 @@
-"""Norms folded into convolutions answer as before."""
+"""A network whose norms are folded into its convolutions has the same scores."""
 
 import pytest
 import torch
@@ -28,7 +28,7 @@ def network(norm: str) -> VideoClassifier:
 
 
 @pytest.mark.parametrize("norm", ["batch", "sync", "frozen", "affine"])
-def test_folding_leaves_the_scores(norm: str):
+def test_folding_does_not_change_the_scores(norm: str):
     model = network(norm)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     folded = fold_norms(model)

@@ -70,7 +70,7 @@ def answers(model: VideoClassifier, video: Tensor) -> tuple[Tensor, list[Tensor]
 @pytest.mark.parametrize("memory_format", FORMATS.values(), ids=FORMATS)
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)
-def test_the_weight_gradient_is_that_of_autograd(
+def test_the_weight_gradient_equals_that_of_autograd(
     kernel: tuple[int, int, int], stride: int, memory_format: torch.memory_format
 ):
     conv, x = convolution(kernel, stride), clip(memory_format)
@@ -130,7 +130,7 @@ def test_gradcheck_of_a_lean_convolution():
 
 
 @pytest.mark.parametrize(("lean", "stages"), SAVINGS.values(), ids=SAVINGS)
-def test_a_saving_network_gives_the_same_numbers(lean: bool, stages: tuple[str, ...]):
+def test_a_network_that_saves_memory_gives_the_same_numbers(lean: bool, stages: tuple[str, ...]):
     plain = network()
     saving = copy.deepcopy(plain)
     parameters = list(saving.parameters())
@@ -147,7 +147,7 @@ def test_a_saving_network_gives_the_same_numbers(lean: bool, stages: tuple[str, 
 
 
 @pytest.mark.parametrize(("lean", "stages"), SAVINGS.values(), ids=SAVINGS)
-def test_a_saving_network_is_evaluated_and_folded_like_the_plain_one(
+def test_a_network_that_saves_memory_is_evaluated_and_folded_like_the_plain_one(
     lean: bool, stages: tuple[str, ...]
 ):
     plain = network().eval()
@@ -171,7 +171,7 @@ def test_the_right_modules_are_replaced():
 
 
 @pytest.mark.parametrize(("lean", "stages"), SAVINGS.values(), ids=SAVINGS)
-def test_a_saving_network_keeps_less(lean: bool, stages: tuple[str, ...]):
+def test_a_network_that_saves_memory_keeps_fewer_bytes(lean: bool, stages: tuple[str, ...]):
     plain = network()
     saving = copy.deepcopy(plain)
     save_memory(saving, lean=lean, checkpoint_stages=stages)
@@ -180,7 +180,7 @@ def test_a_saving_network_keeps_less(lean: bool, stages: tuple[str, ...]):
 
 
 def kept_bytes(model: nn.Module, video: Tensor) -> int:
-    """Bytes of the maps that autograd holds, each storage once, weights not counted."""
+    """Bytes that autograd keeps: each storage once, without the weights."""
     weights = {tensor.untyped_storage().data_ptr() for tensor in model.state_dict().values()}
     kept: dict[int, Tensor] = {}
 
@@ -194,7 +194,7 @@ def kept_bytes(model: nn.Module, video: Tensor) -> int:
     return sum(t.untyped_storage().nbytes() for at, t in kept.items() if at not in weights)
 
 
-def test_a_frozen_stem_trains_on():
+def test_a_network_with_a_frozen_stem_has_the_same_gradients():
     plain = network()
     for parameter in plain.backbone.get_submodule("conv1").parameters():
         parameter.requires_grad_(False)

@@ -1,14 +1,16 @@
 """y_i = 1/M sum_j ReLU(a_i + b_j) g_j by sorting: no affinity, O((N + M)(log M + e)).
 
-The sum is a piecewise linear function of a_i with knots at -b_j. With b sorted downwards, the
-active terms of query i are the first c_i = #{j: b_j > -a_i}. The sorted keys are cut into blocks of
-ROWS; a query reads the block in which its last active term may lie, and two sums over all blocks
-before that one, whose terms are active all, with p the last of them (Abel's summation):
+The sum is a piecewise linear function of a_i with knots at -b_j. If b is sorted in descending
+order, the active terms of query i are the first c_i = #{j: b_j > -a_i}. The sorted keys are split
+into blocks of ROWS. A query reads the block that can contain its last active term, and two sums
+over all blocks before it, whose terms are all active. With p the last key of those blocks (Abel's
+summation):
 
     sum_j ReLU(a_i + b_j) g_j = sum_{l in block} ReLU(a_i + b_l) g_l + (a_i + b_p) S + R
     S = sum_{l <= p} g_l,   R = sum_{l <= p} (b_l - b_p) g_l = sum_{l < p} S_l (b_l - b_(l+1)).
 
-No factor in front of a g or an S is negative, so a shift that a and b share cancels nowhere.
+No factor of a g or an S is negative. So nothing cancels if a and b have a large constant of
+opposite signs.
 """
 
 from collections.abc import Iterable
@@ -18,15 +20,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-ROWS = 8  # keys of a block: by measurement, against the cost of the sums between blocks
-CHUNK = 2048  # queries of which the slopes are in memory at once
-SMALL = 2**26  # multiply-adds N M e up to which the sum as it stands is quicker
+ROWS = 8  # keys of a block; the fastest size by measurement
+CHUNK = 2048  # number of queries whose slopes are in memory at once
+SMALL = 2**26  # multiply-adds N M e up to which the direct sum is faster
 
 
 def concatenation(a: Tensor, b: Tensor, g: Tensor) -> Tensor:
     """y_i = 1/M sum_j ReLU(a_i + b_j) g_j.
 
-    a (B, N), b (B, M), g (B, M, e) -> (B, N, e), in g's dtype, computed in float32 at least. With
+    a (B, N), b (B, M), g (B, M, e) -> (B, N, e), in g's dtype, computed in float32 or wider. With
     a = w_theta . theta and b = w_phi . phi this is the concatenation form ReLU(w . [theta_i,
     phi_j]). Source: Wang et al. 2018, equation 6 with C(x) = M.
     """
@@ -42,7 +44,7 @@ def concatenation(a: Tensor, b: Tensor, g: Tensor) -> Tensor:
 
 @torch.library.custom_op("nlnet::sorted_sum", mutates_args=())
 def sorted_sum(a: Tensor, b: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """y_i = 1/M sum_j ReLU(a_i + b_j) g_j, and for its backward pass: terms, heights, order."""
+    """y_i = 1/M sum_j ReLU(a_i + b_j) g_j; terms, heights and order for the backward pass."""
     terms, heights, order = sorted_blocks(b, g)
     blocks, factors = active_blocks(heights, a, b.shape[1])
     return weighted_sum(terms, blocks, factors), terms, heights, order
@@ -54,14 +56,14 @@ def sorted_sum_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of a, b and g.
 
-    da_i = S(a_i) . dy_i with S(a) = 1/M sum_j [a + b_j > 0] g_j the slope; db and dg are those of
-    the same function with (a, dy) and (b, g) exchanged.
+    da_i = S(a_i) . dy_i with the slope S(a) = 1/M sum_j [a + b_j > 0] g_j. db and dg are those
+    gradients with (a, dy) and (b, g) exchanged.
     """
     num_keys = order.shape[1]
     blocks, factors = active_blocks(heights, a, num_keys)
     da = slopes_times(dy.split(CHUNK, dim=1), terms, blocks, factors)
 
-    keys = heights[:, :, :ROWS].flatten(1)  # b, sorted, and -inf behind its end
+    keys = heights[:, :, :ROWS].flatten(1)  # b, sorted, then -inf
     swapped_terms, swapped_heights, _ = sorted_blocks(a, dy)
     blocks, factors = active_blocks(swapped_heights, keys, num_keys)
     values = terms[:, :, :ROWS].split(CHUNK // ROWS, dim=1)  # g, sorted
@@ -76,11 +78,11 @@ def sorted_sum_backward(
 
 
 def sorted_blocks(b: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The keys from the largest down, in blocks; M // ROWS + 1 of them, the last one not full.
+    """The keys in descending order, in K = M // ROWS + 1 blocks; the last one is not full.
 
-    terms (B, K, ROWS + 2, e): a block's g_l, then S and R of all blocks before it. heights
-    (B, K, ROWS + 2): their b_l, then b_p for S and 0 for R; -inf where there is no term. order
-    (B, M): of the sort.
+    terms (B, K, ROWS + 2, e): the g_l of a block, then S and R of all blocks before it. heights
+    (B, K, ROWS + 2): the b_l, then b_p for S and 0 for R; -inf if there is no term. order (B, M):
+    the indices of the sorted keys.
     """
     batch, m = b.shape
     knots, order = b.sort(dim=1, descending=True)
@@ -96,7 +98,7 @@ def sorted_blocks(b: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     inside, ends = heights[:, full, :ROWS], heights[:, full, ROWS - 1 : ROWS]
     each = torch.arange(num - 1, device=b.device).expand(batch, -1)
     slopes = torch.cumsum(weighted_sum(terms, each, torch.ones_like(inside)), dim=1)
-    offsets = weighted_sum(terms, each, inside - ends)  # (B, K - 1, e), a block's share of R
+    offsets = weighted_sum(terms, each, inside - ends)  # (B, K - 1, e), the term of each block in R
     drops = last[:, 1:-1] - last[:, 2:]
     offsets[:, 1:].addcmul_(slopes[:, :-1], drops.unsqueeze(2))
     terms[:, 0, ROWS:] = 0
@@ -106,9 +108,9 @@ def sorted_blocks(b: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def active_blocks(heights: Tensor, a: Tensor, num_keys: int) -> tuple[Tensor, Tensor]:
-    """For each query its block (B, N) and the factors of that block's terms (B, N, ROWS + 2).
+    """The block of each query (B, N), and the factors of its terms (B, N, ROWS + 2).
 
-    They bear the 1/M of the mean: they are fewer than the values.
+    The factors include the 1/M of the mean, because there are fewer factors than values.
     """
     knots = heights[:, :, :ROWS].flatten(1)
     blocks = torch.searchsorted(-knots, a.contiguous()) // ROWS  # c_i, knots with -b_j < a_i
@@ -120,7 +122,7 @@ def active_blocks(heights: Tensor, a: Tensor, num_keys: int) -> tuple[Tensor, Te
 
 
 def slopes_of(factors: Tensor) -> Tensor:
-    """The derivative of the factors by a."""
+    """The derivative of the factors with respect to a."""
     slopes = (factors > 0) * factors[:, :, -1:]
     slopes[:, :, -1] = 0
     return slopes
@@ -129,9 +131,10 @@ def slopes_of(factors: Tensor) -> Tensor:
 def slopes_times(
     values: Iterable[Tensor], terms: Tensor, blocks: Tensor, factors: Tensor
 ) -> Tensor:
-    """The slopes of the weighted sums, times values (B, CHUNK, e) each, summed over e: (B, N).
+    """The slopes of the weighted sums, times the values, summed over e: (B, N).
 
-    In chunks, since memory fresh for all the slopes costs more than their sums.
+    The values are chunks (B, CHUNK, e). To allocate the slopes of all queries at once takes longer
+    than to compute them.
     """
     chunks = zip(
         values,
@@ -144,7 +147,10 @@ def slopes_times(
 
 
 def weighted_sum(terms: Tensor, blocks: Tensor, factors: Tensor) -> Tensor:
-    """sum_l factors_il terms_l over the (first) terms of the block of query i: (B, N, e)."""
+    """sum_l factors_il terms_l over the terms of the block of query i: (B, N, e).
+
+    If there are fewer factors than terms, only the first terms are summed.
+    """
     batch, num, width, _ = terms.shape
     first = blocks + num * torch.arange(batch, device=blocks.device).unsqueeze(1)
     rows = (first * width).unsqueeze(2) + torch.arange(factors.shape[2], device=blocks.device)

@@ -5,12 +5,13 @@ from torch import Tensor
 
 
 def dot_product(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
-    """y = 1/M theta (phi^T g), or 1/M (theta phi^T) g where that takes fewer operations.
+    """y = 1/M theta (phi^T g), or 1/M (theta phi^T) g if that takes fewer operations.
 
-    theta (B, N, d), phi (B, M, d), g (B, M, e) -> (B, N, e), in g's dtype. The first order costs
-    (N + M) d e multiply-adds and no affinity, the second N M (d + e); it wins only where N M is
-    less than the tokens, so memory is linear either way. Sums over positions are held in float32
-    at least. Source: Wang et al. 2018, equation 4 with C(x) = M.
+    theta (B, N, d), phi (B, M, d), g (B, M, e) -> (B, N, e), in the dtype of g. The first order
+    takes (N + M) d e multiply-adds and no affinity, the second N M (d + e). The second order is
+    faster only if N M is less than the size of the tokens, so the memory is linear in both cases.
+    Sums over positions are computed in float32 or wider. Source: Wang et al. 2018, equation 4 with
+    C(x) = M.
     """
     n, m, d, e = theta.shape[1], phi.shape[1], phi.shape[2], g.shape[2]
     wide = torch.promote_types(g.dtype, torch.float32)

@@ -1,7 +1,8 @@
 """y_i = sum_j softmax_j(s q_i . k_j) v_j, in memory linear in N + M.
 
-Three forms of one equation. `fused` is torch's own kernel, `chunked` recomputes the affinity a
-block at a time, `direct` keeps it; `softmax_attention` picks one. None falls back to another.
+There are three forms of the equation: `fused` is a kernel of torch, `chunked` computes the
+affinity block by block and again in the backward pass, `direct` keeps the affinity.
+`softmax_attention` chooses one of them. None falls back to another.
 Shapes: queries q (B, N, d), keys k (B, M, d), values v (B, M, e), output (B, N, e).
 """
 
@@ -13,17 +14,17 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-BLOCK = 1024  # queries, and keys, of a block of the chunked form: 4 MB stay in a CPU's cache
-SMALL = 2**22  # affinities up to which a CPU keeps them: 16 MB in float32, once
-WIDE = 2  # and up to this many times the numbers of q and k: wide heads are dear to recompute
+BLOCK = 1024  # queries, and keys, of a block in the chunked form: 4 MB fit in a CPU's cache
+SMALL = 2**22  # numbers of an affinity that a CPU still keeps: 16 MB in float32
+WIDE = 2  # or this many times the numbers in q and k: wide heads are slow to recompute
 
 
 def softmax_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     """y_i = sum_j softmax_j(scale q_i . k_j) v_j, the (embedded) Gaussian of a non-local block.
 
-    q (B, N, d), k (B, M, d), v (B, M, e) -> (B, N, e), in v's dtype; logits and sums are held in
-    float32 at least, under autocast too. Source: Wang et al. 2018, equations 2 to 4; the linear
-    memory is that of Rabe and Staats 2021 and Dao et al. 2022.
+    q (B, N, d), k (B, M, d), v (B, M, e) -> (B, N, e), in the dtype of v. Logits and sums are
+    computed in float32 or wider, under autocast too. Source: Wang et al. 2018, equations 2 to 4;
+    Rabe and Staats 2021 and Dao et al. 2022 (linear memory).
     """
     dtype = torch.promote_types(q.dtype, v.dtype)
     with torch.autocast(q.device.type, enabled=False):
@@ -38,26 +39,26 @@ def softmax_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
 
 
 def affinity_is_small(q: Tensor, k: Tensor) -> bool:
-    """Whether the N x M affinity is so small that to keep it is quicker than to recompute it."""
+    """Whether it is faster to keep the N x M affinity than to compute it again."""
     affinities = q.shape[1] * k.shape[1]
     if q.device.type == "cpu" and q.dtype in (torch.float32, torch.float64):
         return affinities <= max(SMALL, WIDE * (q.shape[1] + k.shape[1]) * q.shape[2])
-    return affinities <= 64 * 64  # elsewhere the fused kernels win from there on
+    return affinities <= 64 * 64  # above that, the fused kernels are faster
 
 
 def direct(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-    """The equation as it stands, with the affinity (B, N, M) in memory; float32 at least."""
+    """The equation itself, with the affinity (B, N, M) in memory, in float32 or wider."""
     wide = torch.promote_types(q.dtype, torch.float32)
     logits = (q.to(wide) * scale) @ k.to(wide).mT
     return (torch.softmax(logits, dim=-1) @ v.to(wide)).to(v.dtype)
 
 
 def fused(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-    """torch's scaled_dot_product_attention, held to its kernels of linear memory.
+    """torch's scaled_dot_product_attention, restricted to its kernels of linear memory.
 
-    Those want dense last dimensions of one size, a multiple of 8: zeros are appended, which change
-    neither the logits nor the output. Where no such kernel takes the call torch raises; it can not
-    turn to the form with the affinity in memory.
+    These kernels need dense last dimensions of one size, a multiple of 8. So zeros are appended,
+    which change neither the logits nor the output. If no such kernel supports the call, torch
+    raises an error: it does not use the form with the affinity in memory.
     """
     size = -(-max(q.shape[2], v.shape[2]) // 8) * 8
     with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]):
@@ -72,20 +73,21 @@ def widened(tokens: Tensor, size: int) -> Tensor:  # (B, N, d) -> (B, 1, N, size
 
 
 def chunked(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-    """A block of the affinity at a time, recomputed in the backward pass.
+    """The affinity block by block, and again in the backward pass.
 
-    Holds two blocks at once, whatever N and M, and N numbers for the backward pass: the logarithm
-    of each row's sum. Any device and dtype. Logits are counted in powers of 2: on a CPU exp2 takes
-    half the time of exp, and a tenth where it underflows.
+    At most two blocks are in memory, for any N and M. For the backward pass, the logarithm of the
+    sum of each row is kept: N numbers. Any device and dtype. The logits are exponents of 2: on a
+    CPU, exp2 takes half the time of exp, and a tenth of it if the result underflows.
     """
     return chunked_forward(q * (scale / log(2)), k, v)[0]
 
 
 @torch.library.custom_op("nlnet::chunked_softmax", mutates_args=())
 def chunked_forward(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """y (B, N, e), sum_j 2^(q_i . k_j) v_j over the sum of the weights, and that sum's log2 (B, N).
+    """y (B, N, e), the mean of v_j weighted by 2^(q_i . k_j), and log2 of the sum of the weights.
 
-    Sums run under the largest logit so far and are rescaled where a block has a larger one.
+    The logits are relative to the largest one so far. If a block has a larger logit, the sums are
+    rescaled. The second result is (B, N).
     """
     y = q.new_zeros(*q.shape[:2], v.shape[2])
     log_sums = q.new_empty(q.shape[:2])
@@ -116,7 +118,7 @@ def chunked_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k and v.
 
-    With P the weights over their sum, D = dy v^T and S the logits: dv = P^T dy,
+    Let P be the weights divided by their sum, D = dy v^T, and S the logits. Then dv = P^T dy,
     dS = ln 2 P (D - rowsum(dy y)), dq = dS k, dk = dS^T q.
     """
     dq, dk, dv = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)

@@ -1,4 +1,4 @@
-"""Every kernel against its equation in float64: values, gradients, every size, form and dtype."""
+"""Every kernel equals its equation in float64: values, gradients, every size, form and dtype."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,10 +11,7 @@ from nlnet.model.non_local.kernels import softmax
 from nlnet.model.non_local.kernels.compact_generalized import compact_generalized
 from nlnet.model.non_local.kernels.concatenation import concatenation, sorted_sum
 from nlnet.model.non_local.kernels.context import unary_context
-from nlnet.model.non_local.kernels.disentangled import (
-    disentangled,
-    whitened_pairwise,
-)
+from nlnet.model.non_local.kernels.disentangled import disentangled, whitened_pairwise
 from nlnet.model.non_local.kernels.dot_product import dot_product
 from nlnet.model.non_local.kernels.double_attention import double_attention
 from nlnet.model.non_local.kernels.softmax import softmax_attention
@@ -86,7 +83,7 @@ KERNELS: dict[str, tuple[Kernel, Kernel, Callable[..., list[tuple[int, ...]]], t
         (2,),
     ),
 }
-# One query and one key; few of both; more than a block of either, and no multiple of it.
+# One query and one key; few of both; more than a block of both, and not a multiple of it.
 SIZES = [
     (1, 1, 3, 4),
     (5, 1, 2, 3),
@@ -112,7 +109,7 @@ def outcome(kernel: Kernel, inputs: list[Tensor], further: tuple[Any, ...]) -> l
 
 
 def errors(got: list[Tensor], wanted: list[Tensor]) -> list[float]:
-    """Norm of the difference over the norm of what was wanted, or over 1 where that is less."""
+    """Norm of the difference divided by the norm of the wanted value, which counts as 1 or more."""
     pairs = [(x.double(), y.double()) for x, y in zip(got, wanted, strict=True)]
     return [float((x - y).norm() / y.norm().clamp(min=1.0)) for x, y in pairs]
 
@@ -139,8 +136,8 @@ def test_gradcheck(name: str, size: tuple[int, ...]):
     assert torch.autograd.gradcheck(lambda *x: kernel(*x, *further), inputs, fast_mode=size[0] > 10)
 
 
-def test_float32_stays_exact_where_a_and_b_share_a_large_shift(small_blocks: None):
-    """a_i + b_j is small, both are large: sums of a and of b apart would cancel."""
+def test_float32_is_exact_for_large_a_and_b_of_opposite_signs(small_blocks: None):
+    """a_i + b_j is small and both are large: separate sums of a and of b would cancel."""
     a, b, g = tokens([(150,), (170,), (170, 3)])
     inputs = [(a + 4096).float(), (b - 4096).float(), g.float()]
     inputs = [x.detach().requires_grad_() for x in inputs]
@@ -166,8 +163,8 @@ def test_concatenation_of_ties_and_constants(values: str, small_blocks: None):
     assert max(errors(outcome(concatenation, inputs, ()), wanted)) < 1e-12
 
 
-def test_the_largest_block_of_keys_ends_where_the_keys_end(small_blocks: None):
-    """Numbers of keys around the multiples of a block, all of them active."""
+def test_numbers_of_keys_around_the_multiples_of_a_block(small_blocks: None):
+    """All keys are active, so that the last block is used, too."""
     for keys in range(6, 27):
         a, b, g = tokens([(40,), (keys,), (keys, 2)])
         inputs = [x.detach().requires_grad_() for x in (a + 5, b, g)]
@@ -178,8 +175,8 @@ def test_the_largest_block_of_keys_ends_where_the_keys_end(small_blocks: None):
 @pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("name", sorted(set(KERNELS) - {"softmax_chunked"}))
-def test_low_precision_is_as_exact_as_its_numbers(name: str, dtype: torch.dtype):
-    """Against float64 on the same rounded inputs: a few roundings of the output's own type."""
+def test_low_precision_has_the_error_of_a_few_roundings(name: str, dtype: torch.dtype):
+    """Compared with float64 on the same rounded inputs."""
     kernel, oracle, shapes, further = KERNELS[name]
     rounded = [x.detach().to(dtype) for x in tokens(shapes(130, 170, 16, 16))]
     wanted = oracle(*[x.double() for x in rounded], *further)
@@ -191,14 +188,14 @@ def test_low_precision_is_as_exact_as_its_numbers(name: str, dtype: torch.dtype)
 @pytest.mark.parametrize("sizes", [(8, 4096), (4096, 4096)], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_the_dot_product_sums_in_float32(sizes: tuple[int, int], dtype: torch.dtype):
-    """Sums of 4096 products of 64 overflow float16, and bfloat16 stops counting at 256 terms."""
+    """Sums of 4096 products of 64 overflow float16, and bfloat16 loses terms after 256."""
     n, m = sizes
     theta = torch.ones(1, n, 4, dtype=dtype)
     phi, g = (torch.full((1, m, 4), 8.0, dtype=dtype) for _ in range(2))
     assert torch.equal(dot_product(theta, phi, g), torch.full((1, n, 4), 256.0, dtype=dtype))
 
 
-def test_logits_far_apart_neither_overflow_nor_vanish(small_blocks: None):
+def test_large_logits_neither_overflow_nor_vanish(small_blocks: None):
     q, k, v = tokens([(70, 4), (90, 4), (90, 3)])
     inputs = [x.detach().float().requires_grad_() for x in (60 * q, 60 * k, v)]
     exact = [x.detach().double().requires_grad_() for x in inputs]
@@ -211,8 +208,8 @@ def test_logits_far_apart_neither_overflow_nor_vanish(small_blocks: None):
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # of the check itself
 @pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_the_operators_say_their_shapes_and_gradients(dtype: torch.dtype):
-    """torch's own check of a custom operator: schema, fake tensors, autograd, ahead-of-time."""
+def test_the_custom_operators_are_declared_correctly(dtype: torch.dtype):
+    """torch's check of a custom operator: schema, fake tensors, autograd, ahead-of-time."""
     q, k, v = (x.to(dtype).detach().requires_grad_() for x in tokens([(40, 4), (50, 4), (50, 3)]))
     torch.library.opcheck(softmax.chunked_forward, (q, k, v))
     a, b = (x[..., 0].detach().requires_grad_() for x in (q, k))

@@ -1,5 +1,6 @@
-# Sourced by the other scripts: an environment with nlnet in it. The active one is used if there
-# is one; else .venv is made where it is missing. $1 are the extras, for instance "[dev]".
+# The other scripts source this file. It activates an environment and installs nlnet in it: the
+# active environment if there is one, else .venv, which is created if it is missing. $1 are the
+# extras of nlnet, for instance "[dev]".
 
 if [ -z "${VIRTUAL_ENV:-}" ] && [ -z "${CONDA_PREFIX:-}" ]; then
     python=""

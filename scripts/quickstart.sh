@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The main job in minutes on a CPU: two small networks learn "same or different" from real video
-# files, one plain, one with non-local blocks. Makes .venv where no environment is active.
-# Arguments go to scripts/quickstart.py, for instance --seed 1.
+# Train and compare two small networks on a CPU, in minutes: a plain one and one with non-local
+# blocks learn "same or different" from video files. Creates .venv if no environment is active.
+# The arguments are passed to scripts/quickstart.py, for instance --seed 1.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/environment.sh ""

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Pass the tests. Makes .venv where no environment is active. Arguments go to pytest:
-#   bash scripts/test.sh                 the default suite, minutes
-#   bash scripts/test.sh -m slow         the slow checks alone
-#   bash scripts/test.sh -m gpu          what needs a CUDA device
+# Run the tests. Creates .venv if no environment is active. The arguments are passed to pytest:
+#   bash scripts/test.sh                 the default suite, which takes minutes
+#   bash scripts/test.sh -m slow         the slow tests only
+#   bash scripts/test.sh -m gpu          the tests that need a CUDA device
 #   bash scripts/test.sh -n 0 FILE       one file in this process, for a debugger
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/environment.sh "[dev]"
-# most of the suite waits for one thread: a process per core, as far as memory reaches
+# Most tests use one thread, so there is one process per core; more than four need much memory.
 exec python -m pytest -n "$(nproc)" --maxprocesses 4 "$@"

@@ -10,6 +10,7 @@ from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -70,8 +71,13 @@ def compose_run(experiment: str) -> RunConfig:
         near = ", ".join(nearest(experiment, names))
         raise UsageError(f"experiment={experiment} is unknown; the nearest are {near}")
     register_schemas()
-    with hydra.initialize_config_dir(str(CONFIG_DIR), version_base=VERSION_BASE):
-        cfg = hydra.compose("run", overrides=[f"+experiment={experiment}"])
+    outer = GlobalHydra.instance().hydra  # not None if the caller is a Hydra program of its own
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_dir(str(CONFIG_DIR), version_base=VERSION_BASE):
+            cfg = hydra.compose("run", overrides=[f"+experiment={experiment}"])
+    finally:
+        GlobalHydra.instance().hydra = outer
     if OmegaConf.is_missing(cfg.data, "root"):
         cfg.data.root = "."
     return to_run(cfg)

@@ -57,6 +57,9 @@ def run_tool(
 def run_parser(main: Callable[[], None]) -> None:
     """Run a tool that parses its own words, with the same environment and one-line errors."""
     prepare_environment()
+    if HELP & set(sys.argv[1:]):
+        main()  # the parser prints the help and exits
+        return
     from nlnet.cli.mistakes import one_line_errors
 
     with one_line_errors():

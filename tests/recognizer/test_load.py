@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 
 import nlnet
+from nlnet.cli.choices import CONFIG_DIR
 from nlnet.cli.compose import compose_run
 from nlnet.data.build import build_eval_loader
 from nlnet.errors import UserError
@@ -113,3 +115,10 @@ def test_a_damaged_checkpoint_is_refused(trained: Path, tmp_path: Path):
     (tmp_path / "best.pt").write_bytes(data)
     with pytest.raises(UserError, match=r"^[^\n]*best\.pt: is damaged[^\n]*$"):
         nlnet.load(tmp_path / "best.pt")
+
+
+def test_a_hydra_program_can_load_a_preset():
+    """The program's own configuration is still there afterwards."""
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        assert compose_run("smoke").name == "smoke"
+        assert compose("run", overrides=["+experiment=i3d"]).name == "i3d"

@@ -1,4 +1,4 @@
-"""The evaluation tool from outside: one file of numbers, one row for each video."""
+"""tools/eval.py as a command: its words, its files and its errors."""
 
 import csv
 import json
@@ -26,7 +26,7 @@ def results(cwd: Path) -> tuple[dict, list[dict[str, str]]]:
 
 @pytest.fixture(scope="module")
 def alone(tool: Tool, trained: Path, tmp_path_factory) -> Path:
-    """Where one process has scored the test split."""
+    """The folder in which one process has scored the test split."""
     cwd = tmp_path_factory.mktemp("eval")
     done = tool("eval", f"weights={trained / 'best.pt'}", "data.test=test", cwd=cwd)
     assert done.returncode == 0, done.stderr
@@ -67,7 +67,7 @@ def test_the_scores_give_the_metrics_and_the_rows(alone: Path):
 
 
 def test_two_ranks_write_the_same_files(tool: Tool, trained: Path, alone: Path, tmp_path: Path):
-    """To the last byte, on an odd number of videos."""
+    """The same bytes, for an odd number of videos: all views of a video are summed on one rank."""
     words = (f"weights={trained / 'best.pt'}", "data.test=test", "dist.num_procs=2")
     done = tool("eval", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -153,12 +153,12 @@ def test_an_unreadable_video_is_an_error(
 
 
 @pytest.mark.slow
-def test_where_it_is_allowed_it_counts_as_wrong(
+def test_an_unreadable_video_counts_as_wrong_if_that_is_allowed(
     tool: Tool, trained: Path, copy_of_videos: Path, alone: Path, tmp_path: Path
 ):
     path = spoil(copy_of_videos)
     words = (f"weights={trained / 'best.pt'}", "data.test=test", f"data.root={copy_of_videos}")
-    # one video in a batch, so that one batch is left without views
+    # one video in a batch, so that one batch has no views
     more = ("data.allow_bad=true", "data.test_views.batch_size=1")
     done = tool("eval", *words, *more, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""The training tool from outside: its words, its folder, its deaths and its resurrections."""
+"""tools/train.py as a command: its words, its folder, interruptions and resumption."""
 
 import json
 import os
@@ -16,13 +16,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from hydra import compose, initialize_config_dir
 
 from nlnet.cli.choices import CONFIG_DIR
-from nlnet.cli.compose import to_run
-from nlnet.config import register_schemas
-from nlnet.errors import UsageError
-from nlnet.jobs.train import check
 from nlnet.model.non_local.build import BLOCKS
 from nlnet.model.non_local.pairwise import PAIRWISE
 
@@ -37,7 +32,7 @@ def saved(folder: Path, name: str = "last.pt") -> dict:
 
 
 def assert_equal(one: Path, other: Path) -> None:
-    """Bit for bit: weights, momentum, progress without its clocks."""
+    """Bit for bit: weights, momentum, and progress except for times."""
     a, b = saved(one), saved(other)
     assert list(a["model"]) == list(b["model"])
     for name, value in a["model"].items():
@@ -48,12 +43,12 @@ def assert_equal(one: Path, other: Path) -> None:
         assert (x["train"], x["val"]) == (y["train"], y["val"])
 
 
-def test_a_run_leaves_what_it_promises(trained: Path, few_videos: Path):
+def test_a_run_writes_its_files(trained: Path, few_videos: Path):
     names = {path.name for path in trained.iterdir()}
     assert {"config.yaml", "last.pt", "best.pt", "metrics.json", "log.txt", "tensorboard"} <= names
     metrics = json.loads((trained / "metrics.json").read_text())
     assert metrics["best_top1"] == max(record["val"]["top1"] for record in metrics["epochs"])
-    assert metrics["best_top1"] >= 50.0  # in percent: of two balanced classes, one is always right
+    assert metrics["best_top1"] >= 50.0  # in percent; one of two balanced classes gives 50
     assert len(metrics["epochs"]) == 2
     said = (trained.parents[2] / "said.txt").read_text().splitlines()
     log = (trained / "log.txt").read_text().splitlines()
@@ -76,7 +71,7 @@ def test_a_run_leaves_what_it_promises(trained: Path, few_videos: Path):
     assert yaml.safe_load(checkpoint["provenance"]["config"])["data"]["root"] == str(few_videos)
 
 
-def test_the_same_command_again_finds_its_work_done(trained: Path, tool: Tool, tmp_path: Path):
+def test_a_finished_run_is_not_trained_again(trained: Path, tool: Tool, tmp_path: Path):
     shutil.copytree(trained, tmp_path / "outputs" / "smoke" / "train")
     (tmp_path / "outputs" / "smoke" / "train" / "metrics.json").unlink()
     done = tool("train", "trainer.save_every_steps=1", cwd=tmp_path)
@@ -88,7 +83,7 @@ def test_the_same_command_again_finds_its_work_done(trained: Path, tool: Tool, t
 
 
 @pytest.mark.slow
-def test_another_configuration_is_refused_with_what_differs(
+def test_another_configuration_is_refused_with_its_differences(
     trained: Path, tool: Tool, tmp_path: Path
 ):
     shutil.copytree(trained, tmp_path / "outputs" / "smoke" / "train")
@@ -117,7 +112,7 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_that_was_killed_goes_on_as_if_nothing_had_been(
+def test_a_killed_run_resumes_to_the_same_bits(
     trained: Path, command: Command, tool: Tool, tmp_path: Path
 ):
     folder = tmp_path / "outputs" / "smoke" / "train"
@@ -137,7 +132,7 @@ def test_a_run_that_was_killed_goes_on_as_if_nothing_had_been(
 def test_sigterm_saves_and_the_same_command_resumes(
     trained: Path, command: Command, tool: Tool, tmp_path: Path
 ):
-    """Two ranks, through their launcher; the code tells a scheduler to start the run again."""
+    """The launcher of two ranks passes the signal on; exit code 143 asks to start the run again."""
     folder = tmp_path / "outputs" / "smoke" / "train"
     words = ("trainer.save_every_steps=1", "dist.num_procs=2", "model.norm=sync")
     with start(command("train", *words), tmp_path) as process:
@@ -153,7 +148,7 @@ def test_sigterm_saves_and_the_same_command_resumes(
     assert saved(folder)["progress"]["global_step"] == 6
 
 
-def test_finetuning_takes_all_but_the_classifier(
+def test_finetuning_loads_all_but_the_classifier(
     trained: Path, tool: Tool, copy_of_videos: Path, tmp_path: Path
 ):
     for split in ("train", "val"):
@@ -194,7 +189,7 @@ def test_unreadable_videos_are_counted_and_listed(tool: Tool, copy_of_videos: Pa
     folder = tmp_path / "outputs" / "smoke" / "train"
     bad = json.loads((folder / "metrics.json").read_text())["unreadable"]
     assert {Path(path).name for path in bad["files"]} == {"000001.mp4", "000003.mp4"}
-    assert bad["clips"] >= 2  # each once an epoch, or drawn as a replacement of the other
+    assert bad["clips"] >= 2  # each is drawn once an epoch, or replaces the other
     assert bad["of"] == 48 + bad["clips"]
     log = (folder / "log.txt").read_text()
     assert log.count("cannot read ") == 2
@@ -226,14 +221,14 @@ def test_too_many_unreadable_videos_stop_the_run(tool: Tool, copy_of_videos: Pat
     ],
 )
 def test_a_mistake_costs_one_line(tool: Tool, tmp_path: Path, words: list[str], code: int, named):
-    """From two ranks, too."""
+    """Also from two ranks."""
     done = tool("train", *words, cwd=tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (code, 1), done.stderr
     assert done.stderr.startswith("error: ") and named in done.stderr
 
 
-# Residual branches start at zero, as in the published recipes: from a start that is random all
-# through, a step multiplies rounding errors, on one process as on two.
+# Residual branches start at zero, as in the published recipes. Without that, each step multiplies
+# rounding errors, in one process as in two.
 FIVE = (
     "trainer.max_steps=5",
     "optim=sgd",
@@ -243,32 +238,9 @@ FIVE = (
 )
 
 
-@pytest.mark.parametrize(
-    ("words", "named"),
-    [
-        (["inflation=foo"], "inflation=foo is unknown"),
-        (["trainer.freeze=[backbone,head]"], "trainer.freeze: no parameter is left"),
-        (["optim=sgd", "optim.momentum=0"], "optim.nesterov=true"),
-        (["trainer.epochs=3"], "trainer.epochs=3 and trainer.max_steps=8"),
-        (["schedule.warmup=9"], "schedule.warmup=9.0"),
-        (["data.clip.num_frames=1"], "clips of 1 frames and 48 x 48 pixels do not pass"),
-        (
-            ["model.head_window=[2,2]", "data.val_views.crop_size=16"],
-            "clips of 8 frames and 16 x 16 pixels do not pass",
-        ),
-    ],
-)
-def test_a_mistake_is_found_before_there_are_ranks(words: list[str], named: str):
-    register_schemas()
-    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        run = to_run(compose("run", overrides=["+experiment=smoke", *words]))
-    with pytest.raises(UsageError, match=rf"^{re.escape(named)}[^\n]*$"):
-        check(run)
-
-
 @pytest.fixture(scope="module")
 def alone(tool: Tool, tmp_path_factory) -> Callable[[str], Path]:
-    """The folder of five steps in one process, by norm."""
+    """norm -> the folder of a run of five steps in one process."""
     cwd = tmp_path_factory.mktemp("alone")
 
     def run(norm: str) -> Path:
@@ -284,7 +256,7 @@ def alone(tool: Tool, tmp_path_factory) -> Callable[[str], Path]:
 
 def assert_close(folder: Path, other: Path) -> None:
     a, b = saved(folder)["model"], saved(other)["model"]
-    assert a["head.fc.bias"].abs().max() > 1e-4, "nothing was learnt"
+    assert a["head.fc.bias"].abs().max() > 1e-4, "nothing was learned"
     for name, value in a.items():
         rtol = 1e-5 if "running_" in name else 0  # variances are far above 1
         torch.testing.assert_close(value, b[name], rtol=rtol, atol=1e-5, msg=name)
@@ -302,10 +274,10 @@ def single_folder(cwd: Path) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("norm", ["sync", "frozen"])
-def test_two_ranks_make_the_steps_of_one(
+def test_two_ranks_compute_the_steps_of_one(
     tool: Tool, alone: Callable[[str], Path], tmp_path: Path, norm: str
 ):
-    """The same videos in the same order, and the same weights to 1e-5 after five steps."""
+    """The weights are equal to 1e-5 after five steps."""
     words = (*FIVE, f"model.norm={norm}", f"model.non_local.norm={norm}", f"name={norm}")
     done = tool("train", *words, "dist.num_procs=2", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -315,7 +287,9 @@ def test_two_ranks_make_the_steps_of_one(
 
 
 @pytest.mark.slow
-def test_torchrun_makes_them_too(command: Command, alone: Callable[[str], Path], tmp_path: Path):
+def test_torchrun_computes_the_steps_of_one(
+    command: Command, alone: Callable[[str], Path], tmp_path: Path
+):
     words = (*FIVE, "model.norm=sync", "model.non_local.norm=sync", "name=sync")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
@@ -342,7 +316,7 @@ def is_alive(pid: int) -> bool:
 
 
 @pytest.mark.slow
-def test_the_death_of_a_rank_ends_all_with_one_error(command: Command, tmp_path: Path):
+def test_the_end_of_a_rank_ends_all_with_one_error(command: Command, tmp_path: Path):
     words = ("dist.num_procs=2", "trainer.max_steps=3000", "trainer.save_every_steps=1")
     with start(command("train", *words), tmp_path) as process:
         wait_for(tmp_path / "outputs" / "smoke" / "train" / "last.pt", process)
@@ -352,10 +326,9 @@ def test_the_death_of_a_rank_ends_all_with_one_error(command: Command, tmp_path:
         _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert time.monotonic() - begin < 15
-    assert [line for line in err.splitlines() if line.startswith("error: ")] == [
-        "error: a rank was ended by SIGKILL, perhaps for want of memory; "
-        "the same command resumes from the last checkpoint"
-    ]
+    (error,) = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert error.startswith("error: a rank was ended by SIGKILL")
+    assert error.endswith("the same command resumes from the last checkpoint")
     assert not any(is_alive(pid) for pid in ranks)
 
 
@@ -389,7 +362,7 @@ def test_a_run_that_fails_does_not_stop_the_sweep(tool: Tool, tmp_path: Path):
 
 @pytest.fixture
 def board(trained: Path) -> Iterator[str]:
-    """The address of a TensorBoard server that was started on the output folder."""
+    """The address of a TensorBoard server for the output folder."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -401,7 +374,7 @@ def board(trained: Path) -> Iterator[str]:
 
 
 def ask(address: str, until: str) -> list | dict:
-    """The answer of the server, once it is up and has read the files."""
+    """The answer of the server, after it has started and read the files."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
@@ -409,7 +382,7 @@ def ask(address: str, until: str) -> list | dict:
                 text = answer.read().decode()
             if until in text:
                 return json.loads(text)
-        except OSError:  # not up yet
+        except OSError:  # not started yet
             pass
         time.sleep(0.2)
     raise AssertionError(f"no answer with {until!r} at {address}")

@@ -25,7 +25,7 @@ def environment() -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def few_videos(tmp_path_factory) -> Path:
-    """24 videos to train on, an odd number to test on; two classes."""
+    """24 training videos and 7 test videos of two classes."""
     root = tmp_path_factory.mktemp("videos") / "few"
     command = [sys.executable, str(ROOT / "scripts" / "make_same_different.py"), "--out", str(root)]
     command += ["--train", "24", "--val", "8", "--test", "8", "--workers", "1"]
@@ -36,7 +36,7 @@ def few_videos(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def copy_of_videos(few_videos: Path, tmp_path: Path) -> Path:
-    """The same, to spoil."""
+    """A copy that a test may change."""
     return Path(shutil.copytree(few_videos, tmp_path / "videos"))
 
 
@@ -59,7 +59,7 @@ def run_command(words: list[str], cwd: Path) -> subprocess.CompletedProcess[str]
 
 @pytest.fixture(scope="session")
 def tool(command: Callable[..., list[str]]) -> Tool:
-    """Make a small run: (tool, *overrides, cwd=folder) -> the process that ended."""
+    """Run a tool on a small run: (tool, *overrides, cwd=folder) -> the ended process."""
 
     def run(name: str, *overrides: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         return run_command(command(name, *overrides), cwd)
@@ -79,7 +79,7 @@ def tool_alone() -> Tool:
 
 @pytest.fixture(scope="session")
 def trained(tool: Tool, tmp_path_factory) -> Path:
-    """The folder of a run of two epochs of three steps that nothing disturbed."""
+    """The folder of an uninterrupted run: two epochs of three steps."""
     cwd = tmp_path_factory.mktemp("trained")
     done = tool("train", "trainer.save_every_steps=1", cwd=cwd)
     assert done.returncode == 0, done.stderr

@@ -78,19 +78,30 @@ class NonLocalBlock(nn.Module):
 
     def attend(self, tokens: Tensor) -> Tensor:
         """y, (B, T, H, W, d): one round of attention for each pass of the axes."""
-        theta = tokens
-        if self.theta is not None:
-            theta = embed(self.theta, tokens, then=self.pairwise.after_theta())
+        theta = self.queries(tokens)
         first, *rest = self.passes
         y = self.attend_along(first, theta, tokens)
         for axes in rest:
             y = self.attend_along(axes, theta, tokens, values=y)
         return y
 
+    def queries(self, tokens: Tensor) -> Tensor:
+        """theta of all positions, (B, T, H, W, d)."""
+        if self.theta is None:
+            return tokens
+        return embed(self.theta, tokens, then=self.pairwise.after_theta())
+
     def attend_along(
         self, axes: Pass, theta: Tensor, tokens: Tensor, values: Tensor | None = None
     ) -> Tensor:
         """Attention along some axes over `values`, (B, T, H, W, d), or over g if they are None."""
+        phi, g, *mask = self.keys_along(axes, tokens, values)
+        return axes.attend(self.sum_over_keys, self.group_frames, theta, phi, g, *mask)
+
+    def keys_along(
+        self, axes: Pass, tokens: Tensor, values: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        """phi, g and, if the function is unary, the mask: (B, T', H', W', any), pooled."""
         where = self.subsample.where if axes.subsamples else "none"
         before = self.pool if where == "input" else identity
         after = self.pool if where == "embedded" else identity
@@ -100,13 +111,13 @@ class NonLocalBlock(nn.Module):
         if key_embedding is not None:
             phi = embed(key_embedding, keys, pool=after, then=self.pairwise.after_phi())
         g = after(before(values)) if values is not None else embed(self.g, keys, pool=after)
-        mask = [] if self.mask is None else [embed(self.mask, keys, pool=after)]
+        mask = () if self.mask is None else (embed(self.mask, keys, pool=after),)
         if phi.shape[1] % axes.groups(tokens.shape[1], self.group_frames) != 0:
             raise ArgumentError(
                 f"subsample_kernel={list(self.subsample.kernel)} pools frames of different groups "
                 "together; pool time by 1"
             )
-        return axes.attend(self.sum_over_keys, self.group_frames, theta, phi, g, *mask)
+        return phi, g, *mask
 
     def sum_over_keys(self, theta: Tensor, phi: Tensor, g: Tensor, *mask: Tensor) -> Tensor:
         """The pairwise function on folded tokens: theta (B, N, d), the rest (B, M, any)."""
@@ -115,9 +126,13 @@ class NonLocalBlock(nn.Module):
 
     def pool(self, tokens: Tensor) -> Tensor:
         """Max pooling, (B, T, H, W, C) -> (B, T', H', W', C); an incomplete window is dropped."""
-        sizes = tokens.shape[1:4]
-        kernel = [min(k, size) for k, size in zip(self.subsample.kernel, sizes, strict=True)]
+        kernel = self.pooling_kernel(tokens)
         return to_tokens(F.max_pool3d(to_map(tokens), kernel))
+
+    def pooling_kernel(self, tokens: Tensor) -> list[int]:
+        """The kernel (t, h, w), reduced to the sizes of a map of tokens (B, T, H, W, C)."""
+        sizes = tokens.shape[1:4]
+        return [min(k, size) for k, size in zip(self.subsample.kernel, sizes, strict=True)]
 
 
 def identity(tokens: Tensor) -> Tensor:

@@ -96,13 +96,10 @@ def _metrics(scores: EvaluationScores) -> dict[str, Interval]:
         return {"mean_ap": statistics.bootstrap(metric, num_videos)}
     top1 = statistics.hits(scores.totals, labels, 1, has_views)
     top5 = statistics.hits(scores.totals, labels, 5, has_views)
-    classes = len(scores.class_names)
     return {
         "top1": statistics.bootstrap(statistics.share(top1), num_videos),
         "top5": statistics.bootstrap(statistics.share(top5), num_videos),
-        "mean_class": statistics.bootstrap(
-            statistics.mean_class(top1, labels, classes), num_videos
-        ),
+        "mean_class": statistics.bootstrap(statistics.mean_class(top1, labels), num_videos),
     }
 
 

@@ -36,11 +36,13 @@ def hits(
     scores: np.ndarray, labels: np.ndarray, k: int, has_views: np.ndarray | None = None
 ) -> np.ndarray:
     """Return whether one of the k best classes is a label: (N,) bool, False without views."""
-    best = ranking(scores, k)
     if labels.ndim == 1:
-        found = (best == labels[:, None]).any(axis=1)
+        # The rank of the label, without sorting all classes.
+        of_label = scores[np.arange(len(labels)), labels][:, None]
+        before = np.arange(scores.shape[1]) < labels[:, None]
+        found = ((scores > of_label) | ((scores == of_label) & before)).sum(axis=1) < k
     else:
-        found = np.take_along_axis(labels > 0, best, axis=1).any(axis=1)
+        found = np.take_along_axis(labels > 0, ranking(scores, k), axis=1).any(axis=1)
     return found if has_views is None else found & has_views
 
 
@@ -50,18 +52,22 @@ def share(flags: np.ndarray) -> Metric:
     return lambda weights: weights @ values / weights.sum(axis=1)
 
 
-def mean_class(right: np.ndarray, labels: np.ndarray, num_classes: int) -> Metric:
+def mean_class(right: np.ndarray, labels: np.ndarray) -> Metric:
     """The accuracy of each class, averaged over the classes that have videos.
 
     Args:
         right: (N,) bool
         labels: (N,) int
     """
-    members = (labels[:, None] == np.arange(num_classes)).astype(np.float64)
-    right_members = members * right[:, None]
+    order = np.argsort(labels, kind="stable")
+    starts = np.flatnonzero(np.diff(labels[order], prepend=-1))  # of the videos of each class
+    right_in_order = right[order]
 
     def metric(weights: np.ndarray) -> np.ndarray:
-        return _mean_over_present(weights @ right_members, weights @ members)
+        weights = weights[:, order]
+        videos = np.add.reduceat(weights, starts, axis=1)
+        hits_of = np.add.reduceat(weights * right_in_order, starts, axis=1)
+        return _mean_over_present(hits_of, videos)
 
     return metric
 

@@ -1,7 +1,8 @@
 """The scores of an evaluation, in one file: all classes, for each video and for each view.
 
-The file is a compressed NumPy archive without pickled objects: `np.load("scores.npz")` reads it
-outside nlnet too. Its arrays have the names of the fields of `EvaluationScores`.
+The file is a NumPy archive without pickled objects: `np.load("scores.npz")` reads it outside nlnet
+too. Its arrays have the names of the fields of `EvaluationScores`. It is not compressed: that takes
+minutes for a large data set and saves little, as probabilities are close to random bits.
 
 Scores of videos are kept in float64, as the evaluation computed them: each ranking of classes, and
 so the top-1 accuracy, is exactly that of `metrics.json`. Scores of views are kept in float16, which
@@ -61,7 +62,7 @@ class EvaluationScores:
 def write_scores(path: Path, scores: EvaluationScores) -> None:
     """Write the file whole or not at all; raises UserError if it cannot be written."""
     buffer = io.BytesIO()
-    np.savez_compressed(
+    np.savez(
         buffer,
         paths=_text_array(scores.paths),
         class_names=_text_array(scores.class_names),

@@ -54,7 +54,7 @@ def metrics_of(scores: EvaluationScores) -> dict[str, float]:
     return {
         "top1": 100 * float(top1.mean()),
         "top5": 100 * float(hits(scores.totals, scores.labels, 5, has_views).mean()),
-        "mean_class": 100 * float(mean_class(top1, scores.labels, len(CLASSES))(ones)[0]),
+        "mean_class": 100 * float(mean_class(top1, scores.labels)(ones)[0]),
     }
 
 

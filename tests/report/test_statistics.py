@@ -35,6 +35,14 @@ def test_hits():
     assert statistics.hits(SCORES, LABELS, 1, has_views).tolist() == [False, False, False, True]
 
 
+@pytest.mark.parametrize("k", [1, 2, 5, 9])
+def test_hits_are_labels_among_the_first_of_the_ranking(k: int):
+    scores, labels = random_scores(4)  # with ties
+    best = statistics.ranking(scores, k)
+    wanted = [label in row for label, row in zip(labels.tolist(), best.tolist(), strict=True)]
+    assert statistics.hits(scores, labels, k).tolist() == wanted
+
+
 def test_hits_of_several_labels():
     labels = np.array([[0, 1, 0], [0, 1, 1], [0, 0, 1], [0, 0, 0]], dtype=bool)
     assert statistics.hits(SCORES, labels, 1).tolist() == [False, True, False, False]
@@ -43,7 +51,7 @@ def test_hits_of_several_labels():
 def test_mean_class_accuracy_leaves_out_classes_without_videos():
     right = statistics.hits(SCORES, LABELS, 1)
     # class 0: 1 of 1; class 1: no video; class 2: 1 of 3
-    assert statistics.mean_class(right, LABELS, 3)(ONE)[0] == pytest.approx((1 + 1 / 3) / 2)
+    assert statistics.mean_class(right, LABELS)(ONE)[0] == pytest.approx((1 + 1 / 3) / 2)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -60,7 +68,7 @@ def test_the_metrics_are_those_of_the_trainer(seed: int):
     # Equal bits: an integer count over 60.
     assert 100 * top1.mean() == wanted["top1"]
     assert 100 * top5.mean() == wanted["top5"]
-    mean_class = statistics.mean_class(top1, labels, 7)(ones)[0]
+    mean_class = statistics.mean_class(top1, labels)(ones)[0]
     assert 100 * mean_class == pytest.approx(wanted["mean_class"], rel=1e-12)
 
 
@@ -108,7 +116,7 @@ def test_weights_are_repetitions(name: str):
             return statistics.share(statistics.hits(scores[rows], labels[rows], 1))
         if name == "mean_class":
             right = statistics.hits(scores[rows], labels[rows], 1)
-            return statistics.mean_class(right, labels[rows], 7)
+            return statistics.mean_class(right, labels[rows])
         return statistics.mean_average_precision(scores[rows], several[rows])
 
     found = metric(np.arange(60))(weights.astype(float))

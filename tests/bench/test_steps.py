@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from nlnet.bench.steps.calls import PHASES, build_call
-from nlnet.bench.steps.compete import Result
+from nlnet.bench.steps.compete import Result, compete
 from nlnet.bench.steps.contenders import LEVERS, Contender, groups
 from nlnet.bench.steps.costs import clip_operations, matmul_ceiling
 from nlnet.bench.steps.inputs import input_seconds
 from nlnet.bench.steps.run import measure_groups
 from nlnet.bench.steps.tables import share_table, step_table
+from nlnet.errors import UserError
 
 CPU = torch.device("cpu")
 
@@ -109,3 +110,12 @@ def test_a_whole_benchmark_of_a_small_clip(benchmark_run):
     assert all((row["speed"], row["memory"]) == (1, 1) for row in rows if row["name"] == "peer")
     assert "optimizer" in report.markdown
     assert "2 x 64^2" in report.markdown
+
+
+@pytest.mark.slow
+def test_a_contender_that_fails_ends_the_benchmark(benchmark_run):
+    """Its process ends when the trainer refuses the precision; nothing waits for its result."""
+    run = benchmark_run("c2d_nl1")
+    broken = Contender("broken", False, "fp99", run.trainer)
+    with pytest.raises(UserError, match="broken"):
+        compete([broken], run, 1, 1)

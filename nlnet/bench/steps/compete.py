@@ -18,6 +18,7 @@ from nlnet.bench.steps.calls import Phases, build_call
 from nlnet.bench.steps.contenders import Contender
 from nlnet.config import BenchmarkConfig
 from nlnet.distributed.ranks import pick_device
+from nlnet.errors import UserError
 from nlnet.trainer.build import apply_allocator
 
 WARMUP = 2  # steps before the first timed one
@@ -42,20 +43,29 @@ class Result:
 def compete(
     group: Sequence[Contender], run: BenchmarkConfig, batch: int, repeats: int
 ) -> list[Result]:
-    """Return the result of each contender; the first one is the peer."""
+    """Return the result of each contender; the first one is the peer.
+
+    Raises UserError if the process of a contender ends early.
+    """
     context = multiprocessing.get_context("spawn")
     workers = []
     for contender in group:
         here, there = context.Pipe()
         process = context.Process(target=serve, args=(there, contender, run, batch), daemon=True)
         process.start()
+        there.close()  # only the process holds it, so that its end is noticed here
         workers.append((process, here))
     times: list[list[Phases]] = [[] for _ in group]
     peaks = [0.0 for _ in group]
     for i in range(WARMUP + repeats):
         for k, (_, connection) in enumerate(workers):
-            connection.send(True)
-            phases, peaks[k] = connection.recv()
+            try:
+                connection.send(True)
+                phases, peaks[k] = connection.recv()
+            except (EOFError, ConnectionError) as error:
+                raise UserError(
+                    f"the process of {group[k].name!r} ended before its step; its error is above"
+                ) from error
             if i >= WARMUP:
                 times[k].append(phases)
     for process, connection in workers:

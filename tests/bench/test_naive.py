@@ -11,8 +11,8 @@ from nlnet.model.non_local.pairwise import PAIRWISE, Maps
 def test_the_naive_form_equals_the_linear_memory_form(name: str):
     torch.manual_seed(0)
     naive, ours = NAIVE[name](6).double(), PAIRWISE[name](6).double()
-    behind = ours.after_theta()
-    d = 6 if behind is None else behind.shape[0]
+    after = ours.after_theta()
+    d = 6 if after is None else after.shape[0]
     theta, phi, g, mask = (
         torch.randn(size, dtype=torch.float64)
         for size in ((2, 15, d), (2, 9, d), (2, 9, 6), (2, 9))

@@ -17,9 +17,9 @@ def pairwise_step(pairwise: Pairwise, shape: Shape, device: torch.device) -> Cal
     """Return a function that runs a pairwise function forward and backward on random maps."""
     n, m, e = shape.queries, shape.keys, shape.inner
     d = e if pairwise.embedded else shape.channels
-    behind = pairwise.after_theta()
-    if behind is not None:
-        d = behind.shape[0]
+    after = pairwise.after_theta()
+    if after is not None:
+        d = after.shape[0]
     sizes = {"theta": (1, n, d), "phi": (1, m, d), "g": (1, m, e), "mask": (1, m)}
     torch.manual_seed(0)
     tokens = {name: torch.randn(size, device=device) for name, size in sizes.items()}

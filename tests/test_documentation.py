@@ -429,7 +429,7 @@ def test_the_worked_example_works_as_it_is_on_the_page(data: Path, tmp_path: Pat
 
 
 def insert(path: Path, text: str, *, before: str = "", after: str = "", start: str = "") -> None:
-    """Insert text before or after the first line that begins with a string, from the line `start` on."""
+    """Insert text at the first line that begins with `before` or `after`, from `start` on."""
     lines = path.read_text().splitlines(keepends=True)
     first = next(i for i, line in enumerate(lines) if line.startswith(start))
     mark = before or after

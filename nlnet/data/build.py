@@ -1,13 +1,15 @@
 """Build the index and the loader of a split from a DataConfig."""
 
 import os
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch.utils.data import DataLoader
 
 from nlnet.checks import at_least, one_of, section, within
-from nlnet.clip import Sample
+from nlnet.clip import ClipBatch, Sample
 from nlnet.config import AugmentConfig, ClipConfig, DataConfig, ViewsConfig
 from nlnet.data.clip_sampling import (
     ClipProtocol,
@@ -19,6 +21,7 @@ from nlnet.data.clip_sampling import (
 )
 from nlnet.data.dataset import Transform, VideoDataset, collate
 from nlnet.data.decoding.pyav import PyAVReader
+from nlnet.data.decoding.reader import OpenVideo, VideoReader
 from nlnet.data.flips import directional_names
 from nlnet.data.index.labels import read_class_names
 from nlnet.data.index.read import read_index
@@ -26,9 +29,10 @@ from nlnet.data.index.video_index import VideoIndex
 from nlnet.data.loader import EvalLoader, TrainLoader
 from nlnet.data.order import EpochOrder, evaluation_order
 from nlnet.data.setting_names import SettingNames
+from nlnet.data.windows import WindowViews
 from nlnet.errors import UsageError
 
-MAX_WORKERS = 8
+MAX_WORKERS = 8  # and of more files, worker processes decode
 REPLACEMENTS = 10  # how many other videos training tries instead of an unreadable one
 KEYS = SettingNames(
     root="data.root",
@@ -120,10 +124,9 @@ def build_eval_loader(
     set. `key` is the section of `views`. Raises UsageError, with the key, for a wrong setting.
     """
     clips, transform = _eval_views(cfg, views, key)
-    at_least(f"{key}.batch_size", views.batch_size, 1)
+    videos_per_batch = _videos_per_batch(views, key)
     index = build_index(cfg, split, class_names)
     dataset = VideoDataset(index, clips, transform, open_video=PyAVReader, seed=0, replacements=0)
-    videos_per_batch = max(views.batch_size // (views.num_clips * views.num_crops), 1)
     order = evaluation_order(len(index), rank=rank, world_size=world_size)
     batches = _batches(
         dataset, order, videos_per_batch, num_workers=cfg.num_workers, pin_memory=pin_memory
@@ -131,11 +134,36 @@ def build_eval_loader(
     return EvalLoader(index, batches, allow_bad=cfg.allow_bad, settings=KEYS)
 
 
-def build_video_dataset(cfg: DataConfig, path: Path) -> VideoDataset:
-    """One video file, with the views of data.test_views. Its label is 0 and has no meaning."""
+def build_video_views(cfg: DataConfig, video: VideoReader) -> ClipBatch:
+    """The views of data.test_views of one open video. Its label is 0 and has no meaning."""
+    return collate([_unlabeled(cfg, [video.path], lambda path: video)[0, 0]])
+
+
+def build_files_loader(cfg: DataConfig, paths: Sequence[Path]) -> Iterator[tuple[int, ClipBatch]]:
+    """The number of the next files, and their views of data.test_views; some may have failed."""
+    size = _videos_per_batch(cfg.test_views, "data.test_views")
+    order = evaluation_order(len(paths), rank=0, world_size=1)
+    workers = cfg.num_workers if len(paths) > MAX_WORKERS else 0  # their start takes seconds
+    batches = _batches(_unlabeled(cfg, paths, PyAVReader), order, size, num_workers=workers)
+    for first, batch in zip(range(0, len(paths), size), batches, strict=True):
+        yield min(size, len(paths) - first), batch
+
+
+def build_window_views(cfg: DataConfig) -> WindowViews:
+    """The views of a part of a video: the clips of data.clip, the center crop of test_views."""
+    clips, transform = _eval_views(cfg, replace(cfg.test_views, num_crops=1), "data.test_views")
+    return WindowViews(clips, transform, covers_all=cfg.clip.sampler == "segments")
+
+
+def _videos_per_batch(views: ViewsConfig, key: str) -> int:
+    at_least(f"{key}.batch_size", views.batch_size, 1)
+    return max(views.batch_size // (views.num_clips * views.num_crops), 1)
+
+
+def _unlabeled(cfg: DataConfig, paths: Sequence[Path], open_video: OpenVideo) -> VideoDataset:
     clips, transform = _eval_views(cfg, cfg.test_views, "data.test_views")
-    index = VideoIndex([path], [0], ("unknown",))
-    return VideoDataset(index, clips, transform, open_video=PyAVReader, seed=0, replacements=0)
+    index = VideoIndex(list(paths), [0] * len(paths), ("unknown",))
+    return VideoDataset(index, clips, transform, open_video=open_video, seed=0, replacements=0)
 
 
 def _read_index(cfg: DataConfig, split: str, class_names: tuple[str, ...] | None) -> VideoIndex:
@@ -182,7 +210,7 @@ def _batches(
     batch_size: int,
     *,
     num_workers: int | None,
-    pin_memory: bool,
+    pin_memory: bool = False,
 ) -> DataLoader[Sample]:
     if num_workers is None:
         num_workers = _default_workers()

@@ -1,15 +1,13 @@
 """The settings of a run and a file of weights -> a Recognizer."""
 
 from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
 
 import torch
 
 from nlnet.cli.folders import network_differences
-from nlnet.clip import ClipBatch
 from nlnet.config import RunConfig
-from nlnet.data.build import build_video_dataset
-from nlnet.data.dataset import collate
+from nlnet.data.build import build_files_loader, build_video_views, build_window_views
 from nlnet.errors import UserError
 from nlnet.model.build import build_model
 from nlnet.model.classifier import VideoClassifier
@@ -48,13 +46,12 @@ def build_recognizer(
         model.to(memory_format=torch.channels_last_3d)
     views = run.data.test_views
 
-    def read_views(path: Path) -> ClipBatch:
-        return collate([build_video_dataset(run.data, path)[0, 0]])
-
     return Recognizer(
         model=model,
         class_names=tuple(class_names),
-        read_views=read_views,
+        read_views=partial(build_video_views, run.data),
+        read_files=partial(build_files_loader, run.data),
+        window_views=build_window_views(run.data),
         ensemble=views.ensemble,
         chunk=views.batch_size,
         device=device,

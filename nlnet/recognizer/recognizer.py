@@ -1,17 +1,30 @@
-"""A trained network with all that it needs to classify a video file."""
+"""A trained network with all that it needs to classify videos."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from nlnet.clip import ClipBatch
+from nlnet.data.decoding.reader import DecodeError, VideoReader
+from nlnet.data.windows import FrameWindow, WindowViews, windows
 from nlnet.errors import UserError
 from nlnet.model.classifier import VideoClassifier
+from nlnet.recognizer.inputs import Video, open_reader, open_stream, video_name
+from nlnet.recognizer.prediction import (
+    Features,
+    VideoPrediction,
+    WindowPrediction,
+    top_classes,
+)
 from nlnet.trainer.loop import evaluate
 from nlnet.trainer.metrics import Metrics, VideoScores
+from nlnet.trainer.step import autocast
+
+TOP = 5  # classes in a prediction
 
 
 @dataclass(frozen=True)
@@ -20,39 +33,122 @@ class Recognizer:
 
     model: VideoClassifier  # in eval mode, on `device`
     class_names: tuple[str, ...]  # K names, in the order of the scores
-    read_views: Callable[[Path], ClipBatch]  # a file -> all views of the video, one batch
+    read_views: Callable[[VideoReader], ClipBatch]  # a video -> all its views, one batch
+    # files -> the views of the next files, and the number of these files
+    read_files: Callable[[Sequence[Path]], Iterable[tuple[int, ClipBatch]]]
+    window_views: WindowViews  # the views of a part of a video
     ensemble: str  # how the scores of the views become the video's: a name in ENSEMBLES
     chunk: int  # views in one forward pass
     device: torch.device
     precision: torch.dtype | None  # of autocast; None is float32
     channels_last: bool
 
-    def scores(self, video: str | Path) -> Tensor:
-        """The probabilities of the classes for one video file.
+    def scores(self, video: Video) -> Tensor:
+        """The probabilities of the classes for one video.
 
         The clips, views, normalization and ensemble are those of the settings that the network
         was loaded with, so the result equals that of tools/eval.py with these settings.
 
         Args:
-            video: the path of a video file
+            video: a path, an open binary file, or frames uint8 RGB (T, H, W, 3). Of a camera
+                (/dev/video0) or a URL (rtsp://...), the first clip is read.
 
         Returns:
             (K,) float64 on the CPU, in the order of `class_names`
 
         Raises:
-            UserError: there is no such file, or it cannot be decoded.
+            UserError: there is no such video, or it cannot be decoded.
         """
-        path = Path(video)
-        if not path.is_file():
-            raise UserError(f"{path}: no such file; give the path of a video")
-        batch = self.read_views(path)
-        for failed, cause in batch.failures:
-            raise UserError(f"{failed}: {cause}; give a video that FFmpeg can decode")
-        scores = VideoScores(
-            torch.zeros(1, dtype=torch.int64), len(self.class_names), self.ensemble
+        try:
+            with open_reader(video, self.window_views.span) as reader:
+                batch = self.read_views(reader)
+        except DecodeError as error:
+            raise unreadable(video, error.cause) from error
+        for failure in batch.failures:
+            raise unreadable(video, failure.cause)
+        return self._video_scores(batch, 1).probabilities[0]
+
+    def predict(self, video: Video, top: int = TOP) -> VideoPrediction:
+        """The `top` most probable classes of one video; arguments and errors are as of `scores`."""
+        return VideoPrediction(
+            video_name(video), top_classes(self.scores(video), self.class_names, top)
         )
-        self.evaluate([batch], scores)
-        return scores.probabilities[0]
+
+    def predict_files(
+        self, files: Sequence[str | Path], top: int = TOP
+    ) -> Iterator[VideoPrediction]:
+        """The most probable classes of many files, in their order, one by one.
+
+        Several files are decoded at a time. A file that cannot be read gives a prediction with an
+        error, and the others go on.
+        """
+        paths = [Path(file) for file in files]
+        done = 0
+        for count, batch in self.read_files(paths):
+            causes = {failure.path: failure.cause for failure in batch.failures}
+            scores = self._video_scores(batch._replace(video_id=batch.video_id - done), count)
+            for path, probabilities in zip(
+                paths[done : done + count], scores.probabilities, strict=True
+            ):
+                name = str(path)
+                if name in causes:
+                    yield VideoPrediction(name, (), causes[name])
+                else:
+                    yield VideoPrediction(name, top_classes(probabilities, self.class_names, top))
+            done += count
+
+    def predict_over_time(
+        self,
+        video: Video,
+        window: float | None = None,
+        step: float | None = None,
+        *,
+        top: int = TOP,
+        frame_rate: float | None = None,
+    ) -> Iterator[WindowPrediction]:
+        """The most probable classes of each window of a video, while it is read.
+
+        The frames are read once, in order, and only those of one window are in memory. A window
+        is covered by clips side by side, with one center crop each. It has the scores of a video
+        that consists of its frames alone, tested on these views.
+
+        Args:
+            video: as of `scores`; a camera or a live stream is read until it ends
+            window: length in seconds; None is the length of a clip
+            step: seconds from one window to the next; None is half of a window
+            top: number of classes
+            frame_rate: frames per second of an array
+
+        Raises:
+            UserError: the video cannot be read, or a length is not positive.
+        """
+        for part, views in self._windows(video, window, step, frame_rate):
+            nothing = torch.zeros(len(views), dtype=torch.int64)
+            batch = ClipBatch(views, nothing, nothing, ())
+            probabilities = self._video_scores(batch, 1).probabilities[0]
+            best = top_classes(probabilities, self.class_names, top)
+            yield WindowPrediction(part.start, part.end, best, probabilities.numpy())
+
+    def features(
+        self,
+        video: Video,
+        window: float | None = None,
+        step: float | None = None,
+        *,
+        frame_rate: float | None = None,
+    ) -> Features:
+        """The pooled features of each window of a video, with its time.
+
+        The arguments, views and errors are those of `predict_over_time`, except that `step` None
+        is a whole window: the parts do not overlap.
+        """
+        values, times = [], []
+        step = window if step is None else step
+        for part, views in self._windows(video, window, step, frame_rate, overlap=1.0):
+            values.append(self._pooled(views))
+            times.append((part.start, part.end))
+        start, end = np.array(times).T
+        return Features(np.stack(values), start, end)
 
     def evaluate(self, batches: Iterable[ClipBatch], scores: VideoScores) -> Metrics:
         """Score the views of this rank's videos; the metrics over the videos of all ranks."""
@@ -65,3 +161,47 @@ class Recognizer:
             precision=self.precision,
             channels_last=self.channels_last,
         )
+
+    def _video_scores(self, batch: ClipBatch, num_videos: int) -> VideoScores:
+        labels = torch.zeros(num_videos, dtype=torch.int64)  # unknown; only metrics use them
+        scores = VideoScores(labels, len(self.class_names), self.ensemble)
+        self.evaluate([batch], scores)
+        return scores
+
+    def _windows(
+        self,
+        video: Video,
+        window: float | None,
+        step: float | None,
+        frame_rate: float | None,
+        overlap: float = 0.5,
+    ) -> Iterator[tuple[FrameWindow, Tensor]]:
+        """Each window and its views (V, 3, T, S, S)."""
+        for name, seconds in (("window", window), ("step", step)):
+            if seconds is not None and not seconds > 0:
+                raise UserError(f"{name}={seconds} must be a number of seconds above 0")
+        try:
+            with open_stream(video, frame_rate) as stream:
+                length = window or self.window_views.span / stream.rate
+                for part in windows(stream, length, step or overlap * length):
+                    yield part, self.window_views(part, stream)
+        except DecodeError as error:
+            raise unreadable(video, error.cause) from error
+
+    @torch.inference_mode()
+    def _pooled(self, views: Tensor) -> np.ndarray:
+        """The backbone's output (C,), averaged over positions and views, as float32."""
+        parts = []
+        for chunk in views.split(self.chunk):
+            placed = chunk.to(self.device)
+            if self.channels_last:
+                placed = placed.contiguous(memory_format=torch.channels_last_3d)
+            with autocast(self.device, self.precision):
+                maps = self.model.backbone(self.model.normalize(placed))
+            parts.append(maps.double().mean(dim=(2, 3, 4)).cpu())  # (B, C)
+        return torch.cat(parts).mean(dim=0).float().numpy()
+
+
+def unreadable(video: Video, cause: str) -> UserError:
+    """The error of a video that cannot be decoded."""
+    return UserError(f"{video_name(video)}: {cause}; give a video that FFmpeg can decode")

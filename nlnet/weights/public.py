@@ -10,6 +10,7 @@ from urllib.parse import urlparse
 
 from torch import hub
 
+from nlnet.demo import CHECKPOINT, DEMO
 from nlnet.errors import UserError
 from nlnet.files import digest
 from nlnet.weights.files import read_containers
@@ -23,8 +24,11 @@ CHECKSUM = re.compile(r"[-_]([0-9a-f]{8,64})\.[a-z]+$")
 def locate(source: str) -> Path:
     """Return the file of a path, a URL or a public name; download it if it is not in the cache.
 
-    Prints the license of public weights. Raises UserError if there is no such file.
+    The word `demo` is the checkpoint that is shipped with the package; `./demo` is a path. Prints
+    the license of public weights. Raises UserError if there is no such file.
     """
+    if source == DEMO:
+        return CHECKPOINT
     path = Path(source)
     if path.exists():
         return path

@@ -8,13 +8,12 @@ otherwise the file is read again from its first frame. Declared frame counts are
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import av
 import numpy as np
-from av.stream import Disposition
-from av.video.reformatter import VideoReformatter
 
+from nlnet.data.decoding.container import RgbConverter, open_video_stream
 from nlnet.data.decoding.reader import DecodeError, FrameCountError, VideoReader
 
 # In these containers a packet has the time at which its frame is shown (AVI, for example, has only
@@ -38,12 +37,17 @@ class PyAVReader(VideoReader):
     Only the wanted frames, and those between them and the key frames before them, are decoded.
     `num_decoded` counts the frames decoded so far, as a measure of cost. Decoding uses one thread,
     because the loader runs several processes.
+
+    Args:
+        path: the file; with `file`, only the name of the video in messages
+        file: a seekable file-like object that is read instead of the file at `path`
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, file: BinaryIO | None = None) -> None:
         self.path = path
         self.num_decoded = 0
-        self._to_rgb = VideoReformatter()
+        self._file = file
+        self._rgb = RgbConverter()
         self._open()
         try:
             self._index = self._declared_index()
@@ -67,15 +71,10 @@ class PyAVReader(VideoReader):
         return self._gather(self._first_frames(wanted.tolist()), places)
 
     def _open(self) -> None:
-        try:
-            # Text tags are not always UTF-8. They are not used here.
-            self._container = av.open(str(self.path), metadata_errors="ignore")
-        except av.FFmpegError as error:
-            raise DecodeError(self.path, error.strerror) from error
-        stream = self._container.streams.best("video")
-        if stream is None or stream.disposition & Disposition.attached_pic:
-            self.close()
-            raise DecodeError(self.path, "no video stream")
+        if self._file is not None:
+            self._file.seek(0)
+        source = self.path if self._file is None else self._file
+        self._container, stream = open_video_stream(source, self.path)
         stream.thread_type = "NONE"
         stream.codec_context.thread_count = 1
         self._stream = stream
@@ -187,8 +186,3 @@ class PyAVReader(VideoReader):
                 raise DecodeError(self.path, cause)
             out[places == k] = rgb
         return out
-
-    def _rgb(self, frame: av.VideoFrame) -> np.ndarray:
-        # Each frame has a reformatter of its own, but that one starts a thread for every core.
-        rgb = self._to_rgb.reformat(frame, format="rgb24", threads=1).to_ndarray()
-        return np.rot90(rgb, round(frame.rotation / 90) % 4)

@@ -65,7 +65,8 @@ DOORS = {
     "torch.utils.tensorboard": {"nlnet/runs/logger.py"},
     "tensorboard": set(),
     "jinja2": {"nlnet/report/page.py"},
-    "matplotlib": {"nlnet/report/plots.py"},
+    "matplotlib": {"nlnet/report/plots.py", "nlnet/report/timeline.py"},
+    "pyarrow": {"nlnet/jobs/features.py"},
     "pytorchvideo": {"nlnet/model/pytorchvideo.py", "nlnet/bench/peer.py"},
 }
 

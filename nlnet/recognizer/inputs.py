@@ -70,7 +70,8 @@ def open_stream(video: Video, frame_rate: float | None = None) -> FrameStream:
 def find_videos(sources: Sequence[str | Path]) -> list[str | Path]:
     """Replace folders by the videos below them, lists (.txt) by their lines, and the word `demo`.
 
-    A line of a list is a path, relative to the list. Other sources stay as they are.
+    A line of a list is a path, relative to the list, and may end with a label, which is not used.
+    Other sources stay as they are.
 
     Raises:
         UserError: a folder or a list names no video, or does not exist.
@@ -83,11 +84,7 @@ def find_videos(sources: Sequence[str | Path]) -> list[str | Path]:
         elif path.is_dir():
             found += _videos_below(path)
         elif path.suffix == ".txt":
-            lines = [line.strip() for line in read_text(path).splitlines()]
-            paths = [path.parent / line for line in lines if line]
-            if not paths:
-                raise UserError(f"{path}: lists no video; write one path in each line")
-            found += paths
+            found += _listed_videos(path)
         else:
             found.append(source)
     return found
@@ -97,6 +94,18 @@ def _videos_below(folder: Path) -> list[Path]:
     videos = sorted(path for path in folder.rglob("*") if is_video(path) and path.is_file())
     if not videos:
         raise UserError(f"{folder}: has no video; give a folder that contains video files")
+    return videos
+
+
+def _listed_videos(listing: Path) -> list[Path]:
+    if not listing.is_file():
+        raise UserError(f"{listing}: no such file; give the path of a list of videos")
+    videos = []
+    for line in filter(None, map(str.strip, read_text(listing).splitlines())):
+        path, unlabeled = (listing.parent / text for text in (line, line.rsplit(maxsplit=1)[0]))
+        videos.append(unlabeled if unlabeled.is_file() and not path.is_file() else path)
+    if not videos:
+        raise UserError(f"{listing}: lists no video; write one path in each line")
     return videos
 
 

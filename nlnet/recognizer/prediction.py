@@ -60,6 +60,15 @@ def top_classes(probabilities: Tensor, names: Sequence[str], count: int) -> tupl
     return tuple(ClassScore(names[k], float(probabilities[k])) for k in best)
 
 
+def boundaries(parts: Sequence[WindowPrediction]) -> np.ndarray:
+    """The times between which each window is shown, (n + 1,): windows may overlap.
+
+    They are halfway between the centers of neighbors. The first is the start, the last the end.
+    """
+    centers = np.array([(part.start + part.end) / 2 for part in parts])
+    return np.array([parts[0].start, *(centers[:-1] + centers[1:]) / 2, parts[-1].end])
+
+
 def score_lines(top: Sequence[ClassScore]) -> list[str]:
     """One line for each class: percent and name."""
     return [f"   {100 * each.probability:5.1f} %  {each.name}" for each in top]

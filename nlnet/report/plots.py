@@ -1,4 +1,4 @@
-"""Plots of a report as inline SVG; the only file that uses matplotlib.
+"""Plots of a report as inline SVG.
 
 Text stays text, so that the page's font applies and the numbers can be selected.
 """

@@ -1,0 +1,227 @@
+"""What tools/predict.py does with a recognizer and videos: print, and write files."""
+
+import csv
+import io
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from nlnet.data.decoding.stream import is_live
+from nlnet.demo import DEMO
+from nlnet.errors import UsageError, UserError
+from nlnet.files import write_atomic
+from nlnet.jobs.features import check_features_file, write_features
+from nlnet.recognizer.inputs import find_videos
+from nlnet.recognizer.load import load_recognizer
+from nlnet.recognizer.prediction import VideoPrediction, WindowPrediction, boundaries
+from nlnet.recognizer.recognizer import TOP, Recognizer
+from nlnet.report.libraries import require_libraries
+from nlnet.runs.logger import progress_bar
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """What is predicted, and the files that are written; None writes none."""
+
+    json: Path | None = None
+    csv: Path | None = None
+    features: Path | None = None  # .npz or .parquet
+    over_time: bool = False  # also an annotated video and a timeline of each video
+    out: Path = Path("outputs/predict")  # the folder of these
+    window: float | None = None  # seconds
+    step: float | None = None  # seconds
+    watch: str | None = None  # a camera or a URL
+
+
+@dataclass(frozen=True)
+class Result:
+    """The predictions for one video: one for the whole, or one for each window."""
+
+    video: str
+    whole: VideoPrediction | None = None
+    parts: tuple[WindowPrediction, ...] = ()
+    error: str | None = None
+
+
+def predict(
+    checkpoint: str,
+    sources: Sequence[str],
+    options: PredictOptions,
+    *,
+    experiment: str | None = None,
+    device: str = "auto",
+) -> None:
+    """Predict the classes of videos; print them and write the files of the options.
+
+    Raises:
+        UsageError: the arguments do not fit together.
+        UserError: the checkpoint cannot be read, there is no video, or some videos could not be
+            read. The results of the others are written before.
+    """
+    check(checkpoint, sources, options)
+    videos = find_videos(sources or [DEMO]) if options.watch is None else []
+    recognizer = load_recognizer(checkpoint, experiment=experiment, device=device)
+    if options.watch is not None:
+        watch(recognizer, options.watch, options)
+        return
+    if options.features is not None:
+        errors = write_features(recognizer, videos, options.features, options.window, options.step)
+    else:
+        produce = results_over_time if options.over_time else results_of_videos
+        results = list(produce(recognizer, videos, options))
+        write_tables(results, recognizer, checkpoint, options)
+        errors = [result.error for result in results if result.error is not None]
+    if errors:
+        raise UserError(
+            f"{len(errors)} of {len(videos)} videos could not be read; the output names each with "
+            "its cause"
+        )
+
+
+def check(checkpoint: str, sources: Sequence[str], options: PredictOptions) -> None:
+    """Raise UsageError for arguments that do not fit together, before anything is computed."""
+    if not sources and options.watch is None and checkpoint != DEMO:
+        raise UsageError("no VIDEO is given; give a file, a folder or a list (see --help)")
+    if options.watch is not None and (sources or options.features or options.over_time):
+        raise UsageError("--watch takes no VIDEO, --features or --over-time; remove them")
+    if options.features is not None:
+        if options.json or options.csv or options.over_time:
+            raise UsageError("--features writes no predictions; give it in a command of its own")
+        check_features_file(options.features)
+    for path in (options.json, options.csv, options.features):
+        if path is not None and not path.parent.is_dir():
+            raise UsageError(f"{path}: the folder {path.parent} does not exist; create it")
+    if options.over_time:
+        require_libraries()
+
+
+def results_of_videos(
+    recognizer: Recognizer, videos: Sequence[str | Path], options: PredictOptions
+) -> Iterator[Result]:
+    """Predict and print each video."""
+    live = [video for video in videos if is_live(video)]
+    files = [video for video in videos if not is_live(video)]
+    for prediction in progress_bar(recognizer.predict_files(files), "videos"):
+        print(prediction)
+        yield Result(prediction.video, prediction, error=prediction.error)
+    for video in live:
+        try:
+            prediction = recognizer.predict(video)
+        except UserError as error:
+            prediction = VideoPrediction(str(video), (), str(error))
+        print(prediction)
+        yield Result(prediction.video, prediction, error=prediction.error)
+
+
+def results_over_time(
+    recognizer: Recognizer, videos: Sequence[str | Path], options: PredictOptions
+) -> Iterator[Result]:
+    """Predict each window of each video, print a summary, and write the pictures."""
+    from nlnet.report.over_time import write_annotated  # imports matplotlib, which is optional
+    from nlnet.report.timeline import timeline
+
+    for video, stem in zip(videos, file_stems(videos), strict=True):
+        name, started = str(video), time.perf_counter()
+        print(name)
+        try:
+            windows = recognizer.predict_over_time(video, options.window, options.step)
+            parts = tuple(progress_bar(windows, "windows"))
+            seconds = max(time.perf_counter() - started, 1e-9)
+            for line in segments(parts):
+                print(f"   {line}")
+            speed = parts[-1].end / seconds
+            print(f"   {parts[-1].end:.1f} s of video in {seconds:.1f} s, {speed:.1f} x real time")
+            picture = options.out / f"{stem}.png"
+            picture.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(picture, timeline(parts, recognizer.class_names, name))
+            print(f"   {picture}")
+            if not is_live(video):
+                write_annotated(video, parts, picture.with_suffix(".mp4"), recognizer.class_names)
+                print(f"   {picture.with_suffix('.mp4')}")
+        except UserError as error:
+            print(f"   cannot be read: {error}")
+            yield Result(name, error=str(error))
+            continue
+        yield Result(name, parts=parts)
+
+
+def watch(recognizer: Recognizer, device: str, options: PredictOptions) -> None:
+    """Print the classes of a camera or a stream until it ends or the user presses Ctrl-C."""
+    with suppress(KeyboardInterrupt):
+        for part in recognizer.predict_over_time(device, options.window, options.step, top=3):
+            print(part, flush=True)
+
+
+def segments(parts: Sequence[WindowPrediction]) -> Iterator[str]:
+    """A line for each run of windows with the same best class, with its mean probability."""
+    edges = boundaries(parts)
+    first = 0
+    for i in range(1, len(parts) + 1):
+        best = parts[first].top[0].name
+        if i == len(parts) or parts[i].top[0].name != best:
+            percent = 100 * sum(part.top[0].probability for part in parts[first:i]) / (i - first)
+            yield f"{edges[first]:7.1f} - {edges[i]:7.1f} s  {percent:5.1f} %  {best}"
+            first = i
+
+
+def file_stems(videos: Sequence[str | Path]) -> list[str]:
+    """A file name without suffix for the results of each video; equal ones get a number."""
+    stems: list[str] = []
+    for video in videos:
+        stem = Path(video).stem or "video"
+        number, name = 1, stem
+        while name in stems:
+            number += 1
+            name = f"{stem}_{number}"
+        stems.append(name)
+    return stems
+
+
+def write_tables(
+    results: Sequence[Result], recognizer: Recognizer, checkpoint: str, options: PredictOptions
+) -> None:
+    """Write --json and --csv."""
+    if options.json is not None:
+        content = {
+            "checkpoint": checkpoint,
+            "class_names": recognizer.class_names,
+            "videos": [_json_of(result) for result in results],
+        }
+        write_atomic(options.json, (json.dumps(content, indent=2) + "\n").encode())
+    if options.csv is not None:
+        text = io.StringIO(newline="")
+        rows = csv.writer(text)
+        count = min(TOP, len(recognizer.class_names))
+        ranks = [f"{word}_{i}" for i in range(1, count + 1) for word in ("class", "probability")]
+        rows.writerow(["video", "start", "end", *ranks, "error"])
+        for result in results:
+            rows.writerows(_csv_rows(result, 2 * count))
+        write_atomic(options.csv, text.getvalue().encode())
+
+
+def _json_of(result: Result) -> dict[str, object]:
+    row: dict[str, object] = {"video": result.video, "error": result.error}
+    if result.whole is not None:
+        row["top"] = [each._asdict() for each in result.whole.top]
+    if result.parts:
+        row["windows"] = [
+            {"start": part.start, "end": part.end, "top": [each._asdict() for each in part.top]}
+            for part in result.parts
+        ]
+    return row
+
+
+def _csv_rows(result: Result, width: int) -> Iterator[list[object]]:
+    if result.error is not None:
+        yield [result.video, "", "", *[""] * width, result.error]
+    elif result.whole is not None:
+        yield [result.video, "", "", *_flat(result.whole), ""]
+    for part in result.parts:
+        yield [result.video, f"{part.start:.3f}", f"{part.end:.3f}", *_flat(part), ""]
+
+
+def _flat(prediction: VideoPrediction | WindowPrediction) -> list[str]:
+    return [text for each in prediction.top for text in (each.name, f"{each.probability:.6f}")]

@@ -154,6 +154,14 @@ TREATMENT: dict[str, Treatment] = {
     ),
     "python tools/train.py +experiment=folder non_local=nl5 model.normalization=kinetics"
     " data.root=my_videos weights=slowfast/i3d_nl5_8x8": Run(SMALL),
+    "python tools/predict.py demo": Run(slow=False),
+    "python tools/predict.py outputs/i3d_nl5/train/best.pt my_videos --json predictions.json": Run(
+        slow=False
+    ),
+    "python tools/predict.py outputs/i3d_nl5/train/best.pt video.mp4 --over-time --window 2"
+    " --step 1": Run(),
+    "python tools/predict.py outputs/i3d_nl5/train/best.pt my_videos"
+    " --features features.npz": Run(),
     "python tools/convert.py SRC.pkl DST.pyth --to slowfast": Run(),
     "python tools/convert.py SETTINGS.json NAME.yaml --from slowfast": Run(),
     "python tools/convert.py --help": Run(slow=False),
@@ -320,6 +328,10 @@ def test_the_command_runs(command: str, folder: Path):
         assert list(folder.glob("outputs/*/*/**/last.pt"))
     elif "tools/eval.py" in words:
         assert list(folder.glob("outputs/**/eval/predictions.csv"))
+    elif "--features" in words:
+        assert (folder / "features.npz").exists()
+    elif "tools/predict.py" in words:
+        assert " %  same\n" in said
     elif "tools/convert.py" in words:
         assert {path.name for path in folder.iterdir()} > before
     else:

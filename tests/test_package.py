@@ -81,6 +81,8 @@ def test_the_wheel_holds_every_config_and_tool(wheel: Path):
         files = [path for path in (ROOT / folder).rglob("*") if path.suffix in (".yaml", ".py")]
         assert files
         assert {f"nlnet/{path.relative_to(ROOT)}" for path in files} <= names
+    demo = {"nlnet/demo/demo.pt", "nlnet/demo/same.mp4", "nlnet/demo/different.mp4"}
+    assert demo <= names
     assert "nlnet/py.typed" in names and "nlnet/model/resnet3d.py" in names
     assert not any(name.startswith(("configs/", "tools/", "tests/")) for name in names)
 
@@ -89,7 +91,7 @@ def test_the_command_lists_its_verbs(run_nlnet: Nlnet):
     for words in ([], ["--help"]):
         done = run_nlnet(*words)
         assert done.returncode == 0, done.stderr
-        for verb in ("train", "eval", "describe", "convert", "benchmark"):
+        for verb in ("train", "eval", "predict", "describe", "convert", "benchmark"):
             assert f"\n  {verb} " in done.stdout
     assert run_nlnet("--version").stdout == f"nlnet {nlnet.__version__}\n"
     done = run_nlnet("trian")
@@ -101,6 +103,13 @@ def test_the_command_describes_a_network(run_nlnet: Nlnet):
     done = run_nlnet("describe", "+experiment=c2d_nl1")
     assert done.returncode == 0, done.stderr
     assert "non-local" in done.stdout
+
+
+def test_the_command_predicts_without_a_checkpoint_of_the_user(run_nlnet: Nlnet):
+    done = run_nlnet("predict", "demo")
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    lines = done.stdout.splitlines()
+    assert [lines[i].split()[-1] for i in (1, 4)] == ["same", "different"]
 
 
 def test_the_command_trains_and_evaluates(

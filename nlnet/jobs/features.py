@@ -22,6 +22,8 @@ def check_features_file(path: Path) -> None:
         raise UsageError(f"--features {path}: must end with {' or '.join(SUFFIXES)}")
     if path.suffix == ".parquet" and find_spec("pyarrow") is None:
         raise UserError("pyarrow: not installed; run pip install 'nlnet[parquet]', or give .npz")
+    if not path.parent.is_dir():
+        raise UsageError(f"--features {path}: the folder {path.parent} does not exist; create it")
 
 
 def write_features(
@@ -45,7 +47,8 @@ def write_features(
         try:
             part = recognizer.features(video, window, step)
         except UserError as error:
-            print(f"{video}\n   cannot be read: {error}")
+            cause = str(error).removeprefix(f"{video}: ")
+            print(f"{video}\n   cannot be read: {cause}")
             errors.append(str(error))
             continue
         names.append(str(video))

@@ -7,12 +7,13 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from nlnet.data.decoding.stream import is_live
 from nlnet.demo import DEMO
 from nlnet.errors import UsageError, UserError
-from nlnet.files import write_atomic
+from nlnet.files import write_atomic, write_text
 from nlnet.jobs.features import check_features_file, write_features
 from nlnet.recognizer.inputs import find_videos
 from nlnet.recognizer.load import load_recognizer
@@ -91,11 +92,9 @@ def check(checkpoint: str, sources: Sequence[str], options: PredictOptions) -> N
         if options.json or options.csv or options.over_time:
             raise UsageError("--features writes no predictions; give it in a command of its own")
         check_features_file(options.features)
-    for path in (options.json, options.csv, options.features):
-        if path is not None and not path.parent.is_dir():
-            raise UsageError(f"{path}: the folder {path.parent} does not exist; create it")
     if options.over_time:
         require_libraries()
+        create_folder(options.out)
 
 
 def results_of_videos(
@@ -104,55 +103,89 @@ def results_of_videos(
     """Predict and print each video."""
     live = [video for video in videos if is_live(video)]
     files = [video for video in videos if not is_live(video)]
-    for prediction in progress_bar(recognizer.predict_files(files), "videos"):
-        print(prediction)
+    of_files = progress_bar(recognizer.predict_files(files), "videos")
+    for prediction in chain(of_files, (_predict_live(recognizer, video) for video in live)):
+        say(str(prediction))
         yield Result(prediction.video, prediction, error=prediction.error)
-    for video in live:
-        try:
-            prediction = recognizer.predict(video)
-        except UserError as error:
-            prediction = VideoPrediction(str(video), (), str(error))
-        print(prediction)
-        yield Result(prediction.video, prediction, error=prediction.error)
+
+
+def _predict_live(recognizer: Recognizer, video: str | Path) -> VideoPrediction:
+    try:
+        return recognizer.predict(video)
+    except UserError as error:
+        return VideoPrediction(str(video), (), _cause(error, video))
 
 
 def results_over_time(
     recognizer: Recognizer, videos: Sequence[str | Path], options: PredictOptions
 ) -> Iterator[Result]:
     """Predict each window of each video, print a summary, and write the pictures."""
-    from nlnet.report.over_time import write_annotated  # imports matplotlib, which is optional
-    from nlnet.report.timeline import timeline
-
     for video, stem in zip(videos, file_stems(videos), strict=True):
-        name, started = str(video), time.perf_counter()
-        print(name)
+        started = time.perf_counter()
+        say(str(video))
         try:
             windows = recognizer.predict_over_time(video, options.window, options.step)
             parts = tuple(progress_bar(windows, "windows"))
-            seconds = max(time.perf_counter() - started, 1e-9)
-            for line in segments(parts):
-                print(f"   {line}")
-            speed = parts[-1].end / seconds
-            print(f"   {parts[-1].end:.1f} s of video in {seconds:.1f} s, {speed:.1f} x real time")
-            picture = options.out / f"{stem}.png"
-            picture.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(picture, timeline(parts, recognizer.class_names, name))
-            print(f"   {picture}")
-            if not is_live(video):
-                write_annotated(video, parts, picture.with_suffix(".mp4"), recognizer.class_names)
-                print(f"   {picture.with_suffix('.mp4')}")
         except UserError as error:
-            print(f"   cannot be read: {error}")
-            yield Result(name, error=str(error))
+            cause = _cause(error, video)
+            say(f"   cannot be read: {cause}")
+            yield Result(str(video), error=cause)
             continue
-        yield Result(name, parts=parts)
+        seconds = max(time.perf_counter() - started, 1e-9)
+        for line in segments(parts):
+            say(f"   {line}")
+        length = parts[-1].end
+        say(f"   {length:.1f} s of video in {seconds:.1f} s, {length / seconds:.1f} x real time")
+        write_pictures(video, parts, options.out / stem, recognizer.class_names)
+        yield Result(str(video), parts=parts)
+
+
+def write_pictures(
+    video: str | Path, parts: Sequence[WindowPrediction], stem: Path, names: Sequence[str]
+) -> None:
+    """Write the timeline, and the annotated video unless the source can be read only once."""
+    from nlnet.report.over_time import write_annotated  # imports matplotlib, which is optional
+    from nlnet.report.timeline import timeline
+
+    picture = stem.with_name(f"{stem.name}.png")
+    write_atomic(picture, timeline(parts, names, Path(video).name))
+    say(f"   {picture}")
+    if not is_live(video):
+        annotated = stem.with_name(f"{stem.name}.mp4")
+        write_annotated(video, parts, annotated, names)
+        say(f"   {annotated}")
 
 
 def watch(recognizer: Recognizer, device: str, options: PredictOptions) -> None:
     """Print the classes of a camera or a stream until it ends or the user presses Ctrl-C."""
     with suppress(KeyboardInterrupt):
         for part in recognizer.predict_over_time(device, options.window, options.step, top=3):
-            print(part, flush=True)
+            say(str(part))
+
+
+def say(text: str) -> None:
+    """Print a line."""
+    print(printable(text), flush=True)
+
+
+def printable(text: str) -> str:
+    """The text with `?` in place of the bytes of a path that are not UTF-8."""
+    return text.encode(errors="replace").decode()
+
+
+def create_folder(folder: Path) -> None:
+    """Create a folder for results; raises UserError if that is impossible."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot be created ({error.strerror}); give another folder with --out"
+        ) from error
+
+
+def _cause(error: UserError, video: str | Path) -> str:
+    """The message without the name of the video, which is printed before it."""
+    return str(error).removeprefix(f"{video}: ")
 
 
 def segments(parts: Sequence[WindowPrediction]) -> Iterator[str]:
@@ -190,7 +223,7 @@ def write_tables(
             "class_names": recognizer.class_names,
             "videos": [_json_of(result) for result in results],
         }
-        write_atomic(options.json, (json.dumps(content, indent=2) + "\n").encode())
+        write_text(options.json, json.dumps(content, indent=2) + "\n")
     if options.csv is not None:
         text = io.StringIO(newline="")
         rows = csv.writer(text)
@@ -199,7 +232,7 @@ def write_tables(
         rows.writerow(["video", "start", "end", *ranks, "error"])
         for result in results:
             rows.writerows(_csv_rows(result, 2 * count))
-        write_atomic(options.csv, text.getvalue().encode())
+        write_text(options.csv, printable(text.getvalue()))
 
 
 def _json_of(result: Result) -> dict[str, object]:

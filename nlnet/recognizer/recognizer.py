@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nlnet.clip import ClipBatch
 from nlnet.data.decoding.reader import DecodeError, VideoReader
+from nlnet.data.decoding.stream import is_live
 from nlnet.data.windows import FrameWindow, WindowViews, windows
 from nlnet.errors import UserError
 from nlnet.model.classifier import VideoClassifier
@@ -204,4 +205,6 @@ class Recognizer:
 
 def unreadable(video: Video, cause: str) -> UserError:
     """The error of a video that cannot be decoded."""
-    return UserError(f"{video_name(video)}: {cause}; give a video that FFmpeg can decode")
+    name = video_name(video)
+    remedy = "check that it runs and is reachable" if is_live(name) else "give a video file"
+    return UserError(f"{name}: {cause}; {remedy}")

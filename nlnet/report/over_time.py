@@ -15,6 +15,7 @@ SHORTEST, LONGEST = 320, 1280  # pixels of the width of the annotated video
 ROWS = 3  # classes below the picture
 ROW, MARGIN, STRIP = 24, 8, 10  # pixels
 BACKGROUND, TEXT, TRACK = "#1a202c", "#f7fafc", "#2d3748"
+MARK = 255  # of the current time on the strip: white
 
 
 def write_annotated(
@@ -29,67 +30,63 @@ def write_annotated(
     """
     colors = class_colors(parts, names)
     edges = boundaries(parts)
-    font = ImageFont.load_default(size=15)
     with open_stream(video) as stream, VideoWriter(path, stream.rate) as writer:
-        strip: Image.Image | None = None
+        strip, panel, shown = np.empty(0), np.empty(0), -1
         for frame in stream:
             picture = _scaled(frame.pixels())
-            if strip is None:
-                strip = _strip(parts, edges, colors, picture.width)
-            part = parts[int(np.searchsorted(edges[1:-1], frame.time, side="right"))]
-            canvas = _with_bars(picture, part, colors, font)
-            place = round(frame.time / edges[-1] * picture.width)
-            canvas.paste(strip, (0, picture.height))
-            mark = (place - 1, picture.height, place + 1, picture.height + STRIP - 1)
-            ImageDraw.Draw(canvas).rectangle(mark, fill=TEXT)
-            writer.write(np.asarray(canvas), frame.time)
+            width = picture.shape[1]
+            if shown < 0:
+                strip = _strip(parts, edges, colors, width)
+            number = int(np.searchsorted(edges[1:-1], frame.time, side="right"))
+            if number != shown:
+                panel, shown = _panel(parts[number], colors, width), number
+            marked = strip.copy()
+            place = min(round(frame.time / edges[-1] * width), width - 2)
+            marked[:, place : place + 2] = MARK
+            writer.write(np.concatenate([picture, marked, panel]), frame.time)
 
 
-def _scaled(pixels: np.ndarray) -> Image.Image:
+def _scaled(pixels: np.ndarray) -> np.ndarray:
     """The frame with a width from SHORTEST to LONGEST and even sides."""
+    height, width = pixels.shape[:2]
+    new_width = min(max(width, SHORTEST), LONGEST) // 2 * 2
+    new_height = max(round(height * new_width / width / 2) * 2, 2)
+    if (new_height, new_width) == (height, width):
+        return pixels
     image = Image.fromarray(np.ascontiguousarray(pixels))
-    width = min(max(image.width, SHORTEST), LONGEST) // 2 * 2
-    height = max(round(image.height * width / image.width / 2) * 2, 2)
-    return image.resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(image.resize((new_width, new_height), Image.Resampling.BILINEAR))
 
 
 def _strip(
     parts: Sequence[WindowPrediction], edges: np.ndarray, colors: dict[str, str], width: int
-) -> Image.Image:
-    """The best class over time as colors."""
+) -> np.ndarray:
+    """The best class over time as colors, (STRIP, width, 3)."""
     strip = Image.new("RGB", (width, STRIP), TRACK)
     draw = ImageDraw.Draw(strip)
     places = np.round(edges / edges[-1] * width).astype(int).tolist()
     for part, left, right in zip(parts, places[:-1], places[1:], strict=True):
         color = colors.get(part.top[0].name, OTHER)
         draw.rectangle((left, 0, max(right - 1, left), STRIP), fill=color)
-    return strip
+    return np.array(strip)
 
 
-def _with_bars(
-    picture: Image.Image,
-    part: WindowPrediction,
-    colors: dict[str, str],
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
-) -> Image.Image:
-    """The picture on a canvas that has space for the strip, with the classes below it."""
-    width, rows = picture.width, part.top[:ROWS]
-    height = picture.height + STRIP + 2 * MARGIN + len(rows) * ROW
-    canvas = Image.new("RGB", (width, height), BACKGROUND)
-    canvas.paste(picture, (0, 0))
+def _panel(part: WindowPrediction, colors: dict[str, str], width: int) -> np.ndarray:
+    """The most probable classes as bars, (height, width, 3) with an even height."""
+    rows = part.top[:ROWS]
+    canvas = Image.new("RGB", (width, 2 * MARGIN + len(rows) * ROW), BACKGROUND)
     draw = ImageDraw.Draw(canvas)
+    font = ImageFont.load_default(size=15)
     percent = round(draw.textlength("100.0 %", font))
-    left, right = width * 2 // 5, width - percent - 2 * MARGIN
-    top = picture.height + STRIP + MARGIN
-    for name, probability in rows:
+    left, right = width * 11 // 20, width - percent - 2 * MARGIN
+    for i, (name, probability) in enumerate(rows):
+        top = MARGIN + i * ROW
         middle = top + ROW // 2
         draw.text((MARGIN, middle), _fitting(draw, name, left - 2 * MARGIN, font), TEXT, font, "lm")
         draw.rectangle((left, top + 5, right, top + ROW - 6), fill=TRACK)
         end = left + round(probability * (right - left))
         draw.rectangle((left, top + 5, end, top + ROW - 6), fill=colors.get(name, OTHER))
         draw.text((width - MARGIN, middle), f"{100 * probability:.1f} %", TEXT, font, "rm")
-        top += ROW
-    return canvas
+    return np.array(canvas)
 
 
 def _fitting(

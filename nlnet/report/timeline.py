@@ -38,7 +38,7 @@ def timeline(parts: Sequence[WindowPrediction], names: Sequence[str], title: str
         axes, strip = figure.subplots(2, sharex=True, height_ratios=(12, 1))
         for name, color in colors.items():
             values = probabilities[:, list(names).index(name)]
-            axes.stairs(values, edges, baseline=None, color=color, linewidth=1.6, label=name)
+            axes.stairs(values, edges, baseline=None, color=color, linewidth=1.6, label=short(name))
         for part, left, right in zip(parts, edges[:-1], edges[1:], strict=True):
             color = colors.get(part.top[0].name, OTHER)
             strip.axvspan(left, right, color=color, linewidth=0)
@@ -59,6 +59,11 @@ def timeline(parts: Sequence[WindowPrediction], names: Sequence[str], title: str
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", metadata={"Software": None})
         return buffer.getvalue()
+
+
+def short(name: str) -> str:
+    """A class name that is not longer than a legend is wide."""
+    return name if len(name) <= 30 else f"{name[:29]}…"
 
 
 def minutes(time: float) -> str:

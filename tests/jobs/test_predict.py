@@ -117,7 +117,7 @@ def test_watch_prints_each_window(video_file: VideoFactory, capsys):
         (DEMO, ["x"], PredictOptions(watch="/dev/video0"), "--watch"),
         (DEMO, [], PredictOptions(features=Path("x.txt")), r"x\.txt: must end with"),
         (DEMO, [], PredictOptions(features=Path("x.npz"), over_time=True), "--features"),
-        (DEMO, [], PredictOptions(json=Path("gone/x.json")), r"gone/x\.json: the folder"),
+        (DEMO, [], PredictOptions(features=Path("gone/x.npz")), r"gone/x\.npz: the folder"),
     ],
 )
 def test_arguments_that_do_not_fit_are_named(
@@ -125,6 +125,13 @@ def test_arguments_that_do_not_fit_are_named(
 ):
     with pytest.raises(UsageError, match=rf"^[^\n]*{message}[^\n]*$"):
         predict(checkpoint, sources, options)
+
+
+def test_a_folder_that_cannot_be_created_is_named(tmp_path: Path):
+    (tmp_path / "file").touch()
+    options = PredictOptions(over_time=True, out=tmp_path / "file" / "out")
+    with pytest.raises(UserError, match=r"^[^\n]*file/out: cannot be created[^\n]*--out$"):
+        predict(DEMO, [DEMO], options, device="cpu")
 
 
 def test_equal_windows_are_one_segment():

@@ -121,7 +121,7 @@ def test_mistakes_are_one_line(recognizer: Recognizer, tmp_path: Path):
     frames = np.zeros((4, 8, 8, 3), np.uint8)
     mistakes: list[tuple[Callable[[], object], str]] = [
         (lambda: recognizer.predict(tmp_path / "gone.mp4"), r"gone\.mp4: no such file"),
-        (lambda: recognizer.predict(io.BytesIO(b"text")), "file object: .*FFmpeg"),
+        (lambda: recognizer.predict(io.BytesIO(b"text")), "file object: .*; give a video file"),
         (lambda: recognizer.predict(frames[0]), "array: .*uint8"),
         (lambda: recognizer.predict("http://127.0.0.1:9/video"), "http://127.0.0.1:9/video: "),
         (lambda: list(recognizer.predict_over_time(tmp_path / "text.mp4")), r"text\.mp4: "),

@@ -7,13 +7,15 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, MultipleLocator
 
 from nlnet.recognizer.prediction import WindowPrediction, boundaries
 from nlnet.report.plots import COLORS, STYLE
 
 OTHER = "#a0aec0"  # color of the classes that have no color of their own
 LONG = 120.0  # seconds; the axis of a longer video is labeled in minutes and seconds
+TICKS = (15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800)  # seconds between labels
+MAX_TICKS = 8
 
 
 def class_colors(parts: Sequence[WindowPrediction], names: Sequence[str]) -> dict[str, str]:
@@ -38,7 +40,14 @@ def timeline(parts: Sequence[WindowPrediction], names: Sequence[str], title: str
         axes, strip = figure.subplots(2, sharex=True, height_ratios=(12, 1))
         for name, color in colors.items():
             values = probabilities[:, list(names).index(name)]
-            axes.stairs(values, edges, baseline=None, color=color, linewidth=1.6, label=short(name))
+            axes.stairs(
+                values,
+                edges,
+                baseline=None,
+                color=color,
+                linewidth=1.6 if len(parts) < 500 else 0.6,
+                label=short(name),
+            )
         for part, left, right in zip(parts, edges[:-1], edges[1:], strict=True):
             color = colors.get(part.top[0].name, OTHER)
             strip.axvspan(left, right, color=color, linewidth=0)
@@ -52,6 +61,8 @@ def timeline(parts: Sequence[WindowPrediction], names: Sequence[str], title: str
         strip.grid(False)
         strip.spines["left"].set_visible(False)
         if edges[-1] > LONG:
+            distance = next((d for d in TICKS if d * MAX_TICKS >= edges[-1]), TICKS[-1])
+            strip.xaxis.set_major_locator(MultipleLocator(distance))
             strip.xaxis.set_major_formatter(FuncFormatter(lambda time, _: minutes(time)))
             strip.set_xlabel("time (minutes:seconds)")
         else:

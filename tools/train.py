@@ -4,9 +4,12 @@ Examples:
   python tools/train.py +experiment=i3d_nl5 data.root=/data/kinetics400 dist.num_procs=8
   python tools/train.py +experiment=folder model=i3d_tiny data.root=my_videos weights=best.pt
   python tools/train.py -m +experiment=c2d_nl1 +sweep=pairwise
+  python tools/train.py +experiment=quickstart +debug=overfit
 
 A run writes the folder outputs/<name>/train: config.yaml, last.pt, best.pt, metrics.json, log.txt
 and TensorBoard events. configs/README.md explains the words of the command line.
+Debug runs have their own folders: +debug=overfit learns one batch, +debug=short makes two steps,
++debug=profile writes a trace of five steps and the share of the device's speed that they reach.
 """
 
 import os
@@ -23,9 +26,12 @@ def main(run: "RunConfig", out_dir: Path) -> float:
     """Train in this process, or in as many ranks as dist.num_procs says; the best score."""
     from nlnet.cli.folders import claim_folder
     from nlnet.cli.ranks import is_rank, launch_ranks
+    from nlnet.jobs.debug import clear_debug_folder
     from nlnet.jobs.train import best_score, check, train
 
     check(run)
+    if os.environ.get("RANK", "0") == "0":
+        clear_debug_folder(run, out_dir)
     if is_rank():  # torchrun or SLURM started the ranks; each composed the same configuration
         if os.environ["RANK"] == "0":
             claim_folder(run, out_dir)

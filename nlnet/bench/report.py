@@ -9,6 +9,8 @@ from pathlib import Path
 
 import torch
 
+from nlnet.runs.machine import cpu_model
+
 
 @dataclass
 class Report:
@@ -30,14 +32,6 @@ def machine() -> dict[str, str]:
         "python": platform.python_version(),
         "commit": commit(),
     }
-
-
-def cpu_model() -> str:
-    """Return the processor's name from /proc/cpuinfo, or its architecture if there is no name."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def commit() -> str:

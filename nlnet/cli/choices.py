@@ -8,7 +8,8 @@ PACKAGE = Path(__file__).parents[1]
 TOP = PACKAGE if (PACKAGE / "configs").is_dir() else PACKAGE.parent
 CONFIG_DIR = TOP / "configs"
 TOOL_DIR = TOP / "tools"
-ADDED_GROUPS = ("experiment", "sweep")  # groups without a default: they are chosen with a plus
+# Groups without a default: they are chosen with a plus.
+ADDED_GROUPS = ("experiment", "sweep", "debug")
 
 
 def config_groups() -> list[str]:

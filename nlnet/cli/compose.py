@@ -47,8 +47,7 @@ def compose_and_run(work: Work, config: str, words: list[str], base: Base | None
         ConfigStore.instance().store(name=BASE_NODE, node=run)
         config, words = BASE_CONFIG, [appended(word) for word in words]
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises errors to the caller
-    # Hydra rejects overrides after -m.
-    sys.argv[1:] = sorted(words, key=lambda word: word in ("-m", "--multirun"))
+    sys.argv[1:] = sorted(words, key=_place)
 
     @wraps(work)
     def task(cfg: DictConfig) -> Any:
@@ -106,6 +105,15 @@ def to_run(cfg: DictConfig) -> Any:
         if key not in known:
             raise UsageError(unknown_key(key, "null" if value is None else str(value), type(run)))
     return run
+
+
+def _place(word: str) -> int:
+    """The place of a word in the order for Hydra.
+
+    A choice of +debug changes the experiment, wherever it was typed. Hydra rejects overrides
+    after -m.
+    """
+    return 2 if word in ("-m", "--multirun") else int(word.startswith("+debug="))
 
 
 def appended(word: str) -> str:

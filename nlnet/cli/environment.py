@@ -4,7 +4,8 @@ import os
 
 # OpenMP threads otherwise spin while they wait. A machine that also decodes videos or runs other
 # programs then loses a core for every waiting thread.
-DEFAULTS = {"OMP_WAIT_POLICY": "PASSIVE"}
+# torch's profiler prints its own states, and an error on machines without a GPU, below level 6.
+DEFAULTS = {"OMP_WAIT_POLICY": "PASSIVE", "KINETO_LOG_LEVEL": "6"}
 
 
 def prepare_environment() -> None:

@@ -23,7 +23,9 @@ from nlnet.config import RunConfig
 
 EVERY_KEY = "see --help, or --cfg job for every key"
 LIKENESS = 0.8  # of the keys that are suggested for a misspelt one
-CHOSEN_TWICE = "{word} is chosen twice; give one choice, with + only for experiment and sweep"
+CHOSEN_TWICE = (
+    "{word} is chosen twice; give one choice, with + only for experiment, sweep and debug"
+)
 # What Hydra says first, and what is said instead; WORD is the override that Hydra names.
 COMPOSITION = {
     r"Ambiguous value for argument '(?P<word>.*)'$": (

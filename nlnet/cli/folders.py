@@ -11,7 +11,10 @@ from nlnet.errors import UserError
 from nlnet.files import write_text
 
 # Keys that change where and how fast a run computes, but not its result.
-FREE_KEYS = ("dist.", "data.num_workers", "data.root", "trainer.allocator", "trainer.fold_norms")
+FREE_KEYS = (
+    *("dist.", "data.num_workers", "data.root"),
+    *("trainer.allocator", "trainer.fold_norms", "trainer.max_minutes"),
+)
 # Keys of a network that only training reads. The kinds of norm give the same output from the same
 # tensors; where the tensors differ, loading the weights reports it.
 TRAINING_KEYS = (

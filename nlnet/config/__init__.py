@@ -1,12 +1,13 @@
 """The configuration of a run: the name, type, default and meaning of every key.
 
-One file per group: model.py, data.py, optim.py, trainer.py, run.py. Only the `build.py` files,
-`cli/`, `jobs/` and `tools/` read these classes; everything else takes plain keywords. Hydra merges
-the YAML files of `configs/` over them. It refuses a misspelt key, or a word where a number
+One file per group: model.py, data.py, optim.py, trainer.py, debug.py, run.py. Only the `build.py`
+files, `cli/`, `jobs/` and `tools/` read these classes; everything else takes plain keywords. Hydra
+merges the YAML files of `configs/` over them. It refuses a misspelt key, or a word where a number
 belongs, when the command is read.
 """
 
 from nlnet.config.data import AugmentConfig, ClipConfig, DataConfig, ViewsConfig
+from nlnet.config.debug import DebugConfig
 from nlnet.config.migration import read_run_tree
 from nlnet.config.model import (
     ModelConfig,
@@ -37,6 +38,7 @@ __all__ = [
     "ClipConfig",
     "CosineConfig",
     "DataConfig",
+    "DebugConfig",
     "DescribeConfig",
     "DistConfig",
     "ModelConfig",

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from omegaconf import MISSING
 
 from nlnet.config.data import DataConfig
+from nlnet.config.debug import DebugConfig
 from nlnet.config.model import ModelConfig
 from nlnet.config.optim import OptimConfig, ScheduleConfig
 from nlnet.config.trainer import TrainerConfig
@@ -34,6 +35,7 @@ class RunConfig:
     schedule: ScheduleConfig = MISSING
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     dist: DistConfig = field(default_factory=DistConfig)
+    debug: DebugConfig = field(default_factory=DebugConfig)
 
 
 @dataclass

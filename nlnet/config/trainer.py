@@ -10,6 +10,8 @@ class TrainerConfig:
     # The length of the run: set one of the two, and leave the other null.
     epochs: int | None = None
     max_steps: int | None = None  # optimizer steps
+    # Stop and save after this time, at the end of a step; the same command resumes. null: no limit.
+    max_minutes: float | None = None
     accumulate: int = 1  # forward passes per optimizer step
     clip_grad_norm: float | None = None
     label_smoothing: float = 0.0

@@ -117,15 +117,19 @@ def build_eval_loader(
     class_names: tuple[str, ...] | None = None,
     pin_memory: bool = False,
     key: str = "data.test_views",
+    max_batches: int | None = None,
 ) -> EvalLoader:
     """All views of the videos of a split, for one rank.
 
     `class_names` are those of a trained model; without them, the classes are those of the data
-    set. `key` is the section of `views`. Raises UsageError, with the key, for a wrong setting.
+    set. `key` is the section of `views`. With `max_batches`, only so many videos as this number of
+    batches on each rank needs. Raises UsageError, with the key, for a wrong setting.
     """
     clips, transform = _eval_views(cfg, views, key)
     videos_per_batch = _videos_per_batch(views, key)
     index = build_index(cfg, split, class_names)
+    if max_batches is not None:
+        index = index.spread(max_batches * videos_per_batch * world_size)
     dataset = VideoDataset(index, clips, transform, open_video=PyAVReader, seed=0, replacements=0)
     order = evaluation_order(len(index), rank=rank, world_size=world_size)
     batches = _batches(

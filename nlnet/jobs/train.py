@@ -1,6 +1,7 @@
 """One training run, from its configuration to its checkpoints."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from nlnet.data.build import build_eval_loader, build_train_loader
 from nlnet.data.loader import EvalLoader, TrainLoader
 from nlnet.distributed.ranks import pick_device, process_group, rank, world_size
 from nlnet.errors import UsageError
+from nlnet.jobs.debug import check_debug, run_debug
 from nlnet.model.build import build_model, check_clips
 from nlnet.model.classifier import VideoClassifier
 from nlnet.model.speed.checkpointing import save_memory
@@ -30,6 +32,7 @@ from nlnet.trainer.build import (
 )
 from nlnet.trainer.loop import evaluate, fit
 from nlnet.trainer.metrics import ENSEMBLES, Metrics, VideoScores
+from nlnet.trainer.preemption import OutOfTime
 from nlnet.trainer.prepare import prepare_model, wrap_for_training
 from nlnet.trainer.state import TrainState, resume
 from nlnet.weights.load import INFLATIONS, load_weights
@@ -57,6 +60,7 @@ def check(run: RunConfig) -> None:
             "itself what it recomputes; set trainer.compile=false or trainer.checkpoint_stages=[]"
         )
     build_settings(run, steps_per_epoch=1, device=torch.device("cpu"))
+    check_debug(run)
 
 
 def train(run: RunConfig, out_dir: Path) -> float:
@@ -88,21 +92,25 @@ def train(run: RunConfig, out_dir: Path) -> float:
             logger.config(run_text(run))
             for line in lines:
                 logger.say(line)
-            fit(
-                state,
-                wrap_for_training(
-                    state.model,
-                    device=device,
-                    channels_last=run.trainer.channels_last,
-                    compiled=run.trainer.compile,
-                ),
-                settings,
-                loader_at=loader.at,
-                validate=partial(validate, run, state.model, val_loader, device),
-                logger=logger,
-                out_dir=out_dir,
+            network = wrap_for_training(
+                state.model,
+                device=device,
+                channels_last=run.trainer.channels_last,
+                compiled=run.trainer.compile,
             )
-            logger.done(state.progress)
+            with suppress(OutOfTime):  # the log says so, and last.pt is written
+                if run_debug(run, state, network, settings, loader.at, logger):
+                    return 0.0
+                fit(
+                    state,
+                    network,
+                    settings,
+                    loader_at=loader.at,
+                    validate=partial(validate, run, state.model, val_loader, device),
+                    logger=logger,
+                    out_dir=out_dir,
+                )
+                logger.done(state.progress)
         return state.progress.best or 0.0
 
 
@@ -126,6 +134,7 @@ def build_loaders(run: RunConfig, device: torch.device) -> tuple[TrainLoader, Ev
         class_names=loader.index.class_names,
         pin_memory=pin_memory,
         key="data.val_views",
+        max_batches=run.debug.val_batches,
     )
     check_labels(run, run.data.train, loader.index.labels)
     check_labels(run, run.data.val, val_loader.index.labels)
@@ -207,5 +216,6 @@ def validate(run: RunConfig, model: nn.Module, loader: EvalLoader, device: torch
 
 
 def best_score(out_dir: Path) -> float:
-    """The best validation score of a finished run, from its metrics.json."""
-    return read_best_score(out_dir / METRICS)
+    """The best validation score of a run, from its metrics.json; 0 before the first epoch ends."""
+    path = out_dir / METRICS
+    return read_best_score(path) if path.exists() else 0.0

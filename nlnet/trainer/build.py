@@ -134,6 +134,7 @@ def build_settings(cfg: RunConfig, steps_per_epoch: int, device: torch.device) -
         precise_bn=trainer.precise_bn,
         eval_every=trainer.eval_every,
         save_every_steps=trainer.save_every_steps,
+        max_minutes=trainer.max_minutes,
         remedies=REMEDIES,
     )
 
@@ -156,6 +157,8 @@ def _check_ranges(cfg: TrainerConfig) -> None:
             f"trainer.clip_grad_norm={cfg.clip_grad_norm} must be above 0, or null for no clipping"
         )
     at_least("trainer.precise_bn", cfg.precise_bn, 0)
+    if cfg.max_minutes is not None:
+        positive("trainer.max_minutes", cfg.max_minutes)
 
 
 def _total_steps(cfg: TrainerConfig, steps_per_epoch: int) -> int:

@@ -23,7 +23,7 @@ from nlnet.runs.logger import RunLogger
 from nlnet.runs.record import Recorder, StepRecord
 from nlnet.trainer.metrics import Metrics, VideoScores
 from nlnet.trainer.precise_bn import precise_bn
-from nlnet.trainer.preemption import Preempted, StopRequest
+from nlnet.trainer.preemption import StopRequest
 from nlnet.trainer.prepare import set_training_mode
 from nlnet.trainer.settings import LoopSettings
 from nlnet.trainer.state import TrainState, save_on_main
@@ -58,6 +58,7 @@ def fit(
         UserError: the loss is not finite, too many clips cannot be read, or a file cannot be
             written.
         Preempted: the run was asked to stop.
+        OutOfTime: the time limit is reached.
     """
     progress = state.progress
     recorder = Recorder(
@@ -65,7 +66,7 @@ def fit(
     )
     if progress.history:  # the last attempt may have ended after its checkpoint, before this file
         logger.metrics(progress)
-    with StopRequest() as stop:
+    with StopRequest(settings.max_minutes) as stop:
         while progress.epoch < settings.num_epochs:
             epoch = progress.epoch
             if progress.step < settings.steps_in(epoch):
@@ -133,7 +134,8 @@ def train_one_epoch(
 ) -> None:
     """Make the steps of the current epoch that are not done yet.
 
-    `batches` begin at the first of these steps. Raises UserError and Preempted as `fit` does.
+    `batches` begin at the first of these steps. Raises UserError, Preempted and OutOfTime
+    as `fit` does.
     """
     progress = state.progress
     iterator = iter(batches)
@@ -162,8 +164,9 @@ def train_one_epoch(
             save_on_main(state, out_dir / LAST, out_dir / PREVIOUS)
         if sums.stop:
             step = progress.global_step
-            logger.say(f"asked to stop: saved {LAST} after step {step}; the same command resumes")
-            raise Preempted(max(gather_objects(stop.signum)))
+            reason, stopped = stop.agree()
+            logger.say(f"{reason}: saved {LAST} after step {step}; the same command resumes")
+            raise stopped
 
 
 def _count_failures(

@@ -30,7 +30,7 @@ class StepSums(NamedTuple):
     top5: float
     clips: float
     bad: float  # clips that could not be read and were replaced
-    stop: float  # ranks that were asked to stop
+    stop: float  # ranks on which a stop is due
 
 
 def train_step(
@@ -59,7 +59,7 @@ def train_step(
         clip_grads_with_norm_(learning, settings.clip_grad_norm, grad_norm)
 
     bad = sum(len(batch.failures) for batch in micro_batches)
-    row = torch.tensor([*local.tolist(), bad, stop.signum > 0], dtype=torch.float64)
+    row = torch.tensor([*local.tolist(), bad, stop.is_due], dtype=torch.float64)
     sums = StepSums(*all_sum(row).tolist())
     # A loss scaler handles a gradient that is not finite: it skips the step and lowers its scale.
     if not math.isfinite(sums.loss + (0.0 if scaler.is_enabled() else grad_norm.item())):

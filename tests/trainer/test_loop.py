@@ -14,7 +14,7 @@ from nlnet.clip import ClipBatch, Failure
 from nlnet.errors import UserError
 from nlnet.trainer.loop import evaluate
 from nlnet.trainer.metrics import ENSEMBLES, Metrics, VideoScores
-from nlnet.trainer.preemption import Preempted, StopRequest
+from nlnet.trainer.preemption import OutOfTime, Preempted, StopRequest
 from nlnet.trainer.state import TrainState
 
 RunRanks = Callable[..., int]
@@ -388,3 +388,24 @@ def test_a_save_that_fails_stops_all_ranks_with_its_cause(
     (tmp_path / f"{LAST}.partial").mkdir()
     assert run_ranks(tmp_path, 2) == 3
     assert capfd.readouterr().err.count("cannot write last.pt") == 2
+
+
+def test_a_run_with_a_time_limit_makes_the_same_steps(tiny: ModuleType, tmp_path: Path):
+    """A limit that is over at once stops after each step; the next attempt makes the next one."""
+    whole = tiny.train(tmp_path / "whole", {})
+    limited = {"settings": {"max_minutes": 1e-9}}
+    for step in range(1, whole.progress.global_step + 1):
+        with pytest.raises(OutOfTime):
+            tiny.train(tmp_path / "parts", limited)
+        said = (tmp_path / "parts" / "log.txt").read_text()
+        assert f"minutes is reached: saved last.pt after step {step}; the same" in said
+    assert_same_run(tiny.train(tmp_path / "parts", limited), whole)
+
+
+def test_a_signal_is_the_reason_if_the_time_is_over_too():
+    with StopRequest(max_minutes=1e-9) as stop:
+        assert stop.is_due and isinstance(stop.agree()[1], OutOfTime)
+        signal.raise_signal(signal.SIGTERM)
+        reason, stopped = stop.agree()
+    assert reason == "asked to stop" and isinstance(stopped, Preempted)
+    assert not StopRequest().is_due and not StopRequest(1.0).is_due

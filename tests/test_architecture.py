@@ -40,7 +40,7 @@ MAY_IMPORT = {
         *("model", "data", "trainer", "weights"),
     },
     "jobs": {
-        *("errors", "checks", "files", "checkpoint", "config", "distributed", "runs", "cli"),
+        *("errors", "clip", "checks", "files", "checkpoint", "config", "distributed", "runs", "cli"),
         *("demo", "model", "data", "trainer", "weights", "recognizer", "report"),
     },
     "report": {

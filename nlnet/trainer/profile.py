@@ -22,6 +22,7 @@ from nlnet.trainer.step import train_step
 
 WARMUP = 2  # steps that are neither timed nor recorded
 LOADING, STEP = "load a batch", "ProfilerStep"  # ranges of the trace; TensorBoard knows the second
+RANGES = (LOADING, STEP, "enumerate(DataLoader)")  # are no operations
 
 
 class StepTime(NamedTuple):
@@ -132,7 +133,7 @@ def _operations(recorded: torch.profiler.profile, device: torch.device) -> list[
     """Sum the time of each operation: on the GPU if there is one, else on the processor."""
     seconds: dict[str, float] = {}
     for event in recorded.key_averages():
-        if event.key != LOADING and not event.key.startswith(STEP):
+        if not event.key.startswith(RANGES):
             on_cpu, on_gpu = event.self_cpu_time_total, event.self_device_time_total
             seconds[event.key] = 1e-6 * (on_gpu if device.type == "cuda" else on_cpu)
     total = sum(seconds.values()) or 1.0

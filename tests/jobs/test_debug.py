@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from nlnet.cli.compose import _place
 from nlnet.config import run_text
 from nlnet.errors import UsageError
 from nlnet.jobs.debug import check_debug, clear_debug_folder
@@ -42,6 +43,21 @@ def test_only_a_folder_of_the_same_debug_run_is_cleared(tmp_path: Path):
     assert left_after(run_text(run_config("+debug=profile"))) == set(files)
     assert left_after("name: older\nmodel: {}") == set(files)
     assert left_after(run_text(short)) == set()
+
+
+@pytest.mark.parametrize("words", [["+debug=short", "+experiment=smoke"], ["+debug=overfit"]])
+def test_the_choice_of_debug_changes_the_experiment_wherever_it_is_typed(words: list[str]):
+    """The experiment has a length of its own, 8 steps, and a warm-up."""
+    order = sorted([*words, "-m"], key=_place)
+    assert order[-2:] == [words[0], "-m"]
+
+
+def test_the_clips_of_overfitting_are_not_augmented():
+    run = run_config("+debug=overfit", "data.clip.crop_size=40")
+    augment = run.data.augment
+    assert (augment.flip, augment.color_jitter, augment.area) == (False, 0.0, [1.0, 1.0])
+    assert augment.short_side == [40, 40]
+    assert run.model.dropout == run.trainer.label_smoothing == 0
 
 
 def test_a_training_step_counts_three_forward_passes_but_two_of_the_stem():

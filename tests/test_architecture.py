@@ -40,7 +40,17 @@ MAY_IMPORT = {
         *("model", "data", "trainer", "weights"),
     },
     "jobs": {
-        *("errors", "clip", "checks", "files", "checkpoint", "config", "distributed", "runs", "cli"),
+        *(
+            "errors",
+            "clip",
+            "checks",
+            "files",
+            "checkpoint",
+            "config",
+            "distributed",
+            "runs",
+            "cli",
+        ),
         *("demo", "model", "data", "trainer", "weights", "recognizer", "report"),
     },
     "report": {

@@ -166,6 +166,16 @@ TREATMENT: dict[str, Treatment] = {
     "python tools/convert.py SETTINGS.json NAME.yaml --from slowfast": Run(),
     "python tools/convert.py --help": Run(slow=False),
     "python tools/describe.py +experiment=i3d_nl5": Run(slow=False),
+    "python tools/train.py +experiment=i3d_nl5 +debug=short data.root=/data/kinetics400": Run(
+        SMALL
+    ),
+    "python tools/train.py +experiment=i3d_nl5 +debug=overfit data.root=/data/kinetics400": Run(
+        (*SMALL, "trainer.max_steps=100")
+    ),
+    "python tools/train.py +experiment=i3d_nl5 +debug=profile data.root=/data/kinetics400": Run(
+        SMALL
+    ),
+    "python tools/doctor.py": Run(slow=False),
     "OMP_NUM_THREADS=2 python tools/benchmark.py bench=ops json=ops.json": ComposeOnly(
         "it takes 23 minutes; tests/bench measures small shapes with the same code"
     ),
@@ -324,6 +334,8 @@ def test_the_command_runs(command: str, folder: Path):
     said = run(shlex.join(words), folder, *treatment.more)
     if "--help" in words:
         assert "python tools/" in said
+    elif "+debug=profile" in words:
+        assert list(folder.glob("outputs/*/train/tensorboard/*.pt.trace.json.gz"))
     elif "tools/train.py" in words:
         assert list(folder.glob("outputs/*/*/**/last.pt"))
     elif "tools/eval.py" in words:
@@ -334,6 +346,8 @@ def test_the_command_runs(command: str, folder: Path):
         assert " %  same\n" in said
     elif "tools/convert.py" in words:
         assert {path.name for path in folder.iterdir()} > before
+    elif "tools/doctor.py" in words:
+        assert said.startswith("nlnet doctor: everything that is needed works")
     else:
         assert "35,401,936" in said  # parameters of i3d_nl5
 

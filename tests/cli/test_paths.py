@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.commands import tool
-from tests.conftest import write_grey_video
+from tests.conftest import write_gray_video
 
 EXPERIMENT = """\
 # @package _global_
@@ -33,7 +33,7 @@ def data_root(tmp_path: Path) -> Path:
     root = tmp_path / "my (1), it's été=~[x]#"
     for label in ("run", "walk"):
         (root / "20_01" / label).mkdir(parents=True)
-        first = write_grey_video(root / "20_01" / label / "0.mp4", num_frames=8)
+        first = write_gray_video(root / "20_01" / label / "0.mp4", num_frames=8)
         for part in ("train", "val"):
             (root / "clips").mkdir(exist_ok=True)
             shutil.copy(first, root / "clips" / f"{part}{label}_000000_000010.mp4")

@@ -24,22 +24,16 @@ if TYPE_CHECKING:
 
 def main(run: "RunConfig", out_dir: Path) -> float:
     """Train in this process, or in as many ranks as dist.num_procs says; the best score."""
-    from nlnet.cli.folders import claim_folder
     from nlnet.cli.ranks import is_rank, launch_ranks
-    from nlnet.jobs.debug import clear_debug_folder
-    from nlnet.jobs.train import best_score, check, train
+    from nlnet.jobs.train import best_score, check, claim, train
 
     check(run)
-    if os.environ.get("RANK", "0") == "0":
-        clear_debug_folder(run, out_dir)
-    if is_rank():  # torchrun or SLURM started the ranks; each composed the same configuration
-        if os.environ["RANK"] == "0":
-            claim_folder(run, out_dir)
+    # If torchrun or SLURM started the ranks, each composed the same configuration.
+    if not is_rank() or os.environ["RANK"] == "0":
+        claim(run, out_dir)
+    if is_rank() or run.dist.num_procs == 1:
         return train(run, out_dir)
-    config = claim_folder(run, out_dir)
-    if run.dist.num_procs == 1:
-        return train(run, out_dir)
-    launch_ranks(Path(__file__), config, run.dist.num_procs)
+    launch_ranks(Path(__file__), out_dir / "config.yaml", run.dist.num_procs)
     return best_score(out_dir)
 
 

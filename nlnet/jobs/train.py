@@ -10,13 +10,13 @@ from torch import nn
 
 from nlnet.checkpoint import current_provenance
 from nlnet.checks import one_of, section
-from nlnet.cli.folders import network_differences
+from nlnet.cli.folders import claim_folder, network_differences
 from nlnet.config import RunConfig, run_text
 from nlnet.data.build import build_eval_loader, build_train_loader
 from nlnet.data.loader import EvalLoader, TrainLoader
 from nlnet.distributed.ranks import pick_device, process_group, rank, world_size
 from nlnet.errors import UsageError
-from nlnet.jobs.debug import check_debug, run_debug
+from nlnet.jobs.debug import check_debug, clear_debug_folder, run_debug
 from nlnet.model.build import build_model, check_clips
 from nlnet.model.classifier import VideoClassifier
 from nlnet.model.speed.checkpointing import save_memory
@@ -61,6 +61,15 @@ def check(run: RunConfig) -> None:
         )
     build_settings(run, steps_per_epoch=1, device=torch.device("cpu"))
     check_debug(run)
+
+
+def claim(run: RunConfig, out_dir: Path) -> None:
+    """Write config.yaml to the run folder; an earlier debug run in it is cleared.
+
+    Raises UserError if the folder belongs to a run with another configuration.
+    """
+    clear_debug_folder(run, out_dir)
+    claim_folder(run, out_dir)
 
 
 def train(run: RunConfig, out_dir: Path) -> float:

@@ -37,7 +37,7 @@ def page(sections: Sequence[Section]) -> str:
     """The page for a bug report. Lines with `!` have failed, lines with `-` can be improved."""
     failures = failed(sections)
     names = ", ".join(finding.name for finding in failures)
-    head = f"{len(failures)} parts fail: {names}" if failures else "everything that is needed works"
+    head = f"failed: {names}" if failures else "everything that is needed works"
     lines = [f"nlnet doctor: {head}"]
     for section in sections:
         lines += ["", section.title]

@@ -14,7 +14,7 @@ BAD = Finding("video", "no frame", "install PyAV", failed=True)
 def test_the_page_marks_what_failed_and_says_what_to_do():
     sections = [Section("versions", [GOOD, NOTE]), Section("self-test", [BAD])]
     lines = page(sections).splitlines()
-    assert lines[0] == "nlnet doctor: 1 parts fail: video"
+    assert lines[0] == "nlnet doctor: failed: video"
     assert "   python  3.11" in lines and " - slurm   lacks one" in lines
     assert lines[lines.index(" ! video  no frame") + 1].strip() == "-> install PyAV"
     assert failed(sections) == [BAD]

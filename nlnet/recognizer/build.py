@@ -1,6 +1,7 @@
 """The settings of a run and a file of weights -> a Recognizer."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -45,11 +46,13 @@ def build_recognizer(
     if run.trainer.channels_last:
         model.to(memory_format=torch.channels_last_3d)
     views = run.data.test_views
+    middle = replace(run.data, test_views=replace(views, num_clips=1, num_crops=1))
 
     return Recognizer(
         model=model,
         class_names=tuple(class_names),
         read_views=partial(build_video_views, run.data),
+        read_clip=partial(build_video_views, middle),
         read_files=partial(build_files_loader, run.data),
         window_views=build_window_views(run.data),
         ensemble=views.ensemble,

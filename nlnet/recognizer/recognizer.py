@@ -14,7 +14,10 @@ from nlnet.data.decoding.stream import is_live
 from nlnet.data.windows import FrameWindow, WindowViews, windows
 from nlnet.errors import UserError
 from nlnet.model.classifier import VideoClassifier
+from nlnet.model.non_local.rows import Position
+from nlnet.recognizer.attention import AUTO, VideoAttention
 from nlnet.recognizer.inputs import Video, open_reader, open_stream, video_name
+from nlnet.recognizer.methods import ROWS, maps_of
 from nlnet.recognizer.prediction import (
     Features,
     VideoPrediction,
@@ -35,6 +38,7 @@ class Recognizer:
     model: VideoClassifier  # in eval mode, on `device`
     class_names: tuple[str, ...]  # K names, in the order of the scores
     read_views: Callable[[VideoReader], ClipBatch]  # a video -> all its views, one batch
+    read_clip: Callable[[VideoReader], ClipBatch]  # a video -> the center crop of its middle clip
     # files -> the views of the next files, and the number of these files
     read_files: Callable[[Sequence[Path]], Iterable[tuple[int, ClipBatch]]]
     window_views: WindowViews  # the views of a part of a video
@@ -60,14 +64,46 @@ class Recognizer:
         Raises:
             UserError: there is no such video, or it cannot be decoded.
         """
-        try:
-            with open_reader(video, self.window_views.span) as reader:
-                batch = self.read_views(reader)
-        except DecodeError as error:
-            raise unreadable(video, error.cause) from error
-        for failure in batch.failures:
-            raise unreadable(video, failure.cause)
-        return self._video_scores(batch, 1).probabilities[0]
+        return self._video_scores(self._read(video, self.read_views), 1).probabilities[0]
+
+    def clip(self, video: Video) -> Tensor:
+        """The center crop of the middle clip of one video: pixels (1, 3, T, S, S) of uint8.
+
+        It has the frame stride and the size of the test views. `video` and errors are as of
+        `scores`.
+        """
+        return self._read(video, self.read_clip).video
+
+    def attention(
+        self,
+        video: Video,
+        query: Position | str = AUTO,
+        block: str | None = None,
+        *,
+        method: str = ROWS,
+    ) -> VideoAttention:
+        """What the network attends to in `clip(video)`.
+
+        Args:
+            video: as of `scores`
+            query: (t, y, x) in frames and pixels of the clip, or "auto": in each block, the query
+                whose row has the fewest effective positions (the exponential of the entropy of
+                its absolute weights). "all": the mean of the rows of all positions
+            block: a block such as "res4.nl3", with gradcam also a stage such as "res4"; None is
+                all blocks, with gradcam the last stage
+            method: "rows" of the non-local blocks, or "gradcam", which works for every network
+
+        Raises:
+            UserError: the video cannot be read, the query is outside the clip, or the network has
+                no such block.
+        """
+        clip = self.clip(video).to(self.device)
+        return VideoAttention(
+            video_name(video),
+            clip[0].permute(1, 2, 3, 0).cpu().numpy(),
+            self.class_names,
+            *maps_of(self.model, clip, query=query, block=block, method=method),
+        )
 
     def predict(self, video: Video, top: int = TOP) -> VideoPrediction:
         """The `top` most probable classes of one video; arguments and errors are as of `scores`."""
@@ -162,6 +198,16 @@ class Recognizer:
             precision=self.precision,
             channels_last=self.channels_last,
         )
+
+    def _read(self, video: Video, read: Callable[[VideoReader], ClipBatch]) -> ClipBatch:
+        try:
+            with open_reader(video, self.window_views.span) as reader:
+                batch = read(reader)
+        except DecodeError as error:
+            raise unreadable(video, error.cause) from error
+        for failure in batch.failures:
+            raise unreadable(video, failure.cause)
+        return batch
 
     def _video_scores(self, batch: ClipBatch, num_videos: int) -> VideoScores:
         labels = torch.zeros(num_videos, dtype=torch.int64)  # unknown; only metrics use them

@@ -98,8 +98,7 @@ def most_concentrated_query(block: nn.Module, x: Tensor) -> Position:
     `attention_rows` does.
     """
     rows = _prepare(block, x)
-    t, h, w = x.shape[2:]
-    everywhere = [(k, i, j) for k in range(t) for i in range(h) for j in range(w)]
+    everywhere = _positions(x)
     best, fewest = everywhere[0], float("inf")
     if rows(everywhere[:1]).shared:
         return best
@@ -109,6 +108,28 @@ def most_concentrated_query(block: nn.Module, x: Tensor) -> Position:
         if count < fewest:
             best, fewest = candidates[int(i)], float(count)
     return best
+
+
+def mean_row(block: nn.Module, x: Tensor) -> Rows:
+    """The mean of the rows of all positions: how much each key is attended to. Q is 1.
+
+    It holds CANDIDATES rows at a time. Raises ArgumentError as `attention_rows` does.
+    """
+    rows = _prepare(block, x)
+    everywhere = _positions(x)
+    sums: Terms = {}
+    for start in range(0, len(everywhere), CANDIDATES):
+        some = rows(everywhere[start : start + CANDIDATES])
+        for name, weights in some.terms.items():
+            share = weights.sum(dim=0, keepdim=True) / len(everywhere)
+            sums[name] = sums[name] + share if name in sums else share
+    return Rows(sums, some.kernel, some.softmax, shared=True)
+
+
+def _positions(x: Tensor) -> list[Position]:
+    """All positions of a map, in order."""
+    t, h, w = x.shape[2:]
+    return [(k, i, j) for k in range(t) for i in range(h) for j in range(w)]
 
 
 @torch.no_grad()

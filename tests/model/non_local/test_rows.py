@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from nlnet.bench.memory import peak_resident_bytes, reset_peak, resident_bytes
 from nlnet.config import NonLocalConfig
 from nlnet.errors import ArgumentError
+from nlnet.model.non_local import rows as rows_module
 from nlnet.model.non_local.axes import AXES
 from nlnet.model.non_local.block import NonLocalBlock
 from nlnet.model.non_local.build import BLOCKS, build_block
@@ -19,6 +20,7 @@ from nlnet.model.non_local.rows import (
     BLOCK_TYPES,
     attention_rows,
     effective_positions,
+    mean_row,
     most_concentrated_query,
 )
 from tests.model.non_local import reference_block
@@ -255,6 +257,19 @@ def test_the_most_concentrated_query_is_the_best_of_all(pairwise: str):
     everywhere = [(k, i, j) for k in range(t) for i in range(h) for j in range(w)]
     counts = effective_positions(attention_rows(block, x, everywhere).total())
     assert most_concentrated_query(block, x) == everywhere[int(counts.argmin())]
+
+
+@pytest.mark.parametrize("pairwise", PAIRWISE)
+def test_the_mean_row_is_the_mean_of_all_rows(pairwise: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(rows_module, "CANDIDATES", 7)
+    block = randomized(NonLocalBlock(6, pairwise=pairwise))
+    t, h, w = SIZES
+    everywhere = [(k, i, j) for k in range(t) for i in range(h) for j in range(w)]
+    wanted = attention_rows(block, video(6), everywhere)
+    got = mean_row(block, video(6))
+    assert set(got.terms) == set(wanted.terms)
+    for name, weights in wanted.terms.items():
+        torch.testing.assert_close(got.terms[name], weights.mean(dim=0, keepdim=True))
 
 
 @pytest.mark.slow

@@ -1,0 +1,56 @@
+"""The boxes are where the objects are, and the demonstration attends to the other object."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    sys.path.insert(0, str(SCRIPTS))
+    try:
+        import score_attention
+    finally:
+        sys.path.remove(str(SCRIPTS))
+    return score_attention
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_the_boxes_hold_all_colored_pixels(script: ModuleType, number: int):
+    """Only objects have colors: background and distractors are gray."""
+    import make_same_different as maker
+
+    scene = script.Scene(noise=0.0)
+    entropy = (0, script.TEST, number)
+    same = number % 2 == 1
+    video = maker.draw_clip(np.random.default_rng(entropy), same, scene).astype(int)
+    colored = video.max(axis=3) - video.min(axis=3) > 20
+    boxes = script.boxes_of(scene, same, entropy)
+    inside = (boxes.first[..., 0] > 0) | (boxes.second[..., 0] > 0)
+    assert (inside | ~colored).all()
+    for box in boxes:
+        held = colored & (box[..., 0] > 0)
+        assert held.sum() > 0.2 * (box[..., 0] > 0).sum()
+        assert colored[script.center(box[..., 0] / 255)]
+
+
+@pytest.mark.slow
+def test_the_demonstration_attends_to_the_first_object(tmp_path: Path):
+    """The mean over 50 held-out videos is 11 times the share of the box; the target is 4."""
+    root = tmp_path / "videos"
+    make = [sys.executable, str(SCRIPTS / "make_same_different.py"), "--out", str(root)]
+    sizes = ["--train", "2", "--val", "2", "--test", "100", "--workers", "1"]
+    subprocess.run([*make, *sizes], check=True)
+    score = [sys.executable, str(SCRIPTS / "score_attention.py"), "--data", str(root)]
+    done = subprocess.run(score, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    ratios = [float(x) for x in re.findall(r"mass ([\d.]+) times", done.stdout)]
+    assert len(ratios) == 2
+    assert max(ratios) >= 4

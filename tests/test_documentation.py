@@ -162,6 +162,13 @@ TREATMENT: dict[str, Treatment] = {
     " --step 1": Run(),
     "python tools/predict.py outputs/i3d_nl5/train/best.pt my_videos"
     " --features features.npz": Run(),
+    "python tools/attend.py demo": Run(slow=False),
+    "python tools/attend.py outputs/i3d_nl5/train/best.pt video.mp4 --block res4.nl3"
+    " --query 4,112,112 --score": Run(replace=(("res4.nl3", "res4.nl0"), ("4,112,112", "1,16,16"))),
+    "python tools/attend.py outputs/i3d/train/best.pt video.mp4 --method gradcam": Run(
+        replace=(("outputs/i3d/train/best.pt", "outputs/i3d_nl5/train/best.pt"),)
+    ),
+    "python scripts/score_attention.py": RunElsewhere("tests/scripts/test_score_attention.py"),
     "python tools/convert.py SRC.pkl DST.pyth --to slowfast": Run(),
     "python tools/convert.py SETTINGS.json NAME.yaml --from slowfast": Run(),
     "python tools/convert.py --help": Run(slow=False),
@@ -344,6 +351,8 @@ def test_the_command_runs(command: str, folder: Path):
         assert (folder / "features.npz").exists()
     elif "tools/predict.py" in words:
         assert " %  same\n" in said
+    elif "tools/attend.py" in words:
+        assert list(folder.glob("outputs/attend/*/attention.png"))
     elif "tools/convert.py" in words:
         assert {path.name for path in folder.iterdir()} > before
     elif "tools/doctor.py" in words:

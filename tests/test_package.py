@@ -91,7 +91,7 @@ def test_the_command_lists_its_verbs(run_nlnet: Nlnet):
     for words in ([], ["--help"]):
         done = run_nlnet(*words)
         assert done.returncode == 0, done.stderr
-        for verb in ("train", "eval", "predict", "describe", "convert", "benchmark"):
+        for verb in ("train", "eval", "predict", "attend", "describe", "convert", "benchmark"):
             assert f"\n  {verb} " in done.stdout
     assert run_nlnet("--version").stdout == f"nlnet {nlnet.__version__}\n"
     done = run_nlnet("trian")

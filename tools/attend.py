@@ -1,9 +1,8 @@
 """Show what the non-local blocks of a trained network attend to in a video.
 
-For each block it writes the strongest positions of a query as arrows across frames, heat maps over
-the frames (attention.png and a GIF), and prints them. With --method gradcam it shows the parts of
-the clip that raise the predicted class, for any network. Positions are t,y,x: frames and pixels of
-the clip that the network sees, the center crop of the middle clip of the video.
+It writes attention.png (arrows from a query, heat maps over the frames) and a GIF for each block.
+--method gradcam shows what raises the predicted class, for any network. Positions are t,y,x in
+frames and pixels of the clip: the center crop of the middle clip of the video.
 """
 
 from pathlib import Path
@@ -24,12 +23,7 @@ def main() -> None:
     add = parser.add_argument
     add("checkpoint", metavar="CHECKPOINT", help="a file, a URL, a public name, or demo")
     add("video", metavar="VIDEO", nargs="?", help="without one, demo has its own video")
-    add(
-        "--query",
-        metavar="T,Y,X",
-        default="auto",
-        help="auto: the most concentrated row; all: the mean",
-    )
+    add("--query", metavar="T,Y,X", default="auto", help="or auto (fewest positions), all (mean)")
     add("--block", metavar="NAME", help="such as res4.nl3; else all blocks")
     add("--method", metavar="NAME", default="rows", help="rows (of the blocks) or gradcam")
     add("--score", action="store_true", help="blur attended and random positions, and compare")

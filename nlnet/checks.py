@@ -6,8 +6,9 @@ Each check takes the full key, as the user writes it, and raises UsageError that
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 
-from nlnet.errors import ArgumentError, Choice, Name, UsageError, choose
+from nlnet.errors import ArgumentError, Choice, Name, UsageError, UserError, choose
 
 Triple = tuple[int, int, int]
 
@@ -71,3 +72,10 @@ def triple(key: str, value: Sequence[int], *, least: int = 1) -> Triple:
             f"{key}={list(value)} must be three numbers, [t, h, w], none below {least}"
         )
     return value[0], value[1], value[2]
+
+
+def require_libraries(extra: str, names: Sequence[str]) -> None:
+    """Raise UserError if a library of an extra of pyproject.toml is not installed."""
+    absent = [name for name in names if find_spec(name) is None]
+    if absent:
+        raise UserError(f"{', '.join(absent)}: not installed; run pip install 'nlnet[{extra}]'")

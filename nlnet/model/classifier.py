@@ -97,7 +97,10 @@ class VideoClassifier(nn.Module):
 
     def scores(self, video: Tensor) -> Tensor:
         """Probabilities of the classes, (B, K), averaged over the windows of the head."""
-        logits = self.window_logits(video)
+        return self.average(self.window_logits(video))
+
+    def average(self, logits: Tensor) -> Tensor:
+        """Probabilities of the classes, (B, K), from the logits of every window, (B, P, K)."""
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if self.head_average == "logits":
             return self.activation(logits.mean(dim=1))

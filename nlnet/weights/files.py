@@ -1,7 +1,7 @@
 """Weight files: every envelope is read without running code, and written completely or not at all.
 
 `torch.load(weights_only=True)` accepts tensors and plain containers. Caffe2's pickles have a reader
-of their own, which accepts numpy arrays.
+of their own, which accepts numpy arrays. Files of safetensors hold tensors only.
 """
 
 import io
@@ -26,8 +26,10 @@ from nlnet.checks import one_of
 from nlnet.errors import UserError
 from nlnet.files import read_verified, write_verified
 from nlnet.weights.caffe2_pickle import read_caffe2, write_caffe2
+from nlnet.weights.folder import read_folder
 from nlnet.weights.recognize import recognize
 from nlnet.weights.rewrite import StateDict, export_state, import_state
+from nlnet.weights.safetensors_file import is_safetensors, read_safetensors
 from nlnet.weights.sources.all import CODE_BASES, FORMATS
 
 NLNET = "nlnet"
@@ -53,15 +55,22 @@ class WeightFile:
 def read_weight_file(path: Path, code_base: str | None = None) -> WeightFile:
     """Read a checkpoint of nlnet or of a code base in CODE_BASES; None recognizes the code base.
 
+    A folder of tools/export.py, and a safetensors file with our names, are read as nlnet's own.
+
     Raises:
         DamagedFile: the content of the file is not what was written.
         UserError: the file is missing, unsafe or of an unknown format, or keys are left over.
     """
     if code_base is not None:
         one_of("--from", code_base, dict.fromkeys([NLNET, *CODE_BASES]))
+    if path.is_dir() and code_base in (None, NLNET):
+        exported = read_folder(path)
+        return WeightFile(exported.state, config=exported.run, class_names=exported.class_names)
     saved = read_containers(path)
     if code_base in (None, NLNET) and _is_ours(saved):
         return _from_checkpoint(to_checkpoint(saved, path))
+    if code_base in (None, NLNET) and isinstance(saved.get(STEM), Tensor):
+        return WeightFile(saved)
     tensors = _unwrap(saved)
     form = recognize(tensors)
     if code_base is not None and (form is None or FORMATS[form].code_base != code_base):
@@ -83,7 +92,7 @@ def read_weight_file(path: Path, code_base: str | None = None) -> WeightFile:
 
 
 def read_containers(path: Path) -> dict[str, Any]:
-    """Read a file of torch.save or of Caffe2 once, without running code that it contains.
+    """Read a file of torch.save, safetensors or Caffe2 once, without running code that it contains.
 
     Raises:
         DamagedFile: the content of the file is not what was written.
@@ -92,6 +101,8 @@ def read_containers(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path}: no such file; give a path, a URL or the name of public weights")
     data = read_verified(path)
+    if is_safetensors(data):
+        return dict(read_safetensors(data, path))
     if not data.startswith(TORCH_FILES) and data.startswith(PICKLES):
         return {name: torch.from_numpy(blob) for name, blob in read_caffe2(data, path).items()}
     saved = from_bytes(data, path)

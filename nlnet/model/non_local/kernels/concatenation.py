@@ -36,10 +36,18 @@ def concatenation(a: Tensor, b: Tensor, g: Tensor) -> Tensor:
     with torch.autocast(g.device.type, enabled=False):
         a, b, values = a.to(wide), b.to(wide), g.to(wide)
         if a.shape[1] * values[0].numel() <= SMALL:
-            y = F.relu(a.unsqueeze(2) + b.unsqueeze(1)) @ (values / b.shape[1])
+            y = direct(a, b, values)
+        elif torch.compiler.is_exporting():
+            # In operators that other runtimes have, with (B, CHUNK, M) terms at once.
+            y = torch.cat([direct(rows, b, values) for rows in a.split(CHUNK, dim=1)], dim=1)
         else:
             y = sorted_sum(a, b, values)[0]
     return y.to(g.dtype)
+
+
+def direct(a: Tensor, b: Tensor, g: Tensor) -> Tensor:
+    """The equation, with all terms ReLU(a_i + b_j), (B, N, M), in memory."""
+    return F.relu(a.unsqueeze(2) + b.unsqueeze(1)) @ (g / b.shape[1])
 
 
 @torch.library.custom_op("nlnet::sorted_sum", mutates_args=())

@@ -31,6 +31,8 @@ def softmax_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         q, k, values = q.to(dtype), k.to(dtype), v.to(dtype)
         if affinity_is_small(q, k):
             y = direct(q, k, values, scale)
+        elif torch.compiler.is_exporting():
+            y = by_rows(q, k, values, scale)
         elif dtype == torch.float64 or (q.device.type == "cpu" and dtype == torch.float32):
             y = chunked(q, k, values, scale)
         else:
@@ -51,6 +53,15 @@ def direct(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     wide = torch.promote_types(q.dtype, torch.float32)
     logits = (q.to(wide) * scale) @ k.to(wide).mT
     return (torch.softmax(logits, dim=-1) @ v.to(wide)).to(v.dtype)
+
+
+def by_rows(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    """`direct` for BLOCK queries at a time: the form of exported networks.
+
+    It consists of operators that other runtimes have. At most (B, BLOCK, M) affinities are needed
+    at once; the number of operators grows with N, which is fixed in an exported network.
+    """
+    return torch.cat([direct(rows, k, v, scale) for rows in q.split(BLOCK, dim=1)], dim=1)
 
 
 def fused(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:

@@ -125,9 +125,7 @@ def compare(network: Network, exported: Network, clip: tuple[int, int, int]) -> 
     generator = torch.Generator().manual_seed(0)
     largest = torch.tensor(0.0)
     for batch in BATCHES:
-        video = torch.randint(
-            0, 256, (batch, 3, *clip), dtype=torch.uint8, generator=generator
-        )
+        video = torch.randint(0, 256, (batch, 3, *clip), dtype=torch.uint8, generator=generator)
         for found, expected in zip(exported(video), network(video), strict=True):
             if found.shape != expected.shape:
                 raise UserError(
@@ -149,9 +147,15 @@ def _trace(network: nn.Module, clip: tuple[int, int, int]) -> torch.export.Expor
     batch = torch.export.Dim("batch", min=1)
     example = torch.zeros(2, 3, *clip, dtype=torch.uint8)  # a batch of 1 would be a constant
     with torch.no_grad():
-        return torch.export.export(
+        program = torch.export.export(
             network, (example,), dynamic_shapes=({0: batch},), strict=False
         )
+    program.example_inputs = None  # a file would contain the example
+    for module in program.graph_module.modules():
+        if isinstance(module, torch.fx.GraphModule):
+            for node in module.graph.nodes:
+                node.meta.pop("stack_trace", None)  # paths of source files
+    return program
 
 
 @contextmanager

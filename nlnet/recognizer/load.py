@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from nlnet.cli.choices import choices
 from nlnet.cli.compose import compose_run
@@ -14,11 +15,25 @@ from nlnet.weights.files import WeightFile, read_weight_file
 from nlnet.weights.public import locate, public_name
 
 
+class Trained(NamedTuple):
+    """What a file of trained weights holds, and the settings that belong to it."""
+
+    weights: WeightFile
+    run: RunConfig
+    class_names: tuple[str, ...]
+
+
 def load_recognizer(
     source: str | Path, *, experiment: str | None = None, device: str = "auto"
 ) -> Recognizer:
     """Load a trained network; `nlnet.load` describes the arguments and errors."""
     source = str(source)
+    weights, run, names = read_trained(source, experiment)
+    return build_recognizer(run, weights, names, pick_device(device), source=source)
+
+
+def read_trained(source: str, experiment: str | None = None) -> Trained:
+    """Read a file of weights; the arguments and errors are those of `nlnet.load`."""
     weights = read_weight_file(locate(source))
     run = find_settings(source, weights) if experiment is None else compose_run(experiment)
     if run is None:
@@ -28,7 +43,7 @@ def load_recognizer(
         )
     count = count_classes(weights, source)
     names = weights.class_names or [str(k) for k in range(count)]
-    return build_recognizer(run, weights, names, pick_device(device), source=source)
+    return Trained(weights, run, tuple(names))
 
 
 def find_settings(source: str, weights: WeightFile) -> RunConfig | None:

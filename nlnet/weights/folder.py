@@ -60,7 +60,7 @@ def check_target(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: is a file; name a folder with --out")
     found = [name for name in (CONFIG, CARD) if (folder / name).exists()]
-    if not found or (folder / WEIGHTS).exists() and found == [CARD]:
+    if not found or ((folder / WEIGHTS).exists() and found == [CARD]):
         return
     if found == [CARD] or "nlnet" not in _read_json(folder / CONFIG):
         raise UserError(

@@ -169,6 +169,9 @@ TREATMENT: dict[str, Treatment] = {
         replace=(("outputs/i3d/train/best.pt", "outputs/i3d_nl5/train/best.pt"),)
     ),
     "python scripts/score_attention.py": RunElsewhere("tests/scripts/test_score_attention.py"),
+    "python tools/export.py outputs/i3d_nl5/train/best.pt --to onnx": Run(),
+    "python tools/export.py outputs/i3d_nl5/train/best.pt --to torch_export": Run(),
+    "python tools/export.py outputs/i3d_nl5/train/best.pt --to safetensors --out i3d_nl5": Run(),
     "python tools/convert.py SRC.pkl DST.pyth --to slowfast": Run(),
     "python tools/convert.py SETTINGS.json NAME.yaml --from slowfast": Run(),
     "python tools/convert.py --help": Run(slow=False),
@@ -353,6 +356,8 @@ def test_the_command_runs(command: str, folder: Path):
         assert " %  same\n" in said
     elif "tools/attend.py" in words:
         assert list(folder.glob("outputs/attend/*/attention.png"))
+    elif "tools/export.py" in words:
+        assert "largest difference" in said or (folder / "i3d_nl5" / "README.md").exists()
     elif "tools/convert.py" in words:
         assert {path.name for path in folder.iterdir()} > before
     elif "tools/doctor.py" in words:

@@ -33,6 +33,12 @@ KERNELS: dict[str, tuple[Kernel, Kernel, Callable[..., list[tuple[int, ...]]], t
         lambda n, m, d, e: [(n, d), (m, d), (m, e)],
         (0.6,),
     ),
+    "softmax_by_rows": (
+        softmax.by_rows,
+        reference.softmax_attention,
+        lambda n, m, d, e: [(n, d), (m, d), (m, e)],
+        (0.6,),
+    ),
     "softmax_chunked": (
         softmax.chunked,
         reference.softmax_attention,

@@ -1,7 +1,6 @@
 """Key maps: how other code bases name the tensors of a network, read in both directions.
 
-A format is a table of module names: ours -> theirs. Names contain fields in braces that stand for
-numbers and letters:
+A format is a table of module names: ours -> theirs. Names contain fields in braces:
 
     {s}  the stage, 2 to 5            {l}  the same stage as s - 1
     {p}  the same stage as pytorchvideo counts it after a pooling block: 1, 3, 4, 5

@@ -28,6 +28,7 @@ from nlnet.model.build import build_model
 from nlnet.weights.experiment import read_settings
 from nlnet.weights.files import read_weight_file
 from nlnet.weights.rewrite import export_state
+from nlnet.weights.sources.all import CODE_BASES
 
 TOOLS = Path(__file__).parents[2] / "tools"
 VideoFactory = Callable[..., Path]
@@ -266,6 +267,11 @@ def test_settings_become_an_experiment(code_base: str, tmp_path: Path):
     written, usual = OmegaConf.load(target), OmegaConf.structured(ResNetConfig)
     expected = read_settings(code_base, SETTINGS[code_base])
     assert written.name == "mine" and OmegaConf.merge(usual, written.model) == expected
+    # The network is the same whatever the default groups are.
+    other = OmegaConf.structured(run_config("stem=paper", experiment="i3d_nl10").model)
+    merged, expected = OmegaConf.merge(other, written.model), OmegaConf.structured(expected)
+    undetermined = CODE_BASES[code_base].undetermined
+    assert all(merged[key] == expected[key] for key in expected if key not in undetermined)
     target.unlink()
     with pytest.raises(UsageError, match="settings need --from"):
         convert_settings(source, target, None)

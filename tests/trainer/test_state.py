@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from nlnet.checkpoint import LAST, PREVIOUS, EpochRecord
+from nlnet.checkpoint import LAST, PREVIOUS, EpochRecord, write_checkpoint
 from nlnet.errors import UserError
 from nlnet.files import DamagedFile
 from nlnet.trainer.state import TrainState, resume
@@ -119,6 +119,13 @@ def test_another_network_is_refused_with_its_first_names(tiny: ModuleType, tmp_p
         other.load(tmp_path / LAST)
     for name, value in other.model.state_dict().items():
         assert torch.equal(value, before[name])
+
+
+def test_weights_without_the_state_of_a_run_are_refused(tiny: ModuleType, tmp_path: Path):
+    state = trained(tiny)
+    write_checkpoint(tmp_path / LAST, replace(state.checkpoint(), training=None))
+    with pytest.raises(UserError, match=r"last\.pt: holds weights without .* weights=PATH"):
+        tiny.make_state().load(tmp_path / LAST)
 
 
 def test_a_head_of_another_size_is_refused(tiny: ModuleType, tmp_path: Path):

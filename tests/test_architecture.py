@@ -1,11 +1,12 @@
-"""The floors of the house: who may import whom, and which library stands in which room."""
+"""The rules of the code base: layers, libraries, configuration, style."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import is_dataclass
-from fnmatch import fnmatch
+from functools import cache
 from pathlib import Path
 from typing import get_type_hints
 
@@ -15,66 +16,50 @@ from nlnet import config
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "nlnet").rglob("*.py"))
-# Part of nlnet -> the parts that its files may import. Parts of a lower layer stand first.
-MAY_IMPORT = {
+SOURCES = sorted([*FILES, *(ROOT / "tools").glob("*.py"), *(ROOT / "scripts").glob("*.py")])
+LAYER_2 = {"model", "data", "trainer"}
+
+# Part of nlnet -> the parts that its files may import.
+MAY_IMPORT: dict[str, set[str]] = {
     # layer 1
     "errors": set(),
     "clip": set(),
     "demo": set(),
-    "checks": {"errors"},
     "files": {"errors"},
-    "checkpoint": {"errors", "files"},
+    "checks": {"errors"},
     "config": {"errors"},
+    "checkpoint": {"errors", "files"},
     "distributed": {"errors", "checks"},
-    "runs": {"errors", "clip", "distributed", "files", "checkpoint"},
+    "runs": {"errors", "clip", "files", "checkpoint", "distributed"},
     "cli": {"errors", "checks", "files", "config", "distributed"},
     # layer 2: model, data and trainer do not import one another
     "model": {"errors", "checks"},
     "data": {"errors", "checks", "clip"},
-    "trainer": {"errors", "checks", "clip", "distributed", "files", "checkpoint", "runs"},
+    "trainer": {"errors", "checks", "clip", "files", "checkpoint", "distributed", "runs"},
     # layer 3
     "weights": {"errors", "checks", "files", "checkpoint", "config", "demo", "model"},
-    # layer 4
-    "recognizer": {
-        *("errors", "checks", "clip", "config", "distributed", "cli", "demo"),
-        *("model", "data", "trainer", "weights"),
-    },
-    "jobs": {
-        *(
-            "errors",
-            "clip",
-            "checks",
-            "files",
-            "checkpoint",
-            "config",
-            "distributed",
-            "runs",
-            "cli",
-        ),
-        *("demo", "model", "data", "trainer", "weights", "recognizer", "report"),
-    },
-    "report": {
-        *("errors", "clip", "checks", "files", "checkpoint", "config", "runs", "cli"),
-        *("model", "data", "trainer", "weights", "recognizer"),
-    },
+}
+LAYERS_1_TO_3 = {*MAY_IMPORT}
+MAY_IMPORT |= {  # layer 4
+    "recognizer": LAYERS_1_TO_3,
+    "jobs": LAYERS_1_TO_3 | {"recognizer", "report"},
+    "report": LAYERS_1_TO_3 | {"recognizer"},
+    "bench": LAYERS_1_TO_3,
     "__init__": {"recognizer"},
     "__main__": {"cli"},
-    "bench": {
-        *("errors", "checks", "clip", "config", "distributed", "cli", "runs"),
-        *("model", "data", "trainer"),
-    },
 }
-BUILDERS_MAY_IMPORT = {"config", "distributed"}
+BUILDERS_MAY_IMPORT = {"config", "distributed"}  # besides what their package may
+READ_CONFIGS = {"config", "cli", "weights", "recognizer", "jobs", "report", "bench"}
 
-# Library -> patterns of the only files that may import it.
-DOORS = {
+# Library -> the only files or folders that may import it.
+IMPORTERS = {
     "av": {
-        *("nlnet/data/decoding/*", "nlnet/data/encoding.py", "nlnet/bench/steps/inputs.py"),
+        *("nlnet/data/decoding", "nlnet/data/encoding.py", "nlnet/bench"),
         "nlnet/jobs/doctor/video.py",  # it lists the codecs
     },
     "torchvision.transforms": {"nlnet/data/transforms.py"},
-    "hydra": {"nlnet/config*", "nlnet/cli/*"},
-    "omegaconf": {"nlnet/config*", "nlnet/cli/*"},
+    "hydra": {"nlnet/config", "nlnet/cli"},
+    "omegaconf": {"nlnet/config", "nlnet/cli"},
     "torch.utils.tensorboard": {"nlnet/runs/logger.py"},
     "tensorboard": set(),
     "jinja2": {"nlnet/report/page.py"},
@@ -82,69 +67,93 @@ DOORS = {
     "onnxruntime": {"nlnet/recognizer/export_graph.py"},
     "safetensors": {"nlnet/weights/safetensors_file.py"},
     "pyarrow": {"nlnet/jobs/features.py"},
-    "pytorchvideo": {"nlnet/model/pytorchvideo.py", "nlnet/bench/peer.py"},
+    "pytorchvideo": {"nlnet/model/pytorchvideo.py", "nlnet/bench"},
 }
+LONGEST_FILE = 300  # lines
+LONGEST_FUNCTION = 60
+MOST_PARAMETERS = 10
+VAGUE_NAMES = {"helper", "helpers", "util", "utils", "misc", "manager", "common"}
 
 
-def imports(path: Path) -> Iterator[str]:
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@cache
+def imports(path: Path) -> tuple[str, ...]:
     """Every module that a file imports, at its top or inside a function."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    names: list[str] = []
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} imports relatively"
-            module = node.module or ""
-            yield module
-            yield from (f"{module}.{alias.name}" for alias in node.names)
+            names += [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return tuple(names)
 
 
-def room(path: Path) -> str:
+def part(path: Path) -> str:
+    """The part of nlnet that a file belongs to."""
     return path.relative_to(ROOT / "nlnet").parts[0].removesuffix(".py")
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_arrow_points_up_or_to_a_sibling(path: Path):
-    here = room(path)
-    assert here in MAY_IMPORT, f"{path.relative_to(ROOT)} is in no layer"
+def place(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+each_file = pytest.mark.parametrize("path", FILES, ids=place)
+each_source = pytest.mark.parametrize("path", SOURCES, ids=place)
+
+
+@each_file
+def test_imports_go_down(path: Path):
+    here = part(path)
+    assert here in MAY_IMPORT, f"{place(path)} is in no layer; add {here} to MAY_IMPORT"
     allowed = MAY_IMPORT[here] | {here}
     if path.name == "build.py":
         allowed |= BUILDERS_MAY_IMPORT
     for name in imports(path):
         words = name.split(".")
         if words[0] == "nlnet" and len(words) > 1 and words[1] in MAY_IMPORT:
-            assert words[1] in allowed, f"{path.relative_to(ROOT)} imports {name}"
+            assert words[1] in allowed, f"{place(path)} imports {name}"
 
 
-def test_there_is_no_circle():
+def test_no_circle():
     graph = {
-        ".".join(path.relative_to(ROOT).with_suffix("").parts): {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): {
             name for name in imports(path) if name.startswith("nlnet.")
         }
         for path in FILES
     }
+    done: set[str] = set()
 
     def visit(name: str, trail: tuple[str, ...]) -> None:
         assert name not in trail, " -> ".join([*trail, name])
-        for target in graph.get(name, ()):
-            if target in graph:
+        if name in done:
+            return
+        for target in graph[name]:
+            if target in graph and target != name:
                 visit(target, (*trail, name))
+        done.add(name)
 
     for name in graph:
         visit(name, ())
 
 
-@pytest.mark.parametrize("library", DOORS)
-def test_each_library_has_its_door(library: str):
-    users = {
-        path.relative_to(ROOT).as_posix()
-        for path in FILES
-        for name in imports(path)
-        if name == library or name.startswith(f"{library}.")
-    }
-    strangers = {
-        user for user in users if not any(fnmatch(user, pattern) for pattern in DOORS[library])
-    }
-    assert strangers == set()
+@pytest.mark.parametrize("library", IMPORTERS)
+def test_one_library_one_importer(library: str):
+    for path in FILES:
+        if any(name == library or name.startswith(f"{library}.") for name in imports(path)):
+            allowed = IMPORTERS[library]
+            assert any(
+                place(path).removesuffix(".py") == entry.removesuffix(".py")
+                or place(path).startswith(f"{entry}/")
+                for entry in allowed
+            ), f"{place(path)} imports {library}"
+
+
+# Configuration
 
 
 CONFIGS = {
@@ -152,6 +161,42 @@ CONFIGS = {
     for name, cls in vars(config).items()
     if is_dataclass(cls) and not name.startswith("Stage")  # read whole, as mappings
 }
+SECTIONS = "model|data|optim|schedule|trainer|dist"
+
+
+@cache
+def config_keys() -> frozenset[str]:
+    """Every dotted key of a run, of every kind of its parts."""
+
+    def keys(cls: type, prefix: str) -> Iterator[str]:
+        for kin in [*cls.__mro__, *cls.__subclasses__()]:
+            for name in vars(kin).get("__annotations__", {}):
+                yield f"{prefix}{name}"
+                inner = get_type_hints(kin)[name]
+                if inner in vars(config).values() and is_dataclass(inner):
+                    yield from keys(inner, f"{prefix}{name}.")
+
+    return frozenset(key for key in keys(config.RunConfig, "") if "." in key)
+
+
+@each_file
+def test_only_builders_read_configs_and_spell_their_keys(path: Path):
+    if part(path) in READ_CONFIGS or path.name == "build.py":
+        return
+    assert not any(name.startswith("nlnet.config") for name in imports(path))
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            spelled = set(re.findall(rf"\b(?:{SECTIONS})(?:\.[a-z0-9_]+)+", node.value))
+            assert id(node) in docstrings or not spelled & config_keys(), (
+                f"{place(path)}: {spelled}"
+            )
 
 
 def owner(cls: type, name: str) -> type | None:
@@ -176,9 +221,9 @@ def fields_read(function: ast.FunctionDef) -> Iterator[tuple[str, str]]:
     kinds: dict[str, type] = {}
     for node in ast.walk(function):
         match node:
-            case ast.arg(annotation=ast.Name(id=name) | ast.Constant(value=name)) if (
-                name in CONFIGS
-            ):
+            case ast.arg(
+                annotation=ast.Name(id=name) | ast.Constant(value=str(name))  # tools quote theirs
+            ) if name in CONFIGS:
                 kinds[node.arg] = CONFIGS[name]
             case ast.AnnAssign(target=ast.Name(id=variable), annotation=ast.Name(id=name)):
                 kinds |= {variable: CONFIGS[name]} if name in CONFIGS else {}
@@ -192,36 +237,107 @@ def fields_read(function: ast.FunctionDef) -> Iterator[tuple[str, str]]:
                 yield declared.__name__, node.attr
 
 
-def test_every_knob_is_read():
-    """A field of a config that no builder and no tool reads, from that very config, is dead."""
-    readers = [*(ROOT / "nlnet").rglob("build.py"), *(ROOT / "tools").glob("*.py")]
-    readers += [p for part in ("bench", "jobs") for p in (ROOT / "nlnet" / part).rglob("*.py")]
+def test_every_config_field_is_read():
+    """A field of a config that nothing reads from that very config is dead."""
+    readers = [
+        path
+        for path in SOURCES
+        if path.name == "build.py"
+        or "tools" in path.parts
+        or (path in FILES and part(path) in READ_CONFIGS)
+    ]
     read = {
         pair
         for path in readers
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(tree(path))
         if isinstance(node, ast.FunctionDef)
         for pair in fields_read(node)
     }
-    knobs = {
-        (name, knob)
+    fields = {
+        (name, field)
         for name, cls in CONFIGS.items()
-        for knob in cls.__annotations__
-        if not any(knob in vars(above).get("__annotations__", {}) for above in cls.__mro__[1:])
+        for field in cls.__annotations__
+        if not any(field in vars(above).get("__annotations__", {}) for above in cls.__mro__[1:])
     }
-    assert knobs, "no field was found"
-    assert knobs - read == set()
+    assert fields, "no field was found"
+    assert fields - read == set()
 
 
-def test_slow_libraries_wait_until_they_are_used():
-    """Not even all of nlnet, the two doors left out, nor building a network imports them."""
-    program = (
+# Style
+
+
+@each_source
+def test_files_and_functions_are_short(path: Path):
+    assert len(path.read_text().splitlines()) <= LONGEST_FILE
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.FunctionDef):
+            length = (node.end_lineno or node.lineno) - node.lineno + 1
+            assert length <= LONGEST_FUNCTION, f"{node.name} has {length} lines"
+            arguments = node.args
+            count = len(arguments.args) + len(arguments.kwonlyargs)
+            assert count <= MOST_PARAMETERS or node.name == "__init__", f"{node.name}: {count}"
+
+
+@each_source
+def test_no_reflection_no_swallowed_errors_no_vague_names(path: Path):
+    assert not VAGUE_NAMES & set(path.stem.split("_")), place(path)
+    for node in ast.walk(tree(path)):
+        where = f"{place(path)} line {getattr(node, 'lineno', 0)}"
+        match node:
+            case ast.Call(func=ast.Name(id="hasattr")):
+                raise AssertionError(f"{where}: hasattr")
+            case ast.Call(func=ast.Name(id="getattr"), args=[_, _, _]):
+                raise AssertionError(f"{where}: getattr with a default")
+            case ast.ExceptHandler(type=None) | ast.ExceptHandler(type=ast.Name(id="Exception")):
+                raise AssertionError(f"{where}: catches every error")
+            case ast.Global():
+                raise AssertionError(f"{where}: changes a variable of the module")
+            case ast.Name(id="MethodType"):
+                raise AssertionError(f"{where}: replaces a method")
+            case ast.keyword(arg="weights_only", value=ast.Constant(value=False)):
+                raise AssertionError(f"{where}: runs what a pickle holds")
+            case ast.ClassDef(name=name) if VAGUE_NAMES & set(re.findall(r"[A-Z][a-z]+", name)):
+                raise AssertionError(f"{where}: class {name}")
+
+
+def test_packages_keep_their_sizes():
+    def lines(paths: list[Path]) -> int:
+        return sum(len(path.read_text().splitlines()) for path in paths)
+
+    model = [path for path in FILES if part(path) == "model" and "non_local" not in path.parts]
+    assert lines(model) < 1200
+    assert lines(list((ROOT / "tools").glob("*.py"))) < 500
+
+
+def test_two_different_functions_never_share_a_name():
+    """Public functions and classes at the top of two files of nlnet."""
+    places: dict[str, list[str]] = {}
+    for path in FILES:
+        for node in tree(path).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(place(path))
+    shared = {name: files for name, files in places.items() if len(files) > 1}
+    assert shared == {}
+
+
+# Imports that take seconds
+
+
+def run_python(program: str) -> None:
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_slow_libraries_are_imported_where_they_are_used():
+    """All of nlnet, their importers and the benchmarks left out, imports neither of them."""
+    run_python(
         "import pkgutil, importlib, sys, nlnet\n"
         "names = [m.name for m in pkgutil.walk_packages(nlnet.__path__, 'nlnet.')]\n"
-        "doors = {'nlnet.model.pytorchvideo', 'nlnet.data.transforms'}\n"
-        "assert doors < set(names)\n"
-        "doors |= {n for n in names if n.startswith('nlnet.bench')}  # it measures what they do\n"
-        "[importlib.import_module(n) for n in names if n not in doors]\n"
+        "importers = {'nlnet.model.pytorchvideo', 'nlnet.data.transforms'}\n"
+        "assert importers < set(names)\n"
+        "left_out = ('nlnet.bench', 'nlnet.tools', 'nlnet.__main__')\n"
+        "names = [n for n in names if n not in importers and not n.startswith(left_out)]\n"
+        "[importlib.import_module(n) for n in names]\n"
         "from nlnet.config import ResNetConfig\n"
         "from nlnet.model.build import build_model\n"
         "build_model(ResNetConfig(depth=14, width=8), 3)\n"
@@ -229,5 +345,12 @@ def test_slow_libraries_wait_until_they_are_used():
         "assert not slow & {n.split('.')[0] for n in sys.modules}\n"
         "assert len(names) > 20\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+
+
+def test_importing_nlnet_is_light():
+    run_python(
+        "import sys, nlnet\n"
+        "nlnet.load, nlnet.__version__\n"
+        "slow = {'torch', 'torchvision', 'hydra', 'omegaconf', 'pytorchvideo', 'av'}\n"
+        "assert not slow & {n.split('.')[0] for n in sys.modules}\n"
+    )

@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 def main(run: "BenchmarkConfig", out_dir: Path) -> None:
     """Measure, print the tables, and write them with their pictures to the folder `out`."""
-    from nlnet.bench.operations import run as operations
+    from nlnet.bench.operations.run import measure_operations
     from nlnet.bench.report import machine
-    from nlnet.bench.steps import run as steps
+    from nlnet.bench.steps.run import measure_steps
     from nlnet.checks import one_of
     from nlnet.files import write_text
 
-    measure = one_of("bench", run.bench, {"ops": operations.measure, "step": steps.measure})
+    measure = one_of("bench", run.bench, {"ops": measure_operations, "step": measure_steps})
     facts = machine()
     report = measure(run)
     text = f"{', '.join(f'{name} {fact}' for name, fact in facts.items())}\n\n{report.markdown}\n"

@@ -39,12 +39,17 @@ class Evaluation:
         from nlnet.cli.ranks import is_rank, launch_ranks
         from nlnet.config import run_text
         from nlnet.files import write_text
-        from nlnet.jobs.evaluate import check, evaluate, main_score, record_environment
+        from nlnet.jobs.evaluate import (
+            check_evaluation,
+            evaluate_run,
+            main_score,
+            record_environment,
+        )
 
-        check(run)
+        check_evaluation(run)
         record_environment(out_dir)
         if is_rank() or run.dist.num_procs == 1:
-            return evaluate(run, out_dir, self.weights)
+            return evaluate_run(run, out_dir, self.weights)
         config = out_dir / "config.yaml"
         write_text(config, run_text(run))
         launch_ranks(Path(__file__), config, run.dist.num_procs)
@@ -53,9 +58,9 @@ class Evaluation:
 
 def evaluate_as_rank(run: "RunConfig", out_dir: Path) -> float:
     """Evaluate as one of the ranks that `main` started."""
-    from nlnet.jobs.evaluate import evaluate
+    from nlnet.jobs.evaluate import evaluate_run
 
-    return evaluate(run, out_dir)
+    return evaluate_run(run, out_dir)
 
 
 if __name__ == "__main__":

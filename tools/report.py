@@ -26,9 +26,9 @@ def main() -> None:
         help="the HTML file; else report.html in the folder of the evaluation of the first run",
     )
     arguments = parser.parse_args()
-    from nlnet.report.libraries import require_libraries
+    from nlnet.checks import require_libraries
 
-    require_libraries()
+    require_libraries("report", ["jinja2", "matplotlib"])
     from nlnet.report.page import write_report
 
     out, parts = write_report(arguments.runs, arguments.out)

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 def main(run: "RunConfig", out_dir: Path) -> float:
     """Train in this process, or in as many ranks as dist.num_procs says; the best score."""
     from nlnet.cli.ranks import is_rank, launch_ranks
-    from nlnet.jobs.train import best_score, check, claim, train
+    from nlnet.jobs.train import best_score, check_training, claim, train
 
-    check(run)
+    check_training(run)
     # If torchrun or SLURM started the ranks, each composed the same configuration.
     if not is_rank() or os.environ["RANK"] == "0":
         claim(run, out_dir)

@@ -20,27 +20,27 @@ from nlnet.model.non_local.pairwise import (
 )
 
 
-class NaiveGaussian(Gaussian):
+class _NaiveGaussian(Gaussian):
     def forward(self, maps: Maps) -> Tensor:
         return attention(maps.theta, maps.phi, maps.g)
 
 
-class NaiveEmbeddedGaussian(EmbeddedGaussian):
+class _NaiveEmbeddedGaussian(EmbeddedGaussian):
     def forward(self, maps: Maps) -> Tensor:
         return attention(maps.theta * self.scale, maps.phi, maps.g)
 
 
-class NaiveDotProduct(DotProduct):
+class _NaiveDotProduct(DotProduct):
     def forward(self, maps: Maps) -> Tensor:
         return maps.theta @ maps.phi.mT / maps.phi.shape[1] @ maps.g
 
 
-class NaiveConcatenation(Concatenation):
+class _NaiveConcatenation(Concatenation):
     def forward(self, maps: Maps) -> Tensor:
         return F.relu(maps.theta + maps.phi.mT) / maps.phi.shape[1] @ maps.g
 
 
-class NaiveDisentangled(Disentangled):
+class _NaiveDisentangled(Disentangled):
     def forward(self, maps: Maps) -> Tensor:
         assert maps.mask is not None
         theta = maps.theta - maps.theta.mean(dim=1, keepdim=True)
@@ -55,9 +55,9 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 NAIVE: dict[str, type[Pairwise]] = {
-    "gaussian": NaiveGaussian,
-    "embedded_gaussian": NaiveEmbeddedGaussian,
-    "dot_product": NaiveDotProduct,
-    "concatenation": NaiveConcatenation,
-    "disentangled": NaiveDisentangled,
+    "gaussian": _NaiveGaussian,
+    "embedded_gaussian": _NaiveEmbeddedGaussian,
+    "dot_product": _NaiveDotProduct,
+    "concatenation": _NaiveConcatenation,
+    "disentangled": _NaiveDisentangled,
 }

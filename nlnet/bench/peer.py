@@ -25,7 +25,7 @@ def build_peer(run: RunConfig, num_classes: int) -> nn.Module:
     cfg = run.model
     if not isinstance(cfg, ResNetConfig):
         raise UserError("model=pytorchvideo/...: the network is the peer itself; choose a ResNet")
-    refuse_other_layouts(cfg)
+    _refuse_other_layouts(cfg)
     kernels = cfg.temporal_kernels
     frames = run.data.clip.num_frames
     for stride in (cfg.conv1_stride, cfg.pool1_stride, cfg.pool2_stride):
@@ -47,11 +47,11 @@ def build_peer(run: RunConfig, num_classes: int) -> nn.Module:
         ),
         head_pool_kernel_size=(frames, side, side),
     )
-    insert_peer_blocks(net, cfg.non_local)
+    _insert_peer_blocks(net, cfg.non_local)
     return net
 
 
-def insert_peer_blocks(net: nn.Module, cfg: NonLocalConfig) -> None:
+def _insert_peer_blocks(net: nn.Module, cfg: NonLocalConfig) -> None:
     """Insert pytorchvideo's non-local blocks after the residual blocks that the config names."""
     stages = [part for part in net.get_submodule("blocks").children() if "ResStage" in repr(part)]
     for stage, (_, after) in zip(stages, placement(cfg).items(), strict=True):
@@ -71,7 +71,7 @@ def insert_peer_blocks(net: nn.Module, cfg: NonLocalConfig) -> None:
         stage.set_submodule("res_blocks", blocks)
 
 
-def refuse_other_layouts(cfg: ResNetConfig) -> None:
+def _refuse_other_layouts(cfg: ResNetConfig) -> None:
     """Raise UserError for settings that `create_resnet` and `create_nonlocal` do not support."""
     attention = cfg.non_local
     theirs = {

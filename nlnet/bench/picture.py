@@ -23,7 +23,7 @@ def log_log(curves: list[Curve], x_label: str, y_label: str) -> str:
     """Return a picture of the curves with grid lines at powers of 10 and a legend at the right."""
     x = scale([p[0] for c in curves for p in c.points], LEFT, WIDTH - RIGHT)
     y = scale([p[1] for c in curves for p in c.points], HEIGHT - BOTTOM, TOP)
-    parts = [*grid(x, y), *labels(x_label, y_label)]
+    parts = [*_grid(x, y), *labels(x_label, y_label)]
     for i, curve in enumerate(curves):
         style = f'stroke="{COLORS[curve.color % len(COLORS)]}" fill="none" stroke-width="2"'
         if curve.dashed:
@@ -41,22 +41,22 @@ def log_log(curves: list[Curve], x_label: str, y_label: str) -> str:
 
 
 @dataclass
-class Axis:
+class _Axis:
     """How one axis maps values to pixels."""
 
     place: Callable[[float], float]  # value -> pixel
     decades: list[int]  # exponents of 10
 
 
-def scale(values: Iterable[float], first: float, last: float) -> Axis:
+def scale(values: Iterable[float], first: float, last: float) -> _Axis:
     """Return an axis of whole powers of 10 around the values, from pixel `first` to `last`."""
     logs = [log10(value) for value in values]
     low, high = floor(min(logs)), max(ceil(max(logs)), floor(min(logs)) + 1)
     step = (last - first) / (high - low)
-    return Axis(lambda value: first + step * (log10(value) - low), list(range(low, high + 1)))
+    return _Axis(lambda value: first + step * (log10(value) - low), list(range(low, high + 1)))
 
 
-def grid(x: Axis, y: Axis) -> list[str]:
+def _grid(x: _Axis, y: _Axis) -> list[str]:
     """Return the grid lines and their numbers."""
     bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
     lines = []

@@ -6,6 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from nlnet.checks import section
 from nlnet.distributed.launch import STOPPED, launch
 from nlnet.errors import UsageError, UserError
 
@@ -32,14 +33,15 @@ def launch_ranks(tool: Path, config: Path, num_procs: int) -> None:
         error = Path(folder) / "error"
         os.environ[ERROR_FILE] = str(error)
         try:
-            code = launch([sys.executable, str(tool), RESOLVED, str(config)], num_procs)
+            with section("dist"):
+                code = launch([sys.executable, str(tool), RESOLVED, str(config)], num_procs)
         finally:
             del os.environ[ERROR_FILE]
         if code != 0:
-            raise_for(code, error.read_text() if error.exists() else None)
+            _raise_for(code, error.read_text() if error.exists() else None)
 
 
-def raise_for(code: int, message: str | None) -> None:
+def _raise_for(code: int, message: str | None) -> None:
     """Re-raise a rank's failure in this process.
 
     Args:

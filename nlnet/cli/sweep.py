@@ -64,7 +64,7 @@ class SweepTable(Callback):
             job_return.status, job_return.return_value = JobStatus.COMPLETED, None
         elif (folder / "metrics.json").exists():
             metrics = json.loads((folder / "metrics.json").read_text())
-            row.update({key: value for key, value in metrics.items() if is_number(value)})
+            row.update({key: value for key, value in metrics.items() if _is_number(value)})
         write_text(self.rows / f"{config.hydra.job.num:05d}.json", json.dumps(row))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
@@ -74,7 +74,7 @@ class SweepTable(Callback):
         lines = io.StringIO(newline="")
         csv.writer(lines).writerows([header, *cells])
         write_text(folder / "table.csv", lines.getvalue())
-        table = markdown(header, cells)
+        table = markdown_table(header, cells)
         write_text(folder / "table.md", table + "\n")
         print(f"\n{table}\n\n{len(rows)} runs; this table: {folder / 'table.md'}")
         failed = sum("error" in row for row in rows)
@@ -115,7 +115,7 @@ def override_values(overrides: Iterable[str]) -> dict[str, Any]:
     return {key: unquoted(value) for key, _, value in parts}
 
 
-def is_number(value: Any) -> bool:
+def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
@@ -124,9 +124,9 @@ def sweep_table(rows: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]
     keys = list(dict.fromkeys(key for row in rows for key in row))
     values = {key: {str(row.get(key)) for row in rows} for key in keys}
     header = [
-        key for key in keys if len(values[key]) > 1 or all(is_number(row.get(key)) for row in rows)
+        key for key in keys if len(values[key]) > 1 or all(_is_number(row.get(key)) for row in rows)
     ]
-    header.sort(key=lambda key: (key == "error", any(is_number(row.get(key)) for row in rows)))
+    header.sort(key=lambda key: (key == "error", any(_is_number(row.get(key)) for row in rows)))
     return header, [[cell(row.get(key, "")) for key in header] for row in rows]
 
 
@@ -134,7 +134,7 @@ def cell(value: Any) -> str:
     return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
-def markdown(header: list[str], cells: list[list[str]]) -> str:
+def markdown_table(header: list[str], cells: list[list[str]]) -> str:
     """A Markdown table, padded so that its columns are aligned in a terminal."""
     widths = [max(len(text) for text in column) for column in zip(header, *cells, strict=True)]
     lines = [header, ["-" * width for width in widths], *cells]

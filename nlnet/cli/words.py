@@ -30,7 +30,7 @@ def prepare_words(words: Sequence[str]) -> list[str]:
 
     Raises UsageError for a word without a key, and for a key that is written as an option.
     """
-    keys, groups, sweep = string_keys(), config_groups(), is_sweep(words)
+    keys, groups, sweep = string_keys(), config_groups(), _is_sweep(words)
     return [_prepare(word, keys, groups, sweep) for word in words]
 
 
@@ -40,7 +40,7 @@ def string_keys() -> dict[str, Key]:
     return {name: key for name, key in keys.items() if key.type is str}
 
 
-def is_sweep(words: Iterable[str]) -> bool:
+def _is_sweep(words: Iterable[str]) -> bool:
     """Whether the command line starts a run for each choice."""
     return any(
         word in ("-m", "--multirun", "hydra.mode=MULTIRUN") or word.lstrip("+").startswith("sweep=")

@@ -43,15 +43,6 @@ KEYS = SettingNames(
 )
 
 
-def build_index(
-    cfg: DataConfig, split: str, class_names: tuple[str, ...] | None = None
-) -> VideoIndex:
-    """The videos of a split; without `class_names`, the classes are those of the data set."""
-    if class_names is None:
-        class_names = data_class_names(cfg)
-    return _read_index(cfg, split, class_names)
-
-
 def data_class_names(cfg: DataConfig) -> tuple[str, ...]:
     """The class names of a data set: from its file of classes, or else from its training split."""
     if cfg.classes is not None:
@@ -77,7 +68,7 @@ def build_train_loader(
     at_least("seed", seed, 0)
     protocol, shape, rule = _clips(cfg.clip)
     transform = _train_transform(cfg.augment, cfg.clip.crop_size)
-    index = build_index(cfg, cfg.train)
+    index = _read_index(cfg, cfg.train, data_class_names(cfg))
     dataset = VideoDataset(
         index,
         RandomClip(protocol, shape, rule),
@@ -127,7 +118,7 @@ def build_eval_loader(
     """
     clips, transform = _eval_views(cfg, views, key)
     videos_per_batch = _videos_per_batch(views, key)
-    index = build_index(cfg, split, class_names)
+    index = _read_index(cfg, split, class_names or data_class_names(cfg))
     if max_batches is not None:
         index = index.spread(max_batches * videos_per_batch * world_size)
     dataset = VideoDataset(index, clips, transform, open_video=PyAVReader, seed=0, replacements=0)

@@ -53,25 +53,25 @@ def _last_full_start(length: int, shape: ClipShape) -> int:
     return max(length - shape.num_frames * shape.frame_stride, 0)
 
 
-def dense_train(shape: ClipShape, length: int, rng: np.random.Generator) -> np.ndarray:
+def _dense_train(shape: ClipShape, length: int, rng: np.random.Generator) -> np.ndarray:
     """A clip at a uniformly random start, up to the clip that ends with the video."""
     return _every_stride(int(rng.integers(_last_start(length, shape) + 1)), shape)
 
 
-def dense_test(shape: ClipShape, length: int, num_clips: int) -> list[np.ndarray]:
+def _dense_test(shape: ClipShape, length: int, num_clips: int) -> list[np.ndarray]:
     """Evenly spaced starts from the first to the last possible; a single clip is centered."""
     last_start = _last_start(length, shape)
     starts = np.linspace(0, last_start, num_clips) if num_clips > 1 else np.array([last_start // 2])
     return [_every_stride(int(start), shape) for start in np.round(starts)]
 
 
-def segments_train(shape: ClipShape, length: int, rng: np.random.Generator) -> np.ndarray:
+def _segments_train(shape: ClipShape, length: int, rng: np.random.Generator) -> np.ndarray:
     """A random frame of each of T equal segments (Wang et al., TSN); the stride is not used."""
     places = np.arange(shape.num_frames) + rng.random(shape.num_frames)
     return np.floor(places * length / shape.num_frames).astype(np.int64)
 
 
-def segments_test(shape: ClipShape, length: int, num_clips: int) -> list[np.ndarray]:
+def _segments_test(shape: ClipShape, length: int, num_clips: int) -> list[np.ndarray]:
     """The center of each of T equal segments; n clips take n evenly spaced frames instead."""
     segments = np.arange(shape.num_frames, dtype=np.int64)
     # floor(length * (segment + (clip + 1/2) / n) / T), in integers
@@ -81,12 +81,12 @@ def segments_test(shape: ClipShape, length: int, num_clips: int) -> list[np.ndar
     ]
 
 
-def caffe2_train(shape: ClipShape, length: int, rng: np.random.Generator) -> np.ndarray:
+def _caffe2_train(shape: ClipShape, length: int, rng: np.random.Generator) -> np.ndarray:
     """A uniformly random start that leaves T tau frames (video-nonlocal-net)."""
     return _every_stride(int(rng.integers(_last_full_start(length, shape) + 1)), shape)
 
 
-def caffe2_test(shape: ClipShape, length: int, num_clips: int) -> list[np.ndarray]:
+def _caffe2_test(shape: ClipShape, length: int, num_clips: int) -> list[np.ndarray]:
     """Starts at j/n of the whole video; the last clips continue at its beginning."""
     return [_every_stride(length * j // num_clips, shape) for j in range(num_clips)]
 
@@ -97,7 +97,7 @@ def _slowfast_clip(start: float, shape: ClipShape) -> np.ndarray:
     return torch.linspace(start, last, shape.num_frames).long().numpy()
 
 
-def slowfast_train(shape: ClipShape, length: int, rng: np.random.Generator) -> np.ndarray:
+def _slowfast_train(shape: ClipShape, length: int, rng: np.random.Generator) -> np.ndarray:
     """T frames spread over T tau frames from a random, fractional start (PySlowFast).
 
     The published sampler measures the span in seconds at 30 frames per second. Here every video
@@ -106,7 +106,7 @@ def slowfast_train(shape: ClipShape, length: int, rng: np.random.Generator) -> n
     return _slowfast_clip(rng.uniform(0, _last_full_start(length, shape)), shape)
 
 
-def slowfast_test(shape: ClipShape, length: int, num_clips: int) -> list[np.ndarray]:
+def _slowfast_test(shape: ClipShape, length: int, num_clips: int) -> list[np.ndarray]:
     """Starts at j/n of the last possible start, so that no clip reaches the end (PySlowFast)."""
     last_start = _last_full_start(length, shape)
     return [_slowfast_clip(last_start * j / num_clips, shape) for j in range(num_clips)]
@@ -117,13 +117,13 @@ def _pytorchvideo_clip(start: int, shape: ClipShape, length: int) -> np.ndarray:
     return start + torch.linspace(0, covered - 1, shape.num_frames).long().numpy()
 
 
-def pytorchvideo_train(shape: ClipShape, length: int, rng: np.random.Generator) -> np.ndarray:
+def _pytorchvideo_train(shape: ClipShape, length: int, rng: np.random.Generator) -> np.ndarray:
     """T of the frames that are shown during T tau / fps seconds, evenly spaced (pytorchvideo)."""
     start = int(np.ceil(rng.uniform(0, _last_full_start(length, shape))))
     return _pytorchvideo_clip(start, shape, length)
 
 
-def pytorchvideo_test(shape: ClipShape, length: int, num_clips: int) -> list[np.ndarray]:
+def _pytorchvideo_test(shape: ClipShape, length: int, num_clips: int) -> list[np.ndarray]:
     """Starts at j/n of the last possible start, rounded up to the next shown frame."""
     last_start = _last_full_start(length, shape)
     starts = [-(-last_start * j // num_clips) for j in range(num_clips)]
@@ -142,12 +142,12 @@ class ClipProtocol(NamedTuple):
 
 
 SAMPLERS: dict[str, ClipProtocol] = {
-    "dense": ClipProtocol(dense_train, dense_test),
-    "segments": ClipProtocol(segments_train, segments_test),
-    "caffe2": ClipProtocol(caffe2_train, caffe2_test, short="loop"),
-    "slowfast": ClipProtocol(slowfast_train, slowfast_test, short="hold"),
-    "mmaction2": ClipProtocol(caffe2_train, dense_test, short="loop"),
-    "pytorchvideo": ClipProtocol(pytorchvideo_train, pytorchvideo_test),
+    "dense": ClipProtocol(_dense_train, _dense_test),
+    "segments": ClipProtocol(_segments_train, _segments_test),
+    "caffe2": ClipProtocol(_caffe2_train, _caffe2_test, short="loop"),
+    "slowfast": ClipProtocol(_slowfast_train, _slowfast_test, short="hold"),
+    "mmaction2": ClipProtocol(_caffe2_train, _dense_test, short="loop"),
+    "pytorchvideo": ClipProtocol(_pytorchvideo_train, _pytorchvideo_test),
 }
 
 

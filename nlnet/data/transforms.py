@@ -21,7 +21,7 @@ ASPECT_RATIOS = (3 / 4, 4 / 3)  # width over height of a resized window
 RESIZED_ATTEMPTS = 10
 
 
-class Window(NamedTuple):
+class _Window(NamedTuple):
     """A rectangle of the source frame."""
 
     top: int
@@ -31,7 +31,7 @@ class Window(NamedTuple):
 
 
 # (height, width, generator) -> window
-Crop = Callable[[int, int, np.random.Generator], Window]
+Crop = Callable[[int, int, np.random.Generator], _Window]
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ class JitterCrop:
     shortest: int
     longest: int
 
-    def __call__(self, height: int, width: int, rng: np.random.Generator) -> Window:
+    def __call__(self, height: int, width: int, rng: np.random.Generator) -> _Window:
         short_side = int(rng.integers(self.shortest, self.longest + 1))
         side = _window_side(self.crop_size, short_side, height, width)
         top = int(rng.integers(height - side + 1))
-        return Window(top, int(rng.integers(width - side + 1)), side, side)
+        return _Window(top, int(rng.integers(width - side + 1)), side, side)
 
 
 @dataclass(frozen=True)
@@ -63,16 +63,16 @@ class ResizedCrop:
     smallest: float
     largest: float
 
-    def __call__(self, height: int, width: int, rng: np.random.Generator) -> Window:
+    def __call__(self, height: int, width: int, rng: np.random.Generator) -> _Window:
         for _ in range(RESIZED_ATTEMPTS):
             area = height * width * rng.uniform(self.smallest, self.largest)
             aspect = math.exp(rng.uniform(*np.log(ASPECT_RATIOS)))
             h, w = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
             if 0 < h <= height and 0 < w <= width:
                 top = int(rng.integers(height - h + 1))
-                return Window(top, int(rng.integers(width - w + 1)), h, w)
+                return _Window(top, int(rng.integers(width - w + 1)), h, w)
         side = min(height, width)
-        return Window((height - side) // 2, (width - side) // 2, side, side)
+        return _Window((height - side) // 2, (width - side) // 2, side, side)
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class EvalTransform:
             corners = [(top, lefts[1]) for top in tops]
         else:
             corners = [(tops[1], left) for left in lefts]
-        windows = [Window(y, x, side, side) for y, x in corners]
+        windows = [_Window(y, x, side, side) for y, x in corners]
         return [_channels_first(_resized(frames, w, self.crop_size)) for w in windows]
 
 
@@ -157,7 +157,7 @@ def _window_side(crop_size: int, short_side: int, height: int, width: int) -> in
     return min(max(round(crop_size * shorter / short_side), 1), shorter)
 
 
-def _resized(frames: np.ndarray, window: Window, size: int) -> Tensor:
+def _resized(frames: np.ndarray, window: _Window, size: int) -> Tensor:
     top, left, height, width = window
     pixels = frames[:, top : top + height, left : left + width]
     video = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2)  # (T, 3, h, w)

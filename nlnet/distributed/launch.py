@@ -7,7 +7,7 @@ import subprocess
 import time
 from types import FrameType
 
-from nlnet.errors import UsageError
+from nlnet.errors import ArgumentError
 
 LAUNCHER = "NLNET_LAUNCHER"  # environment variable: the process id of the launcher
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
@@ -26,10 +26,10 @@ def launch(command: list[str], num_procs: int) -> int:
         0, or the exit code of the rank that failed first; 128 + n if signal n ended that rank
 
     Raises:
-        UsageError: num_procs is below 1.
+        ArgumentError: num_procs is below 1.
     """
     if num_procs < 1:
-        raise UsageError(f"dist.num_procs={num_procs} is not positive; use 1 or more")
+        raise ArgumentError(f"num_procs={num_procs} is not positive; use 1 or more")
     ranks: list[subprocess.Popen[bytes]] = []
 
     def forward(signum: int, frame: FrameType | None) -> None:

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from nlnet.distributed.launch import LAUNCHER
-from nlnet.errors import UsageError, UserError
+from nlnet.errors import ArgumentError, UserError, choose
 
 T = TypeVar("T")
 
@@ -70,17 +70,16 @@ def gather_to_main(obj: T) -> list[T]:
 def pick_device(name: str) -> torch.device:
     """The device of this rank; `auto` is CUDA if there is a CUDA device, else the CPU.
 
-    Raises UsageError for an unknown name, and if this rank has no CUDA device of its own.
+    Raises ArgumentError for an unknown name, and if this rank has no CUDA device of its own.
     """
-    if name not in ("auto", "cpu", "cuda"):
-        raise UsageError(f"dist.device: {name!r} is not one of auto, cpu, cuda")
+    choose("device", name, dict.fromkeys(("auto", "cpu", "cuda")))
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     index, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
     if index >= count:
-        raise UsageError(
-            f"dist.device: process {index} of this machine has no CUDA device, there are {count};"
-            f" set dist.num_procs to {max(count, 1)} or less, or dist.device=cpu"
+        raise ArgumentError(
+            f"device={name}: process {index} of this machine has no CUDA device, there are {count};"
+            f" set num_procs to {max(count, 1)} or less, or device=cpu"
         )
     return torch.device("cuda", index)
 
@@ -99,7 +98,7 @@ def process_group(device: torch.device) -> Iterator[None]:
         if int(tasks) > 1:
             raise UserError(
                 f"SLURM_NTASKS is {tasks} but RANK and WORLD_SIZE are not set: each task would"
-                " train alone; start one task per node that runs torchrun or sets dist.num_procs"
+                " train alone; start one task for each node, which runs torchrun or sets num_procs"
             )
         yield
         return

@@ -15,7 +15,7 @@ from nlnet.recognizer.attention import ALL, AUTO, AttentionMap, VideoAttention
 from nlnet.recognizer.faithfulness import deletion
 from nlnet.recognizer.load import load_recognizer
 from nlnet.recognizer.recognizer import Recognizer
-from nlnet.report.attention_pictures import animation, png, strip, title
+from nlnet.report.attention_pictures import attention_gif, png, strip, title
 
 PRINTED = 3  # positions of a row
 
@@ -42,7 +42,7 @@ def attend_video(
         UserError: the checkpoint or the video cannot be read, the network has no such block, the
             query is outside the clip, or a file cannot be written.
     """
-    query = parse_query(options.query)
+    query = _parse_query(options.query)
     if video is None and checkpoint != DEMO:
         raise UsageError("VIDEO is missing: give the path of a video; only demo has its own")
     source = str(VIDEOS[0]) if video in (None, DEMO) else str(video)
@@ -52,14 +52,14 @@ def attend_video(
     best = attention.predicted
     print(f"{source}: {100 * attention.probabilities[best]:.1f} % {attention.class_names[best]}")
     for each in attention.maps:
-        print("\n".join(describe(each, query)))
+        print("\n".join(_describe(each, query)))
         if options.score:
-            print(score_line(recognizer, source, each))
-    for path in write_pictures(attention, out, npz=options.npz):
+            print(_score_line(recognizer, source, each))
+    for path in _write_pictures(attention, out, npz=options.npz):
         print(path)
 
 
-def parse_query(text: str) -> Position | str:
+def _parse_query(text: str) -> Position | str:
     """Read `t,y,x`, `auto` or `all`; raises UsageError for another text."""
     if text in (AUTO, ALL):
         return text
@@ -70,7 +70,7 @@ def parse_query(text: str) -> Position | str:
     return t, y, x
 
 
-def describe(each: AttentionMap, query: Position | str) -> list[str]:
+def _describe(each: AttentionMap, query: Position | str) -> list[str]:
     """The query, how many positions its row attends to, and the strongest of them."""
     weights = each.weights
     count = float(effective_positions(torch.from_numpy(weights)[None])[0])
@@ -83,7 +83,7 @@ def describe(each: AttentionMap, query: Position | str) -> list[str]:
     return lines
 
 
-def score_line(recognizer: Recognizer, video: str, each: AttentionMap) -> str:
+def _score_line(recognizer: Recognizer, video: str, each: AttentionMap) -> str:
     """The deletion score of a map."""
     clip = recognizer.clip(video).to(recognizer.device)
     curve = deletion(recognizer.model, clip, each)
@@ -93,13 +93,13 @@ def score_line(recognizer: Recognizer, video: str, each: AttentionMap) -> str:
     )
 
 
-def write_pictures(attention: VideoAttention, out: Path, *, npz: bool) -> list[Path]:
+def _write_pictures(attention: VideoAttention, out: Path, *, npz: bool) -> list[Path]:
     """Write the pictures and, with `npz`, the arrays; returns the paths.
 
     Raises UserError if a file cannot be written.
     """
     files = {"attention.png": png(strip(attention))}
-    files |= {f"{each.layer}.gif": animation(attention, each) for each in attention.maps}
+    files |= {f"{each.layer}.gif": attention_gif(attention, each) for each in attention.maps}
     if npz:
         files["attention.npz"] = arrays(attention)
     try:

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
-from nlnet.cli.sweep import markdown
+from nlnet.cli.sweep import markdown_table
 from nlnet.config import RunConfig
 from nlnet.model.build import describe_model
 from nlnet.model.cost import Stage
@@ -44,7 +44,7 @@ def table(stages: list[Stage]) -> str:
         f"{sum(stage.activation_bytes for stage in stages) / 2**20:.1f} MiB",
         str(sum(len(stage.non_local) for stage in stages)),
     ]
-    return markdown(header, [*cells, total])
+    return markdown_table(header, [*cells, total])
 
 
 def summary(stages: list[Stage]) -> dict[str, Any]:

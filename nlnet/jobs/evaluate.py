@@ -17,7 +17,8 @@ from nlnet.cli.folders import differences, flatten
 from nlnet.config import RunConfig, parse_run, run_text
 from nlnet.data.build import build_eval_loader, data_class_names
 from nlnet.data.index.video_index import VideoIndex
-from nlnet.distributed.ranks import is_main, pick_device, process_group, rank, world_size
+from nlnet.distributed.build import build_device
+from nlnet.distributed.ranks import is_main, process_group, rank, world_size
 from nlnet.errors import UsageError, UserError
 from nlnet.files import write_text
 from nlnet.model.build import check_clips
@@ -52,7 +53,7 @@ def read_base(words: Sequence[str]) -> tuple[WeightFile | None, RunConfig | None
     return weights, find_settings(source, weights)
 
 
-def check(run: RunConfig) -> None:
+def check_evaluation(run: RunConfig) -> None:
     """Raise a UserError for every mistake that can be found before videos are read.
 
     Weights with a URL or a public name are downloaded here, once, before there are several ranks.
@@ -60,7 +61,7 @@ def check(run: RunConfig) -> None:
     one_of("data.test_views.ensemble", run.data.test_views.ensemble, ENSEMBLES)
     clip, views = run.data.clip, run.data.test_views
     check_clips(run.model, clip.num_frames, [views.crop_size])
-    locate(weights_of(run))
+    locate(_weights_of(run))
 
 
 def record_environment(out_dir: Path) -> None:
@@ -70,7 +71,7 @@ def record_environment(out_dir: Path) -> None:
         write_environment(out_dir)
 
 
-def evaluate(run: RunConfig, out_dir: Path, weights: WeightFile | None = None) -> float:
+def evaluate_run(run: RunConfig, out_dir: Path, weights: WeightFile | None = None) -> float:
     """Score the test split as one of the ranks; rank 0 writes the results and prints a summary.
 
     Writes metrics.json, scores.npz, predictions.csv and config.yaml in `out_dir`.
@@ -84,13 +85,13 @@ def evaluate(run: RunConfig, out_dir: Path, weights: WeightFile | None = None) -
     Raises:
         UserError: the data, the weights or the settings have a mistake.
     """
-    source = weights_of(run)
+    source = _weights_of(run)
     apply_allocator(run.trainer)
-    device = pick_device(run.dist.device)
+    device = build_device(run.dist)
     with process_group(device):
         if weights is None:
             weights = read_weight_file(locate(source))
-        class_names = find_class_names(run, weights, source)
+        class_names = _find_class_names(run, weights, source)
         recognizer = build_recognizer(run, weights, class_names, device, source=source)
         loader = build_eval_loader(
             run.data,
@@ -103,24 +104,24 @@ def evaluate(run: RunConfig, out_dir: Path, weights: WeightFile | None = None) -
         )
         check_labels(run, run.data.test, loader.index.labels)
         if is_main():
-            print_changes(run, weights, source)
+            _print_changes(run, weights, source)
         labels = torch.from_numpy(loader.index.labels)
         scores = VideoScores(labels, len(class_names), recognizer.ensemble, keep_views=True)
         metrics = recognizer.evaluate(progress_bar(loader, run.data.test), scores)
         if is_main():
-            write_results(run, out_dir, scores, loader.index, metrics)
-            print_summary(run, out_dir, scores, metrics)
+            _write_results(run, out_dir, scores, loader.index, metrics)
+            _print_summary(run, out_dir, scores, metrics)
         return metrics.score
 
 
-def weights_of(run: RunConfig) -> str:
+def _weights_of(run: RunConfig) -> str:
     """The source of the weights; raises UsageError if none is given."""
     if run.weights is None:
         raise UsageError("weights is not set; give weights=PATH, for instance a run's best.pt")
     return run.weights
 
 
-def find_class_names(run: RunConfig, weights: WeightFile, source: str) -> tuple[str, ...]:
+def _find_class_names(run: RunConfig, weights: WeightFile, source: str) -> tuple[str, ...]:
     """The classes in the weights; those of the data set if the file has no names."""
     count = count_classes(weights, source)
     names = weights.class_names
@@ -134,7 +135,7 @@ def find_class_names(run: RunConfig, weights: WeightFile, source: str) -> tuple[
     return tuple(names)
 
 
-def print_changes(run: RunConfig, weights: WeightFile, source: str) -> None:
+def _print_changes(run: RunConfig, weights: WeightFile, source: str) -> None:
     """Print how the test differs from the one that the checkpoint's own settings describe."""
     if weights.config is None:
         return
@@ -151,7 +152,7 @@ def print_changes(run: RunConfig, weights: WeightFile, source: str) -> None:
         print(f"the checkpoint's settings, except {', '.join(changes)}")
 
 
-def write_results(
+def _write_results(
     run: RunConfig,
     out_dir: Path,
     scores: VideoScores,
@@ -173,7 +174,7 @@ def write_results(
         "weights": run.weights,
     }
     write_text(out_dir / "config.yaml", run_text(run))
-    write_scores(out_dir / SCORES, scores_of(run, scores, index))
+    write_scores(out_dir / SCORES, _scores_of(run, scores, index))
     results = {**metrics.values, "main_metric": metrics.main, **facts}
     write_text(out_dir / METRICS, json.dumps(results, indent=2))
     names = index.class_names
@@ -194,7 +195,7 @@ def write_results(
     write_text(out_dir / "predictions.csv", text.getvalue())
 
 
-def scores_of(run: RunConfig, scores: VideoScores, index: VideoIndex) -> EvaluationScores:
+def _scores_of(run: RunConfig, scores: VideoScores, index: VideoIndex) -> EvaluationScores:
     """The content of scores.npz."""
     assert scores.views is not None, "the scores of views are kept"
     video_id = scores.views.video_id.numpy()
@@ -223,7 +224,7 @@ def protocol(run: RunConfig) -> str:
     )
 
 
-def print_summary(run: RunConfig, out_dir: Path, scores: VideoScores, metrics: Metrics) -> None:
+def _print_summary(run: RunConfig, out_dir: Path, scores: VideoScores, metrics: Metrics) -> None:
     """Print the unreadable videos, the metrics and the file that holds them."""
     for failure in scores.failures:
         print(f"unreadable, counted as wrong: {failure.path}: {failure.cause}")

@@ -31,7 +31,7 @@ from nlnet.weights.public import public_name
 from nlnet.weights.sources.all import CODE_BASES, FORMATS
 
 
-class Graph(NamedTuple):
+class _Graph(NamedTuple):
     """A format of one file that contains the computation of the network."""
 
     suffix: str
@@ -39,7 +39,7 @@ class Graph(NamedTuple):
 
 
 FOLDER = "safetensors"
-GRAPHS = {"onnx": Graph(".onnx", export_onnx), "torch_export": Graph(".pt2", export_torch)}
+GRAPHS = {"onnx": _Graph(".onnx", export_onnx), "torch_export": _Graph(".pt2", export_torch)}
 TARGETS = (*GRAPHS, FOLDER)
 
 
@@ -77,9 +77,9 @@ def export(
         raise UserError(f"{out.parent}: no such folder; make it, or name another file with --out")
     trained = read_trained(source, experiment)
     model = trained_model(trained.run, trained.weights, len(trained.class_names), source).eval()
-    facts = describe(trained)
+    facts = _describe(trained)
     if to == FOLDER:
-        origin = find_origin(source, trained, license)
+        origin = _find_origin(source, trained, license)
         accuracy = None if origin.checkpoint is None else find_accuracy(origin.checkpoint)
         if accuracy is not None and accuracy.known:
             facts["accuracy"] = {name: v._asdict() for name, v in accuracy.metrics.items()}
@@ -108,7 +108,7 @@ def default_target(source: str, to: str) -> Path:
     return place.with_name(place.name + (f"_{FOLDER}" if to == FOLDER else GRAPHS[to].suffix))
 
 
-def describe(trained: Trained) -> dict[str, Any]:
+def _describe(trained: Trained) -> dict[str, Any]:
     """The JSON values of config.json: classes, input, normalization, protocol, configuration."""
     run = trained.run
     views, clip = run.data.test_views, run.data.clip
@@ -135,7 +135,7 @@ def describe(trained: Trained) -> dict[str, Any]:
     }
 
 
-def find_origin(source: str, trained: Trained, license: str | None) -> Origin:
+def _find_origin(source: str, trained: Trained, license: str | None) -> Origin:
     """Where the weights come from, and under which license, as far as it is known."""
     weights, started_from, sources = trained.weights, None, []
     if weights.config is not None:

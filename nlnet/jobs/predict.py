@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+from nlnet.checks import require_libraries
 from nlnet.data.decoding.stream import is_live
 from nlnet.demo import DEMO
 from nlnet.errors import UsageError, UserError
@@ -19,7 +20,6 @@ from nlnet.recognizer.inputs import find_videos
 from nlnet.recognizer.load import load_recognizer
 from nlnet.recognizer.prediction import VideoPrediction, WindowPrediction, boundaries
 from nlnet.recognizer.recognizer import TOP, Recognizer
-from nlnet.report.libraries import require_libraries
 from nlnet.runs.logger import progress_bar
 
 
@@ -38,7 +38,7 @@ class PredictOptions:
 
 
 @dataclass(frozen=True)
-class Result:
+class _Result:
     """The predictions for one video: one for the whole, or one for each window."""
 
     video: str
@@ -62,7 +62,7 @@ def predict(
         UserError: the checkpoint cannot be read, there is no video, or some videos could not be
             read. The results of the others are written before.
     """
-    check(checkpoint, sources, options)
+    _check(checkpoint, sources, options)
     videos = find_videos(sources or [DEMO]) if options.watch is None else []
     recognizer = load_recognizer(checkpoint, experiment=experiment, device=device)
     if options.watch is not None:
@@ -71,9 +71,9 @@ def predict(
     if options.features is not None:
         errors = write_features(recognizer, videos, options.features, options.window, options.step)
     else:
-        produce = results_over_time if options.over_time else results_of_videos
+        produce = _results_over_time if options.over_time else _results_of_videos
         results = list(produce(recognizer, videos, options))
-        write_tables(results, recognizer, checkpoint, options)
+        _write_tables(results, recognizer, checkpoint, options)
         errors = [result.error for result in results if result.error is not None]
     if errors:
         raise UserError(
@@ -82,7 +82,7 @@ def predict(
         )
 
 
-def check(checkpoint: str, sources: Sequence[str], options: PredictOptions) -> None:
+def _check(checkpoint: str, sources: Sequence[str], options: PredictOptions) -> None:
     """Raise UsageError for arguments that do not fit together, before anything is computed."""
     if not sources and options.watch is None and checkpoint != DEMO:
         raise UsageError("no VIDEO is given; give a file, a folder or a list (see --help)")
@@ -93,20 +93,20 @@ def check(checkpoint: str, sources: Sequence[str], options: PredictOptions) -> N
             raise UsageError("--features writes no predictions; give it in a command of its own")
         check_features_file(options.features)
     if options.over_time:
-        require_libraries()
-        create_folder(options.out)
+        require_libraries("report", ["jinja2", "matplotlib"])
+        _create_folder(options.out)
 
 
-def results_of_videos(
+def _results_of_videos(
     recognizer: Recognizer, videos: Sequence[str | Path], options: PredictOptions
-) -> Iterator[Result]:
+) -> Iterator[_Result]:
     """Predict and print each video."""
     live = [video for video in videos if is_live(video)]
     files = [video for video in videos if not is_live(video)]
     of_files = progress_bar(recognizer.predict_files(files), "videos")
     for prediction in chain(of_files, (_predict_live(recognizer, video) for video in live)):
         say(str(prediction))
-        yield Result(prediction.video, prediction, error=prediction.error)
+        yield _Result(prediction.video, prediction, error=prediction.error)
 
 
 def _predict_live(recognizer: Recognizer, video: str | Path) -> VideoPrediction:
@@ -116,9 +116,9 @@ def _predict_live(recognizer: Recognizer, video: str | Path) -> VideoPrediction:
         return VideoPrediction(str(video), (), _cause(error, video))
 
 
-def results_over_time(
+def _results_over_time(
     recognizer: Recognizer, videos: Sequence[str | Path], options: PredictOptions
-) -> Iterator[Result]:
+) -> Iterator[_Result]:
     """Predict each window of each video, print a summary, and write the pictures."""
     for video, stem in zip(videos, file_stems(videos), strict=True):
         started = time.perf_counter()
@@ -129,18 +129,18 @@ def results_over_time(
         except UserError as error:
             cause = _cause(error, video)
             say(f"   cannot be read: {cause}")
-            yield Result(str(video), error=cause)
+            yield _Result(str(video), error=cause)
             continue
         seconds = max(time.perf_counter() - started, 1e-9)
         for line in segments(parts):
             say(f"   {line}")
         length = parts[-1].end
         say(f"   {length:.1f} s of video in {seconds:.1f} s, {length / seconds:.1f} x real time")
-        write_pictures(video, parts, options.out / stem, recognizer.class_names)
-        yield Result(str(video), parts=parts)
+        _write_pictures(video, parts, options.out / stem, recognizer.class_names)
+        yield _Result(str(video), parts=parts)
 
 
-def write_pictures(
+def _write_pictures(
     video: str | Path, parts: Sequence[WindowPrediction], stem: Path, names: Sequence[str]
 ) -> None:
     """Write the timeline, and the annotated video unless the source can be read only once."""
@@ -165,15 +165,15 @@ def watch(recognizer: Recognizer, device: str, options: PredictOptions) -> None:
 
 def say(text: str) -> None:
     """Print a line."""
-    print(printable(text), flush=True)
+    print(_printable(text), flush=True)
 
 
-def printable(text: str) -> str:
+def _printable(text: str) -> str:
     """The text with `?` in place of the bytes of a path that are not UTF-8."""
     return text.encode(errors="replace").decode()
 
 
-def create_folder(folder: Path) -> None:
+def _create_folder(folder: Path) -> None:
     """Create a folder for results; raises UserError if that is impossible."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -213,8 +213,8 @@ def file_stems(videos: Sequence[str | Path]) -> list[str]:
     return stems
 
 
-def write_tables(
-    results: Sequence[Result], recognizer: Recognizer, checkpoint: str, options: PredictOptions
+def _write_tables(
+    results: Sequence[_Result], recognizer: Recognizer, checkpoint: str, options: PredictOptions
 ) -> None:
     """Write --json and --csv."""
     if options.json is not None:
@@ -232,10 +232,10 @@ def write_tables(
         rows.writerow(["video", "start", "end", *ranks, "error"])
         for result in results:
             rows.writerows(_csv_rows(result, 2 * count))
-        write_text(options.csv, printable(text.getvalue()))
+        write_text(options.csv, _printable(text.getvalue()))
 
 
-def _json_of(result: Result) -> dict[str, object]:
+def _json_of(result: _Result) -> dict[str, object]:
     row: dict[str, object] = {"video": result.video, "error": result.error}
     if result.whole is not None:
         row["top"] = [each._asdict() for each in result.whole.top]
@@ -247,7 +247,7 @@ def _json_of(result: Result) -> dict[str, object]:
     return row
 
 
-def _csv_rows(result: Result, width: int) -> Iterator[list[object]]:
+def _csv_rows(result: _Result, width: int) -> Iterator[list[object]]:
     if result.error is not None:
         yield [result.video, "", "", *[""] * width, result.error]
     elif result.whole is not None:

@@ -14,7 +14,8 @@ from nlnet.cli.folders import claim_folder, network_differences
 from nlnet.config import RunConfig, run_text
 from nlnet.data.build import build_eval_loader, build_train_loader
 from nlnet.data.loader import EvalLoader, TrainLoader
-from nlnet.distributed.ranks import pick_device, process_group, rank, world_size
+from nlnet.distributed.build import build_device
+from nlnet.distributed.ranks import process_group, rank, world_size
 from nlnet.errors import UsageError
 from nlnet.jobs.debug import check_debug, clear_debug_folder, run_debug
 from nlnet.model.build import build_model, check_clips
@@ -39,7 +40,7 @@ from nlnet.weights.load import INFLATIONS, load_weights
 from nlnet.weights.public import locate
 
 
-def check(run: RunConfig) -> None:
+def check_training(run: RunConfig) -> None:
     """Raise a UserError for every mistake that can be found before training starts.
 
     Weights with a URL or a public name are downloaded here, once, before there are several ranks.
@@ -48,7 +49,7 @@ def check(run: RunConfig) -> None:
         model = build_model(run.model, num_classes=2)
     clip, crop_sizes = run.data.clip, (run.data.clip.crop_size, run.data.val_views.crop_size)
     check_clips(run.model, clip.num_frames, crop_sizes)
-    prepare(run, model)
+    _prepare(run, model)
     build_optimizer(run.optim, model)
     one_of("inflation", run.inflation, INFLATIONS)
     one_of("data.val_views.ensemble", run.data.val_views.ensemble, ENSEMBLES)
@@ -85,12 +86,12 @@ def train(run: RunConfig, out_dir: Path) -> float:
         Preempted: a signal asked the run to stop; last.pt is written.
     """
     apply_allocator(run.trainer)
-    device = pick_device(run.dist.device)
+    device = build_device(run.dist)
     with process_group(device):
-        loader, val_loader = build_loaders(run, device)
-        state, lines = build_state(run, loader.index.class_names, device)
+        loader, val_loader = _build_loaders(run, device)
+        state, lines = _build_state(run, loader.index.class_names, device)
         settings = build_settings(run, loader.steps_per_epoch, device)
-        lines += describe_data(run, loader, val_loader, settings.total_steps, device)
+        lines += _describe_data(run, loader, val_loader, settings.total_steps, device)
         lines += resume(state, out_dir)
         with RunLogger(
             out_dir,
@@ -123,7 +124,7 @@ def train(run: RunConfig, out_dir: Path) -> float:
         return state.progress.best or 0.0
 
 
-def build_loaders(run: RunConfig, device: torch.device) -> tuple[TrainLoader, EvalLoader]:
+def _build_loaders(run: RunConfig, device: torch.device) -> tuple[TrainLoader, EvalLoader]:
     """This rank's share of the training split and of the validation split."""
     pin_memory = device.type == "cuda"
     loader = build_train_loader(
@@ -150,7 +151,7 @@ def build_loaders(run: RunConfig, device: torch.device) -> tuple[TrainLoader, Ev
     return loader, val_loader
 
 
-def build_state(
+def _build_state(
     run: RunConfig, class_names: Sequence[str], device: torch.device
 ) -> tuple[TrainState, list[str]]:
     """The network and its optimizer at the start of a run, and log lines that describe them."""
@@ -164,7 +165,7 @@ def build_state(
         changes = [] if config is None else network_differences(config, run.model)
         if changes:
             lines.append(f"the weights were trained as another network: {', '.join(changes)}")
-    prepare(run, model)
+    _prepare(run, model)
     if run.trainer.freeze:
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         lines.append(f"frozen: {', '.join(run.trainer.freeze)}; {trained:,} parameters are trained")
@@ -174,7 +175,7 @@ def build_state(
     return TrainState(model, optimizer, made_by, build_scaler(run.trainer, device)), lines
 
 
-def prepare(run: RunConfig, model: VideoClassifier) -> None:
+def _prepare(run: RunConfig, model: VideoClassifier) -> None:
     """Freeze parts of the network, and replace modules by forms that save memory."""
     with section("trainer"):
         prepare_model(
@@ -188,7 +189,7 @@ def prepare(run: RunConfig, model: VideoClassifier) -> None:
         )
 
 
-def describe_data(
+def _describe_data(
     run: RunConfig,
     loader: TrainLoader,
     val_loader: EvalLoader,

@@ -29,7 +29,7 @@ def build_model(cfg: ModelConfig, num_classes: int) -> VideoClassifier:
     """
     check_blocks(cfg.non_local)  # also if there is no block
     with section("model"):
-        backbone, head = build_parts(cfg, num_classes)
+        backbone, head = _build_parts(cfg, num_classes)
         insert_blocks(backbone, cfg.non_local)
         return VideoClassifier(
             backbone,
@@ -68,7 +68,7 @@ def _keys_of_clips() -> Iterator[None]:
         raise UsageError(f"{error}; see {keys}") from error
 
 
-def build_parts(
+def _build_parts(
     cfg: ModelConfig, num_classes: int
 ) -> tuple[ResNet3d | PytorchvideoBackbone, nn.Module]:
     """The backbone, without non-local blocks, and the head."""
@@ -80,7 +80,7 @@ def build_parts(
     size = None if cfg.head_window is None else (cfg.head_window[0], cfg.head_window[1])
     match cfg:
         case ResNetConfig():
-            backbone = build_resnet(cfg)
+            backbone = _build_resnet(cfg)
             return backbone, Head(backbone.channels["res5"], num_classes, cfg.dropout, size)
         case PytorchvideoConfig():
             from nlnet.model.pytorchvideo import build_pytorchvideo  # takes seconds
@@ -89,7 +89,7 @@ def build_parts(
     raise TypeError(f"no network is built from {type(cfg).__name__}")
 
 
-def build_resnet(cfg: ResNetConfig) -> ResNet3d:
+def _build_resnet(cfg: ResNetConfig) -> ResNet3d:
     """A C2D or I3D ResNet."""
     conv1 = (
         triple("model.conv1_kernel", cfg.conv1_kernel),
@@ -102,13 +102,13 @@ def build_resnet(cfg: ResNetConfig) -> ResNet3d:
         odd(f"model.temporal_kernels.{stage}", pattern)
     pool2 = None
     if cfg.pool2_kernel is not None:
-        pool2 = pool_window("pool2", cfg.pool2_kernel, cfg.pool2_stride, cfg.pool2_padding)
+        pool2 = _pool_window("pool2", cfg.pool2_kernel, cfg.pool2_stride, cfg.pool2_padding)
     return ResNet3d(
         cfg.depth,
         temporal_kernels,
         width=cfg.width,
         conv1=conv1,
-        pool1=pool_window("pool1", cfg.pool1_kernel, cfg.pool1_stride, cfg.pool1_padding),
+        pool1=_pool_window("pool1", cfg.pool1_kernel, cfg.pool1_stride, cfg.pool1_padding),
         pool2=pool2,
         inflate_conv=cfg.inflate_conv,
         stride_conv=cfg.stride_conv,
@@ -117,7 +117,7 @@ def build_resnet(cfg: ResNetConfig) -> ResNet3d:
     )
 
 
-def pool_window(
+def _pool_window(
     pool: str, kernel: list[int], stride: list[int], padding: list[int]
 ) -> tuple[Triple, Triple, Triple]:
     """Kernel, stride and padding of a max pool; the padding is at most half of the kernel."""

@@ -57,17 +57,9 @@ def describe(build: Callable[[], VideoClassifier], num_frames: int, crop_size: i
     return list(stages.values())
 
 
-def forward_operations(stages: Iterable[Stage]) -> int:
-    """Floating point operations of a forward pass of one clip; a multiply-add counts as 2."""
-    return 2 * sum(stage.multiply_adds for stage in stages)
-
-
 def training_operations(stages: Iterable[Stage]) -> int:
-    """Floating point operations of a forward and a backward pass of one clip.
-
-    They count as 3 forward passes, except for the stem, which counts as 2 because its input has no
-    gradient. What checkpointing computes again does not count.
-    """
+    """Floating point operations of training on one clip, without what is computed again."""
+    # A multiply-add is 2. A backward pass is 2 forward passes; 1 for the stem, which has no dx.
     return sum((4 if stage.name == "conv1" else 6) * stage.multiply_adds for stage in stages)
 
 

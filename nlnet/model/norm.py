@@ -64,7 +64,7 @@ class SyncBatchNorm3d(nn.BatchNorm3d):
             return super().forward(x)
         assert self.momentum is not None
         with torch.no_grad():
-            count, mean, var = moments = global_moments(x)
+            count, mean, var = moments = _global_moments(x)
             self.get_buffer("num_batches_tracked").add_(1)
             self.get_buffer("running_mean").lerp_(mean, self.momentum)
             self.get_buffer("running_var").lerp_(var * count / (count - 1), self.momentum)
@@ -74,7 +74,7 @@ class SyncBatchNorm3d(nn.BatchNorm3d):
 Moments = tuple[Tensor, Tensor, Tensor]  # number of inputs (1,), mean (C,), biased variance (C,)
 
 
-def global_moments(x: Tensor) -> Moments:
+def _global_moments(x: Tensor) -> Moments:
     """The moments of each channel of (B, C, T, H, W) over all ranks."""
     variance, mean = torch.var_mean(x.float(), (0, 2, 3, 4), correction=0)
     mean, variance = mean.double(), variance.double()

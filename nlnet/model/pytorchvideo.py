@@ -48,7 +48,7 @@ class PytorchvideoBackbone(nn.Module):
         return x
 
 
-class WindowPool(nn.Module):
+class _WindowPool(nn.Module):
     """The mean over all frames and over each window (h, w), or over all positions (None).
 
     (B, C, T, H, W) -> (B, C, 1, H - h + 1, W - w + 1).
@@ -64,15 +64,15 @@ class WindowPool(nn.Module):
         return F.avg_pool2d(x.mean(dim=2), self.window, stride=1).unsqueeze(2)
 
 
-class WindowHead(nn.Module):
+class _WindowHead(nn.Module):
     """Pool, dropout, classifier: (B, C, T, H, W) -> logits of every window, (B, P, K)."""
 
     def __init__(self, head: nn.Module, dropout: float, window: tuple[int, int] | None) -> None:
         super().__init__()
-        self.pool: nn.Module = WindowPool(window)
+        self.pool: nn.Module = _WindowPool(window)
         if not isinstance(head.pool, nn.AvgPool3d):  # x3d pools between two convolutions
             self.pool = cast(nn.Module, head.pool)
-            self.pool.pool = WindowPool(window)
+            self.pool.pool = _WindowPool(window)
         self.dropout = nn.Dropout(dropout)
         self.fc = cast(nn.Linear, head.proj)
 
@@ -82,7 +82,7 @@ class WindowHead(nn.Module):
 
 def build_pytorchvideo(
     network: str, num_classes: int, *, dropout: float, window: tuple[int, int] | None
-) -> tuple[PytorchvideoBackbone, WindowHead]:
+) -> tuple[PytorchvideoBackbone, _WindowHead]:
     """A network of pytorchvideo's hub, by its name in NETWORKS, with random weights.
 
     `window` is the (h, w) of the average pool at the end, None for all positions. Raises
@@ -90,4 +90,4 @@ def build_pytorchvideo(
     """
     make = choose("network", network, NETWORKS)
     blocks = cast(nn.ModuleList, make(pretrained=False, model_num_class=num_classes).blocks)
-    return PytorchvideoBackbone(blocks), WindowHead(blocks[5], dropout, window)
+    return PytorchvideoBackbone(blocks), _WindowHead(blocks[5], dropout, window)

@@ -48,16 +48,16 @@ class Bottleneck(nn.Module):
         kernel_b = temporal_kernel if inflate_conv == "b" else 1
         stride_a = stride if stride_conv == "a" else 1
         stride_b = stride if stride_conv == "b" else 1
-        self.conv_a = conv3d(in_channels, inner, (kernel_a, 1, 1), (1, stride_a, stride_a))
+        self.conv_a = _conv3d(in_channels, inner, (kernel_a, 1, 1), (1, stride_a, stride_a))
         self.norm_a = norm(inner)
-        self.conv_b = conv3d(inner, inner, (kernel_b, 3, 3), (1, stride_b, stride_b))
+        self.conv_b = _conv3d(inner, inner, (kernel_b, 3, 3), (1, stride_b, stride_b))
         self.norm_b = norm(inner)
-        self.conv_c = conv3d(inner, channels, (1, 1, 1), (1, 1, 1))
+        self.conv_c = _conv3d(inner, channels, (1, 1, 1), (1, 1, 1))
         self.norm_c = norm(channels)
         self.shortcut: nn.Conv3d | None = None
         self.shortcut_norm: nn.Module | None = None
         if in_channels != channels or stride != 1:
-            self.shortcut = conv3d(in_channels, channels, (1, 1, 1), (1, stride, stride))
+            self.shortcut = _conv3d(in_channels, channels, (1, 1, 1), (1, stride, stride))
             self.shortcut_norm = norm(channels)
         last = self.norm_c.get_parameter("weight")
         if zero_init and last.requires_grad:  # the weight of a frozen norm would stay 0
@@ -103,7 +103,7 @@ class ResNet3d(nn.Module):
         choose("stride_conv", stride_conv, CONVOLUTIONS)
         blocks = choose("depth", depth, DEPTHS)
         self.channels = {stage: 4 * width * 2**i for i, stage in enumerate(STAGES)}
-        self.conv1 = conv3d(3, width, *conv1)
+        self.conv1 = _conv3d(3, width, *conv1)
         self.norm1 = make_norm(width)
         self.pool1 = nn.MaxPool3d(*pool1)
         self.pool2 = nn.Identity() if pool2 is None else nn.MaxPool3d(*pool2)
@@ -142,7 +142,7 @@ def add_relu(y: Tensor, x: Tensor) -> Tensor:
     return F.relu(y.add_(x) if y.dtype == x.dtype else y + x, inplace=True)
 
 
-def conv3d(in_channels: int, out_channels: int, kernel: Size, stride: Size) -> nn.Conv3d:
+def _conv3d(in_channels: int, out_channels: int, kernel: Size, stride: Size) -> nn.Conv3d:
     """A convolution without bias that keeps the size at stride 1; He initialization."""
     padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
     conv = nn.Conv3d(in_channels, out_channels, kernel, stride, padding, bias=False)

@@ -131,7 +131,7 @@ def attend(
     """
     sizes = _sizes(clip)
     if isinstance(query, tuple):
-        check_query(query, sizes)
+        _check_query(query, sizes)
     elif query not in (AUTO, ALL):
         raise UserError(f"query={query} is not a position (t, y, x), {AUTO} or {ALL}")
     blocks = attention_blocks(model)
@@ -150,7 +150,7 @@ def attend(
     return probabilities, maps
 
 
-def check_query(query: Position, sizes: Position) -> None:
+def _check_query(query: Position, sizes: Position) -> None:
     """Raise UserError if a query is outside a clip of T frames of H x W pixels."""
     if not all(0 <= i < size for i, size in zip(query, sizes, strict=True)):
         t, h, w = sizes

@@ -87,7 +87,7 @@ def export_onnx(model: VideoClassifier, clip: tuple[int, int, int], config: str)
     entry = proto.metadata_props.add()
     entry.key, entry.value = CONFIG, config
     data = proto.SerializeToString()
-    return Export(data, compare(network, run_onnx(data), clip))
+    return Export(data, largest_difference(network, run_onnx(data), clip))
 
 
 def export_torch(model: VideoClassifier, clip: tuple[int, int, int], config: str) -> Export:
@@ -100,7 +100,7 @@ def export_torch(model: VideoClassifier, clip: tuple[int, int, int], config: str
         buffer = io.BytesIO()
         torch.export.save(_trace(network, clip), buffer, extra_files={CONFIG: config})
         loaded = torch.export.load(io.BytesIO(buffer.getvalue())).module()
-    return Export(buffer.getvalue(), compare(network, loaded, clip))
+    return Export(buffer.getvalue(), largest_difference(network, loaded, clip))
 
 
 def run_onnx(data: bytes) -> Network:
@@ -117,7 +117,7 @@ def run_onnx(data: bytes) -> Network:
 
 
 @torch.no_grad()
-def compare(network: Network, exported: Network, clip: tuple[int, int, int]) -> float:
+def largest_difference(network: Network, exported: Network, clip: tuple[int, int, int]) -> float:
     """Return the largest difference of the outputs for three inputs of random pixels.
 
     Raises UserError if it is above TOLERANCE, or not a number.

@@ -16,7 +16,7 @@ BLUR = 1 / 4  # standard deviation of the blur, of the sides and of the length o
 
 
 @dataclass(frozen=True)
-class Deletion:
+class _Deletion:
     """Probabilities of the predicted class while parts of a clip are blurred."""
 
     shares: np.ndarray  # (n,) share of the positions that are blurred, from 0 to 1
@@ -29,7 +29,7 @@ class Deletion:
         return float(np.trapezoid(self.random - self.attended, self.shares))
 
 
-class RegionShare(NamedTuple):
+class _RegionShare(NamedTuple):
     """How much of an attention map and of the clip a region holds, both from 0 to 1."""
 
     mass: float
@@ -41,7 +41,7 @@ class RegionShare(NamedTuple):
         return self.mass / self.area
 
 
-def share_in_region(attention: AttentionMap, inside: np.ndarray) -> RegionShare:
+def share_in_region(attention: AttentionMap, inside: np.ndarray) -> _RegionShare:
     """The share of the attention in a region of the clip, and the region's share of the clip.
 
     `inside` (T, H, W) is the part of each pixel that belongs to the region, from 0 to 1. The
@@ -49,7 +49,7 @@ def share_in_region(attention: AttentionMap, inside: np.ndarray) -> RegionShare:
     absolute values.
     """
     weights = np.abs(attention.on_clip(attention.weights))
-    return RegionShare(float((weights * inside).sum() / weights.sum()), float(inside.mean()))
+    return _RegionShare(float((weights * inside).sum() / weights.sum()), float(inside.mean()))
 
 
 @torch.inference_mode()
@@ -61,7 +61,7 @@ def deletion(
     steps: int = STEPS,
     orders: int = ORDERS,
     seed: int = 0,
-) -> Deletion:
+) -> _Deletion:
     """Blur more and more positions of a clip, the most attended first, or in random order.
 
     A position is blurred in the clip's pixels that it covers. The absolute weights give the order.
@@ -96,7 +96,7 @@ def deletion(
 
     attended = curve(np.argsort(-np.abs(weights), kind="stable"))
     random = np.mean([curve(rng.permutation(len(weights))) for _ in range(orders)], axis=0)
-    return Deletion(shares, attended, random)
+    return _Deletion(shares, attended, random)
 
 
 def blur(clip: Tensor) -> Tensor:

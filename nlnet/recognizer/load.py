@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from nlnet.checks import section
 from nlnet.cli.choices import choices
 from nlnet.cli.compose import compose_run
 from nlnet.config import DistConfig, RunConfig, parse_run
@@ -28,8 +29,10 @@ def load_recognizer(
 ) -> Recognizer:
     """Load a trained network; `nlnet.load` describes the arguments and errors."""
     source = str(source)
+    with section(""):
+        place = pick_device(device)
     weights, run, names = read_trained(source, experiment)
-    return build_recognizer(run, weights, names, pick_device(device), source=source)
+    return build_recognizer(run, weights, names, place, source=source)
 
 
 def read_trained(source: str, experiment: str | None = None) -> Trained:
@@ -49,7 +52,7 @@ def read_trained(source: str, experiment: str | None = None) -> Trained:
 def find_settings(source: str, weights: WeightFile) -> RunConfig | None:
     """The settings in a checkpoint, or of a public name's preset; None if the file has neither."""
     if weights.config is not None:
-        return checkpoint_settings(weights.config, source)
+        return _checkpoint_settings(weights.config, source)
     experiment = preset(source)
     return None if experiment is None else replace(compose_run(experiment), weights=source)
 
@@ -60,7 +63,7 @@ def preset(source: str) -> str | None:
     return name if name in choices("experiment") else None
 
 
-def checkpoint_settings(config: str, source: str) -> RunConfig:
+def _checkpoint_settings(config: str, source: str) -> RunConfig:
     """The settings in a checkpoint, without those of the machine that trained it."""
     run = parse_run(config, source)
     data = replace(run.data, num_workers=None)

@@ -28,7 +28,7 @@ class VideoPrediction:
     def __str__(self) -> str:
         if self.error is not None:
             return f"{self.video}\n   cannot be read: {self.error}"
-        return "\n".join([self.video, *score_lines(self.top)])
+        return "\n".join([self.video, *_score_lines(self.top)])
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,6 @@ def boundaries(parts: Sequence[WindowPrediction]) -> np.ndarray:
     return np.array([parts[0].start, *(centers[:-1] + centers[1:]) / 2, parts[-1].end])
 
 
-def score_lines(top: Sequence[ClassScore]) -> list[str]:
+def _score_lines(top: Sequence[ClassScore]) -> list[str]:
     """One line for each class: percent and name."""
     return [f"   {100 * each.probability:5.1f} %  {each.name}" for each in top]

@@ -164,7 +164,10 @@ class Recognizer:
             batch = ClipBatch(views, nothing, nothing, ())
             probabilities = self._video_scores(batch, 1).probabilities[0]
             best = top_classes(probabilities, self.class_names, top)
-            yield WindowPrediction(part.start, part.end, best, probabilities.numpy())
+            # A copy: the memory of many kept tensors, between that of feature maps which were
+            # freed, would keep the C library from using the freed memory again.
+            values = np.array(probabilities.tolist())
+            yield WindowPrediction(part.start, part.end, best, values)
 
     def features(
         self,

@@ -47,7 +47,7 @@ def strip(attention: VideoAttention) -> Image.Image:
     return picture
 
 
-def animation(attention: VideoAttention, each: AttentionMap) -> bytes:
+def attention_gif(attention: VideoAttention, each: AttentionMap) -> bytes:
     """A GIF of all frames: the clip, and beside it a heat map of each term."""
     heats = [heat_frames(attention.frames, each, weights) for weights in each.terms.values()]
     frames = []

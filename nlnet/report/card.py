@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from nlnet.config import ResNetConfig, RunConfig
 from nlnet.report.analysis import TITLES, analyze
-from nlnet.report.runs import EVALUATIONS, METRICS, TRAININGS, read_json, read_run
+from nlnet.report.runs import EVALUATIONS, METRICS, TRAININGS, read_json, read_run_folder
 from nlnet.report.statistics import Interval
 from nlnet.runs.environment import read_environment
 from nlnet.runs.scores import SCORES
@@ -42,7 +42,7 @@ def find_accuracy(checkpoint: Path) -> Accuracy | None:
         evaluation = (folder / place).resolve()
         if not (evaluation / SCORES).exists():
             continue
-        run = read_run(evaluation)
+        run = read_run_folder(evaluation)
         if not _is_same(run.metrics.get("weights"), checkpoint):
             continue
         split, protocol = run.metrics.get("split", "test"), run.metrics.get("protocol", "")

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nlnet.report.statistics import average_precision, ranking
+from nlnet.report.statistics import ranking, weighted_average_precision
 
 
 def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> np.ndarray:
@@ -60,7 +60,7 @@ def class_table(
             ClassRow(
                 k,
                 int(labels[:, k].sum()),
-                float(average_precision(scores[:, k], labels[:, k] > 0)[0]),
+                float(weighted_average_precision(scores[:, k], labels[:, k] > 0)[0]),
                 -1,
                 0,
             )

@@ -11,7 +11,7 @@ from nlnet.report.statistics import Interval, McNemar, bootstrap, mcnemar
 
 
 @dataclass(frozen=True)
-class ClassDifference:
+class _ClassDifference:
     """The accuracy of one class in two runs, on their common videos."""
 
     number: int  # of the class, from 0
@@ -30,7 +30,7 @@ class Comparison:
     same_videos: bool  # whether both runs have exactly these videos
     difference: Interval  # accuracy of the second run minus that of the first one
     test: McNemar
-    classes: list[ClassDifference]  # classes with videos, the largest loss first
+    classes: list[_ClassDifference]  # classes with videos, the largest loss first
 
 
 def compare(
@@ -69,11 +69,11 @@ def compare(
 
 def _class_differences(
     labels: np.ndarray, first: np.ndarray, second: np.ndarray
-) -> list[ClassDifference]:
+) -> list[_ClassDifference]:
     differences = []
     for k in range(int(labels.max()) + 1 if labels.ndim == 1 else labels.shape[1]):
         members = labels == k if labels.ndim == 1 else labels[:, k] > 0
         if members.any():
             accuracies = float(first[members].mean()), float(second[members].mean())
-            differences.append(ClassDifference(k, int(members.sum()), *accuracies))
+            differences.append(_ClassDifference(k, int(members.sum()), *accuracies))
     return sorted(differences, key=lambda row: row.second - row.first)

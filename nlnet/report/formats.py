@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
 
-from nlnet.cli.sweep import markdown as markdown_table
+from nlnet.cli.sweep import markdown_table
 
 LATEX = {
     "\\": r"\textbackslash{}",
@@ -26,7 +26,7 @@ class Table:
     notes: list[str]
 
 
-def markdown(table: Table) -> str:
+def _markdown(table: Table) -> str:
     """Return the table as Markdown, readable on a terminal too."""
     notes = "\n".join(f"- {note}" for note in table.notes)
     return f"**{table.title}**\n\n{markdown_table(table.header, table.cells)}\n\n{notes}\n"
@@ -65,7 +65,7 @@ def html(table: Table) -> str:
     )
 
 
-FORMATS: dict[str, Callable[[Table], str]] = {"markdown": markdown, "latex": latex, "html": html}
+FORMATS: dict[str, Callable[[Table], str]] = {"markdown": _markdown, "latex": latex, "html": html}
 
 
 def _latex_row(cells: list[str]) -> str:

@@ -13,7 +13,7 @@ from nlnet.report import plots
 from nlnet.report.analysis import TITLES, Analysis, Case, analyze
 from nlnet.report.compare import Comparison, compare
 from nlnet.report.previews import Picture, Preview, preview
-from nlnet.report.runs import EvaluatedRun, read_run
+from nlnet.report.runs import EvaluatedRun, read_run_folder
 
 PLOTS = ("views", "calibration", "confusion", "loss", "accuracy")
 TEMPLATES = Path(__file__).parent / "templates"
@@ -22,7 +22,7 @@ PicturesOf = Callable[[EvaluatedRun, Path], Sequence[Picture]]
 
 
 @dataclass(frozen=True)
-class CasePart:
+class _CasePart:
     """A wrong video on the page."""
 
     case: Case
@@ -39,8 +39,8 @@ class RunPart:
     run: EvaluatedRun
     title: str
     analysis: Analysis
-    worst: list[CasePart]
-    confident: list[CasePart]
+    worst: list[_CasePart]
+    confident: list[_CasePart]
     plots: dict[str, Markup | None]  # by the names in PLOTS; None if there is nothing to draw
 
     @property
@@ -59,18 +59,18 @@ class RunPart:
         return f"{self.title}: {metrics}  ({len(self.run.scores.paths)} videos)"
 
 
-def no_pictures(run: EvaluatedRun, path: Path) -> Sequence[Picture]:
+def _no_pictures(run: EvaluatedRun, path: Path) -> Sequence[Picture]:
     """Show nothing below a preview."""
     return ()
 
 
 def write_report(
-    folders: Sequence[Path], out: Path | None = None, *, pictures_of: PicturesOf = no_pictures
+    folders: Sequence[Path], out: Path | None = None, *, pictures_of: PicturesOf = _no_pictures
 ) -> tuple[Path, list[RunPart]]:
     """Write the report of one or several runs; the file is written whole or not at all.
 
     Args:
-        folders: of the runs, as `read_run` takes them
+        folders: of the runs, as `read_run_folder` takes them
         out: the HTML file; None is report.html in the folder of the first evaluation
         pictures_of: gives the pictures below the preview of each wrong video
 
@@ -80,7 +80,7 @@ def write_report(
     Raises:
         UserError: a run has no evaluation, a file is damaged, `out` cannot be written.
     """
-    runs = [read_run(folder) for folder in folders]
+    runs = [read_run_folder(folder) for folder in folders]
     parts = [
         _run_part(run, title, pictures_of) for run, title in zip(runs, _titles(runs), strict=True)
     ]
@@ -124,10 +124,10 @@ def _run_part(run: EvaluatedRun, title: str, pictures_of: PicturesOf) -> RunPart
     )
 
 
-def _case_part(run: EvaluatedRun, case: Case, pictures_of: PicturesOf) -> CasePart:
+def _case_part(run: EvaluatedRun, case: Case, pictures_of: PicturesOf) -> _CasePart:
     path = Path(run.scores.paths[case.video])
     labels = [run.scores.class_names[k] for k in case.labels]
-    return CasePart(case, run.videos[case.video], labels, preview(path), pictures_of(run, path))
+    return _CasePart(case, run.videos[case.video], labels, preview(path), pictures_of(run, path))
 
 
 def _learning_plots(run: EvaluatedRun) -> dict[str, str]:

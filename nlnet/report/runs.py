@@ -62,7 +62,7 @@ class EvaluatedRun:
         return hashlib.sha256("".join(sorted(lines)).encode(errors="surrogateescape")).hexdigest()
 
 
-def read_run(folder: Path) -> EvaluatedRun:
+def read_run_folder(folder: Path) -> EvaluatedRun:
     """Read an evaluated run.
 
     Args:
@@ -80,10 +80,10 @@ def read_run(folder: Path) -> EvaluatedRun:
             break
     else:
         raise UserError(
-            f"{folder}: has no evaluation ({SCORES}); make it with: {evaluation_command(folder)}"
+            f"{folder}: has no evaluation ({SCORES}); make it with: {_evaluation_command(folder)}"
         )
     metrics = read_json(evaluation / METRICS)
-    config_text = read_text(evaluation / CONFIG)
+    config_text = read_run_text(evaluation / CONFIG)
     return EvaluatedRun(
         folder=evaluation,
         scores=read_scores(evaluation / SCORES),
@@ -95,12 +95,12 @@ def read_run(folder: Path) -> EvaluatedRun:
     )
 
 
-def evaluation_command(folder: Path) -> str:
+def _evaluation_command(folder: Path) -> str:
     """Return the command that evaluates the run in a folder, as far as its files tell it."""
     for place in TRAININGS:
         training = Path(os.path.normpath(folder / place))
         if (training / CONFIG).exists():
-            name = parse_run(read_text(training / CONFIG), str(training / CONFIG)).name
+            name = parse_run(read_run_text(training / CONFIG), str(training / CONFIG)).name
             found = [training / file for file in CLASSIFIERS if (training / file).exists()]
             weights = found[0] if found else training / CLASSIFIERS[0]
             return f"python tools/eval.py weights={weights} name={name}"
@@ -121,7 +121,7 @@ def _training(folder: Path, metrics: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
-def read_text(path: Path) -> str:
+def read_run_text(path: Path) -> str:
     """Read a text file of a run; raises UserError if it cannot be read."""
     try:
         return path.read_text()
@@ -131,7 +131,7 @@ def read_text(path: Path) -> str:
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON file of a run; raises UserError if it cannot be read or holds no mapping."""
-    text = read_text(path)
+    text = read_run_text(path)
     try:
         found = json.loads(text)
     except ValueError as error:

@@ -77,7 +77,8 @@ def mean_average_precision(scores: np.ndarray, labels: np.ndarray) -> Metric:
 
     def metric(weights: np.ndarray) -> np.ndarray:
         precisions = [
-            average_precision(scores[:, k], labels[:, k], weights) for k in range(scores.shape[1])
+            weighted_average_precision(scores[:, k], labels[:, k], weights)
+            for k in range(scores.shape[1])
         ]
         values = np.stack(precisions, axis=1)
         present = ~np.isnan(values)
@@ -86,7 +87,7 @@ def mean_average_precision(scores: np.ndarray, labels: np.ndarray) -> Metric:
     return metric
 
 
-def average_precision(
+def weighted_average_precision(
     scores: np.ndarray, positive: np.ndarray, weights: np.ndarray | None = None
 ) -> np.ndarray:
     """Return the area under the precision-recall steps of one class; equal scores share a step.
@@ -134,7 +135,7 @@ class ViewPoint(NamedTuple):
     value: float
 
 
-def spread(total: int, count: int) -> list[int]:
+def spread_evenly(total: int, count: int) -> list[int]:
     """Return `count` of `total` numbers from 0, at the centers of equal segments."""
     return [(2 * i + 1) * total // (2 * count) for i in range(count)]
 
@@ -165,8 +166,8 @@ def metric_by_views(
         for clips in _few_counts(num_clips):
             totals = np.zeros((num_videos, views.shape[1]))
             has_views = np.zeros(num_videos, dtype=bool)
-            for clip in spread(num_clips, clips):
-                for crop in spread(num_crops, crops):
+            for clip in spread_evenly(num_clips, clips):
+                for crop in spread_evenly(num_crops, crops):
                     rows = np.flatnonzero((view_clip == clip) & (view_crop == crop))
                     videos = view_video[rows]  # each video once
                     if ensemble == "max":

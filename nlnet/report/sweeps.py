@@ -9,7 +9,7 @@ from typing import Any
 from nlnet.cli.folders import FREE_KEYS, differences, flatten
 from nlnet.config import ResNetConfig, RunConfig, parse_run
 from nlnet.errors import UserError
-from nlnet.report.runs import CONFIG, METRICS, read_json, read_text
+from nlnet.report.runs import CONFIG, METRICS, read_json, read_run_text
 
 STAGES = ("res2", "res3", "res4", "res5")
 # Keys in which the runs of one row may differ.
@@ -17,7 +17,7 @@ FREE = (*FREE_KEYS, "seed", "name", "weights", "data.test_views", "data.test", "
 
 
 @dataclass(frozen=True)
-class Result:
+class RunAccuracy:
     """The accuracy of one run, in percent."""
 
     folder: Path
@@ -34,7 +34,7 @@ class Result:
         return self.run.model.depth
 
 
-def find_results(folders: Iterable[Path]) -> list[Result]:
+def find_results(folders: Iterable[Path]) -> list[RunAccuracy]:
     """Read all finished runs of ResNets below the folders.
 
     A run that was evaluated by tools/eval.py counts with this evaluation, not with its training.
@@ -57,9 +57,9 @@ def find_results(folders: Iterable[Path]) -> list[Result]:
     ]
 
 
-def _read_result(folder: Path) -> Result | None:
+def _read_result(folder: Path) -> RunAccuracy | None:
     """The result of a run; None for other networks, other metrics and unfinished runs."""
-    run = parse_run(read_text(folder / CONFIG), str(folder / CONFIG))
+    run = parse_run(read_run_text(folder / CONFIG), str(folder / CONFIG))
     metrics = read_json(folder / METRICS)
     if not isinstance(run.model, ResNetConfig):
         return None
@@ -71,10 +71,10 @@ def _read_result(folder: Path) -> Result | None:
         found = metrics["best_top1"], metrics["best_top5"], protocol
     else:
         return None
-    return Result(folder, run, *found, evaluated="protocol" in metrics)
+    return RunAccuracy(folder, run, *found, evaluated="protocol" in metrics)
 
 
-def _is_evaluation_of(evaluation: Result, training: Result) -> bool:
+def _is_evaluation_of(evaluation: RunAccuracy, training: RunAccuracy) -> bool:
     weights = evaluation.run.weights
     if weights is not None and Path(weights).parent.resolve() == training.folder.resolve():
         return True
@@ -87,7 +87,7 @@ def settings(run: RunConfig) -> dict[str, Any]:
     return flatten(asdict(run))
 
 
-def require_one_setting(results: list[Result], row: str) -> None:
+def require_one_setting(results: list[RunAccuracy], row: str) -> None:
     """Raise UserError if runs of one row differ in more than their seeds."""
     for other in results[1:]:
         changes = differences(settings(results[0].run), settings(other.run), free=FREE)
@@ -106,7 +106,7 @@ def mean_and_deviation(values: list[float]) -> tuple[float, float]:
     return mean, math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1))
 
 
-def count_blocks(run: RunConfig) -> dict[str, int]:
+def _count_blocks(run: RunConfig) -> dict[str, int]:
     """The number of non-local blocks of each stage that has some."""
     non_local = run.model.non_local
     places = dict(
@@ -128,30 +128,30 @@ def _pairwise(run: RunConfig) -> str | None:
     non_local = run.model.non_local
     if _family(run) != "c2d":
         return None
-    if not count_blocks(run):
+    if not _count_blocks(run):
         return "none"
     return non_local.pairwise if non_local.block == "non_local" else non_local.block
 
 
 def _stage(run: RunConfig) -> str | None:
-    stages = list(count_blocks(run))
+    stages = list(_count_blocks(run))
     if len(stages) > 1 or _family(run) != "c2d":
         return None
     return stages[0] if stages else "none"
 
 
 def _count(run: RunConfig) -> str | None:
-    return str(sum(count_blocks(run).values())) if _family(run) == "c2d" else None
+    return str(sum(_count_blocks(run).values())) if _family(run) == "c2d" else None
 
 
 def _axes(run: RunConfig) -> str | None:
     if _family(run) != "c2d":
         return None
-    return run.model.non_local.axes if count_blocks(run) else "none"
+    return run.model.non_local.axes if _count_blocks(run) else "none"
 
 
 def _family_and_blocks(run: RunConfig) -> str | None:
-    return f"{_family(run)}_nl" if count_blocks(run) else _family(run)
+    return f"{_family(run)}_nl" if _count_blocks(run) else _family(run)
 
 
 # The row of a table that a run belongs to; None if it is none.

@@ -16,7 +16,7 @@ from nlnet.report.formats import Table
 from nlnet.report.paper import TABLES, WORDS, PaperRow, PaperTable, Ratios
 from nlnet.report.sweeps import (
     ROW_OF,
-    Result,
+    RunAccuracy,
     find_results,
     mean_and_deviation,
     require_one_setting,
@@ -29,7 +29,7 @@ class _Line:
 
     depth: int
     row: PaperRow
-    results: list[Result]
+    results: list[RunAccuracy]
 
 
 def paper_table(folders: Sequence[Path], name: str) -> Table:
@@ -63,9 +63,9 @@ def paper_table(folders: Sequence[Path], name: str) -> Table:
     return Table(paper.title, header, cells, _notes(paper, lines))
 
 
-def _lines(name: str, paper: PaperTable, depth: int, results: list[Result]) -> list[_Line]:
+def _lines(name: str, paper: PaperTable, depth: int, results: list[RunAccuracy]) -> list[_Line]:
     """The rows of a depth: those of the paper, then other networks of the same comparison."""
-    found: dict[str, list[Result]] = {}
+    found: dict[str, list[RunAccuracy]] = {}
     for result in results:
         key = ROW_OF[name](result.run)
         if key is not None and result.depth == depth:
@@ -90,7 +90,9 @@ def _title(key: str) -> str:
     return f"{key} blocks" if key.isdecimal() else key.replace("_", " ")
 
 
-def _command(paper: PaperTable, row: PaperRow, depth: int, results: list[Result]) -> str | None:
+def _command(
+    paper: PaperTable, row: PaperRow, depth: int, results: list[RunAccuracy]
+) -> str | None:
     """The command that makes the run of a row; None if no config group has this network."""
     try:
         words = row.words.format(**WORDS.get(depth, {}))

@@ -31,7 +31,7 @@ class Environment:
     device: str  # the name of the GPU, or cpu
 
 
-def current_environment() -> Environment:
+def _current_environment() -> Environment:
     """Return the environment of this process."""
     provenance = current_provenance("", [])
     cuda = torch.cuda.is_available()
@@ -49,7 +49,7 @@ def current_environment() -> Environment:
 
 def write_environment(folder: Path) -> None:
     """Write environment.json; raises UserError if it cannot be written."""
-    text = json.dumps(asdict(current_environment()), indent=2)
+    text = json.dumps(asdict(_current_environment()), indent=2)
     write_atomic(folder / ENVIRONMENT, text.encode())
 
 

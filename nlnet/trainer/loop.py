@@ -70,7 +70,7 @@ def fit(
         while progress.epoch < settings.num_epochs:
             epoch = progress.epoch
             if progress.step < settings.steps_in(epoch):
-                train_one_epoch(
+                _train_one_epoch(
                     state,
                     network,
                     settings,
@@ -121,7 +121,7 @@ def _finish_epoch(
     logger.metrics(state.progress)
 
 
-def train_one_epoch(
+def _train_one_epoch(
     state: TrainState,
     network: nn.Module,
     settings: LoopSettings,
@@ -197,7 +197,7 @@ def _count_failures(
         )
 
 
-class Scorer(Protocol):
+class _Scorer(Protocol):
     """The part of a model that `evaluate` uses."""
 
     def eval(self) -> object:
@@ -209,7 +209,7 @@ class Scorer(Protocol):
 
 @torch.inference_mode()
 def evaluate(
-    model: Scorer,
+    model: _Scorer,
     batches: Iterable[ClipBatch],
     scores: VideoScores,
     *,

@@ -59,7 +59,7 @@ class Metrics:
         return self.values[self.main]
 
 
-class Prediction(NamedTuple):
+class _Prediction(NamedTuple):
     """The prediction for one video. A video without views has class -1 and score 0."""
 
     video_id: int
@@ -81,19 +81,19 @@ class Views(NamedTuple):
     video_id: Tensor  # (V,) int64
 
 
-class Ensemble(NamedTuple):
+class _Ensemble(NamedTuple):
     """How the probabilities of the views of a video are combined."""
 
     add: Callable[[Tensor, Tensor, Tensor], Tensor]  # totals (N, K), rows (B,), views (B, K)
     finish: Callable[[Tensor, Tensor], Tensor]  # totals (N, K), counts of views (N, 1) -> (N, K)
 
 
-ENSEMBLES: dict[str, Ensemble] = {
-    "mean": Ensemble(
+ENSEMBLES: dict[str, _Ensemble] = {
+    "mean": _Ensemble(
         lambda totals, rows, views: totals.index_add_(0, rows, views),
         lambda totals, num_views: totals / num_views.clamp(min=1),
     ),
-    "max": Ensemble(  # per class; the totals begin at 0, and no probability is below 0
+    "max": _Ensemble(  # per class; the totals begin at 0, and no probability is below 0
         lambda totals, rows, views: totals.scatter_reduce_(
             0, rows[:, None].expand_as(views), views, "amax"
         ),
@@ -197,7 +197,7 @@ class VideoScores:
         }
         return Metrics(values, "top1")
 
-    def predictions(self) -> list[Prediction]:
+    def predictions(self) -> list[_Prediction]:
         """Return one row per video, in the order of the index."""
         scores, top5 = self.probabilities, best_classes(self.totals, 5).tolist()
         rows = []
@@ -205,8 +205,10 @@ class VideoScores:
             label = self.labels[i]
             labels = [int(label)] if label.ndim == 0 else label.nonzero().flatten().tolist()
             if num_views == 0:
-                rows.append(Prediction(i, labels, -1, 0.0, [], 0))
+                rows.append(_Prediction(i, labels, -1, 0.0, [], 0))
             else:
                 best = top5[i][0]
-                rows.append(Prediction(i, labels, best, float(scores[i, best]), top5[i], num_views))
+                rows.append(
+                    _Prediction(i, labels, best, float(scores[i, best]), top5[i], num_views)
+                )
         return rows

@@ -16,7 +16,7 @@ from nlnet.trainer.step import train_step
 LINES = 10  # progress lines of a run
 
 
-class Overfit(NamedTuple):
+class _Overfit(NamedTuple):
     """The result of the training on one batch, over all ranks."""
 
     steps: int  # that were made
@@ -38,7 +38,7 @@ def overfit(
     micro_batches: Sequence[ClipBatch],
     *,
     logger: RunLogger,
-) -> Overfit:
+) -> _Overfit:
     """Repeat one step until all of its clips are right in training mode, or the steps are used up.
 
     Args:
@@ -64,7 +64,7 @@ def overfit(
             progress.global_step += 1
             loss = sums.loss / sums.clips
             first_loss = loss if step == 0 else first_loss
-            result = Overfit(step + 1, round(sums.top1), round(sums.clips), first_loss, loss)
+            result = _Overfit(step + 1, round(sums.top1), round(sums.clips), first_loss, loss)
             if result.learned or result.steps % every == 0:
                 logger.say(
                     f"step {result.steps}/{settings.total_steps}  loss {loss:.4f}  "

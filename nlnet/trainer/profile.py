@@ -25,7 +25,7 @@ LOADING, STEP = "load a batch", "ProfilerStep"  # ranges of the trace; TensorBoa
 RANGES = (LOADING, STEP, "enumerate(DataLoader)")  # are no operations
 
 
-class StepTime(NamedTuple):
+class _StepTime(NamedTuple):
     """The time of one step on this rank."""
 
     seconds: float  # with loading
@@ -33,7 +33,7 @@ class StepTime(NamedTuple):
     clips: int
 
 
-class Operation(NamedTuple):
+class _Operation(NamedTuple):
     """What the recorded steps spent their time on."""
 
     name: str
@@ -44,8 +44,8 @@ class Operation(NamedTuple):
 class Profile(NamedTuple):
     """The times of the steps of one rank."""
 
-    steps: list[StepTime]  # not recorded: the profiler makes steps slower
-    operations: list[Operation]  # of the recorded steps, the longest first
+    steps: list[_StepTime]  # not recorded: the profiler makes steps slower
+    operations: list[_Operation]  # of the recorded steps, the longest first
 
     @property
     def seconds(self) -> float:
@@ -114,8 +114,8 @@ def _step(
     settings: LoopSettings,
     batches: Iterator[ClipBatch],
     stop: StopRequest,
-) -> StepTime:
-    start = now(settings.device)
+) -> _StepTime:
+    start = _now(settings.device)
     with record_function(LOADING):
         micro_batches = list(islice(batches, settings.accumulate))
     waited = time.perf_counter() - start
@@ -126,10 +126,10 @@ def _step(
     if sums.stop:
         raise stop.agree()[1]
     clips = sum(len(batch.label) for batch in micro_batches)
-    return StepTime(now(settings.device) - start, waited, clips)
+    return _StepTime(_now(settings.device) - start, waited, clips)
 
 
-def _operations(recorded: torch.profiler.profile, device: torch.device) -> list[Operation]:
+def _operations(recorded: torch.profiler.profile, device: torch.device) -> list[_Operation]:
     """Sum the time of each operation: on the GPU if there is one, else on the processor."""
     seconds: dict[str, float] = {}
     for event in recorded.key_averages():
@@ -137,7 +137,7 @@ def _operations(recorded: torch.profiler.profile, device: torch.device) -> list[
             on_cpu, on_gpu = event.self_cpu_time_total, event.self_device_time_total
             seconds[event.key] = 1e-6 * (on_gpu if device.type == "cuda" else on_cpu)
     total = sum(seconds.values()) or 1.0
-    rows = [Operation(name, value, value / total) for name, value in seconds.items()]
+    rows = [_Operation(name, value, value / total) for name, value in seconds.items()]
     return sorted(rows, key=lambda row: -row.seconds)
 
 
@@ -154,13 +154,13 @@ def matmul_ceiling(
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     times = []
     for _ in range(12):
-        start = now(device)
+        start = _now(device)
         a @ b
-        times.append(now(device) - start)
+        times.append(_now(device) - start)
     return 2 * size**3 / min(times)
 
 
-def now(device: torch.device) -> float:
+def _now(device: torch.device) -> float:
     """Return the time in seconds after all work that was queued on the device has finished."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -19,11 +19,11 @@ import numpy as np
 from nlnet.errors import UserError
 
 
-class Refused(pickle.UnpicklingError):
+class _Refused(pickle.UnpicklingError):
     """The pickle uses something that an array does not need."""
 
 
-class PickledDtype:
+class _PickledDtype:
     """Arguments of numpy.dtype in a pickle."""
 
     def __init__(self, code: str, align: object = None, copy: object = None) -> None:
@@ -38,11 +38,11 @@ class PickledDtype:
         """Return the number type; raise Refused for anything but numbers."""
         dtype = np.dtype(str(self.code))
         if dtype.kind not in "fiub":
-            raise Refused(f"an array of numpy type {dtype}")
+            raise _Refused(f"an array of numpy type {dtype}")
         return dtype.newbyteorder(self.byte_order)
 
 
-class PickledArray:
+class _PickledArray:
     """Arguments of numpy.ndarray in a pickle."""
 
     def __init__(self, *ignored: object) -> None:
@@ -54,16 +54,16 @@ class PickledArray:
     def array(self) -> np.ndarray:
         """Return the array in the machine's byte order; raise Refused if its size is wrong."""
         _, shape, dtype, is_fortran, data = self.state
-        if not isinstance(dtype, PickledDtype):
-            raise Refused("an array without a number type")
+        if not isinstance(dtype, _PickledDtype):
+            raise _Refused("an array without a number type")
         flat = np.frombuffer(raw(data), dtype.dtype())
         if flat.size != prod(shape):
-            raise Refused(f"an array of shape {shape} with {flat.size} numbers")
+            raise _Refused(f"an array of shape {shape} with {flat.size} numbers")
         array = flat.reshape(shape, order="F" if is_fortran else "C")
         return np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
 
 
-class PickledScalar:
+class _PickledScalar:
     """Arguments of a single number of numpy in a pickle."""
 
     def __init__(self, dtype: object, data: object) -> None:
@@ -71,8 +71,8 @@ class PickledScalar:
 
     def array(self) -> np.ndarray:
         """Return an array without axes."""
-        if not isinstance(self.dtype, PickledDtype):
-            raise Refused("a number without a number type")
+        if not isinstance(self.dtype, _PickledDtype):
+            raise _Refused("a number without a number type")
         return np.frombuffer(raw(self.data), self.dtype.dtype())[0]
 
 
@@ -81,23 +81,23 @@ def raw(data: object) -> bytes:
     if isinstance(data, str):
         return data.encode("latin1")
     if not isinstance(data, bytes | bytearray):
-        raise Refused(f"an array whose data is a {type(data).__name__}")
+        raise _Refused(f"an array whose data is a {type(data).__name__}")
     return bytes(data)
 
 
 def latin1(text: object, encoding: object) -> bytes:
     """Decode bytes in the form in which Python 3 writes them for Python 2."""
     if not isinstance(text, str) or encoding != "latin1":
-        raise Refused(f"the codec {encoding}")
+        raise _Refused(f"the codec {encoding}")
     return text.encode("latin1")
 
 
-def no_bytes() -> bytes:
+def _no_bytes() -> bytes:
     """Return the data of an empty array in the form in which Python 3 writes it for Python 2."""
     return b""
 
 
-class Callee:
+class _Callee:
     """A function that a pickle can call, and not change."""
 
     def __init__(self, function: Callable[..., object]) -> None:
@@ -107,39 +107,39 @@ class Callee:
         return self.function(*args)
 
     def __setstate__(self, state: object) -> None:
-        raise Refused("a change to a function")
+        raise _Refused("a change to a function")
 
 
-def from_buffer(data: object, dtype: object, shape: object, order: object) -> PickledArray:
+def _from_buffer(data: object, dtype: object, shape: object, order: object) -> _PickledArray:
     """Return an array in the form of the newest pickles."""
-    array = PickledArray()
+    array = _PickledArray()
     array.state = (0, shape, dtype, order == "F", data)
     return array
 
 
 ALLOWED: Mapping[str, Callable[..., object]] = {
-    "numpy.core.multiarray._reconstruct": PickledArray,
-    "numpy._core.multiarray._reconstruct": PickledArray,
-    "numpy.core.multiarray.scalar": PickledScalar,
-    "numpy._core.multiarray.scalar": PickledScalar,
-    "numpy.core.numeric._frombuffer": from_buffer,
-    "numpy._core.numeric._frombuffer": from_buffer,
-    "numpy.ndarray": PickledArray,
-    "numpy.dtype": PickledDtype,
+    "numpy.core.multiarray._reconstruct": _PickledArray,
+    "numpy._core.multiarray._reconstruct": _PickledArray,
+    "numpy.core.multiarray.scalar": _PickledScalar,
+    "numpy._core.multiarray.scalar": _PickledScalar,
+    "numpy.core.numeric._frombuffer": _from_buffer,
+    "numpy._core.numeric._frombuffer": _from_buffer,
+    "numpy.ndarray": _PickledArray,
+    "numpy.dtype": _PickledDtype,
     "_codecs.encode": latin1,
-    "__builtin__.bytes": no_bytes,
+    "__builtin__.bytes": _no_bytes,
     "collections.OrderedDict": OrderedDict,
 }
 
 
-class ArrayUnpickler(pickle.Unpickler):
+class _ArrayUnpickler(pickle.Unpickler):
     """Accepts numpy arrays, numpy numbers and plain containers only."""
 
-    def find_class(self, module: str, name: str) -> Callee:
+    def find_class(self, module: str, name: str) -> _Callee:
         asked = f"{module}.{name}"
         if asked not in ALLOWED:
-            raise Refused(asked)
-        return Callee(ALLOWED[asked])
+            raise _Refused(asked)
+        return _Callee(ALLOWED[asked])
 
 
 DAMAGE = (  # exceptions of a pickle that is incomplete, damaged or malicious
@@ -167,27 +167,27 @@ def read_caffe2(data: bytes, path: Path) -> dict[str, np.ndarray]:
         UserError: the file is not such a pickle, or uses anything but arrays.
     """
     try:
-        saved = ArrayUnpickler(io.BytesIO(data), encoding="latin1").load()
+        saved = _ArrayUnpickler(io.BytesIO(data), encoding="latin1").load()
         blobs = saved["blobs"] if isinstance(saved, dict) and "blobs" in saved else saved
         if not isinstance(blobs, dict):
             raise UserError(f"{path}: holds a {type(blobs).__name__}, not blobs by name")
-        return {str(name): array_of(blob) for name, blob in blobs.items()}
-    except Refused as error:
+        return {str(name): _array_of(blob) for name, blob in blobs.items()}
+    except _Refused as error:
         raise UserError(
             f"{path}: refused, the pickle asks for {error}; only numpy arrays and plain "
             "containers are allowed"
         ) from error
     except DAMAGE as error:
-        raise UserError(f"{path}: not a whole Caffe2 pickle ({first_line(error)})") from error
+        raise UserError(f"{path}: not a whole Caffe2 pickle ({_first_line(error)})") from error
 
 
-def array_of(blob: object) -> np.ndarray:
+def _array_of(blob: object) -> np.ndarray:
     """Return the array of recorded arguments, or of a plain number."""
-    if isinstance(blob, PickledArray | PickledScalar):
+    if isinstance(blob, _PickledArray | _PickledScalar):
         return blob.array()
     if isinstance(blob, int | float):
         return np.asarray(blob)
-    raise Refused(f"a blob that is a {type(blob).__name__}")
+    raise _Refused(f"a blob that is a {type(blob).__name__}")
 
 
 def write_caffe2(blobs: Mapping[str, np.ndarray], file: io.BufferedIOBase) -> None:
@@ -205,6 +205,6 @@ def write_caffe2(blobs: Mapping[str, np.ndarray], file: io.BufferedIOBase) -> No
     file.write(program[written:])
 
 
-def first_line(error: BaseException) -> str:
+def _first_line(error: BaseException) -> str:
     """Return the first line of an error's message, or its type if it has none."""
     return (str(error).splitlines() or [type(error).__name__])[0]

@@ -26,7 +26,7 @@ from nlnet.checks import one_of
 from nlnet.errors import UserError
 from nlnet.files import read_verified, write_verified
 from nlnet.weights.caffe2_pickle import read_caffe2, write_caffe2
-from nlnet.weights.folder import read_folder
+from nlnet.weights.folder import read_exported_folder
 from nlnet.weights.recognize import recognize
 from nlnet.weights.rewrite import StateDict, export_state, import_state
 from nlnet.weights.safetensors_file import is_safetensors, read_safetensors
@@ -64,7 +64,7 @@ def read_weight_file(path: Path, code_base: str | None = None) -> WeightFile:
     if code_base is not None:
         one_of("--from", code_base, dict.fromkeys([NLNET, *CODE_BASES]))
     if path.is_dir() and code_base in (None, NLNET):
-        exported = read_folder(path)
+        exported = read_exported_folder(path)
         return WeightFile(exported.state, config=exported.run, class_names=exported.class_names)
     saved = read_containers(path)
     if code_base in (None, NLNET) and _is_ours(saved):

@@ -21,7 +21,7 @@ CARD = "README.md"
 REMEDY = "export it again with tools/export.py --to safetensors"
 
 
-class ExportedFolder(NamedTuple):
+class _ExportedFolder(NamedTuple):
     """The content of an exported folder."""
 
     state: dict[str, Tensor]
@@ -37,7 +37,7 @@ def write_folder(
     Args:
         folder: the folder to write
         state: the network's tensors
-        facts: JSON values for config.json; `run` and `class_names` are read by `read_folder`
+        facts: JSON values for config.json; `read_exported_folder` reads `run` and `class_names`
         card: the text of README.md
 
     Raises:
@@ -69,7 +69,7 @@ def check_target(folder: Path) -> None:
         )
 
 
-def read_folder(folder: Path) -> ExportedFolder:
+def read_exported_folder(folder: Path) -> _ExportedFolder:
     """Read what `write_folder` wrote.
 
     Raises:
@@ -96,7 +96,7 @@ def read_folder(folder: Path) -> ExportedFolder:
         raise DamagedFile(
             f"{weights}: is damaged, its SHA-256 is not the one in {CONFIG}; {REMEDY}"
         )
-    return ExportedFolder(read_safetensors(data, weights), run, names)
+    return _ExportedFolder(read_safetensors(data, weights), run, names)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

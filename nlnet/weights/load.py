@@ -15,7 +15,7 @@ from nlnet.weights.rewrite import StateDict, adapt, import_state, listed
 
 
 @dataclass
-class LoadReport:
+class _LoadReport:
     """What loading did with each key."""
 
     source: str
@@ -38,7 +38,7 @@ class LoadReport:
         return "; ".join([text, *self.rewritten])
 
 
-def inflate_mean(kernel: Tensor, frames: int) -> Tensor:
+def _inflate_mean(kernel: Tensor, frames: int) -> Tensor:
     """Inflate (O, I, 1, h, w) to (O, I, t, h, w): each plane is the kernel divided by t.
 
     A clip of equal frames then has the output of the image.
@@ -47,7 +47,7 @@ def inflate_mean(kernel: Tensor, frames: int) -> Tensor:
     return kernel.expand(-1, -1, frames, -1, -1) / frames
 
 
-def inflate_center(kernel: Tensor, frames: int) -> Tensor:
+def _inflate_center(kernel: Tensor, frames: int) -> Tensor:
     """Inflate (O, I, 1, h, w) to (O, I, t, h, w): the middle plane is the kernel, the others 0."""
     inflated = kernel.new_zeros(*kernel.shape[:2], frames, *kernel.shape[3:])
     inflated[:, :, frames // 2] = kernel[:, :, 0]
@@ -55,12 +55,12 @@ def inflate_center(kernel: Tensor, frames: int) -> Tensor:
 
 
 INFLATIONS: dict[str, Callable[[Tensor, int], Tensor]] = {
-    "mean": inflate_mean,
-    "center": inflate_center,
+    "mean": _inflate_mean,
+    "center": _inflate_center,
 }
 
 
-def read_weights(source: str) -> WeightFile:
+def _read_weights(source: str) -> WeightFile:
     """Read weights from a path, a URL or a public name, in any known format.
 
     Raises UserError if they are not found, damaged or of an unknown format.
@@ -74,20 +74,20 @@ def load_weights(
     *,
     inflation: str = "mean",
     class_names: Sequence[str] | None = None,
-) -> LoadReport:
-    """Read weights as `read_weights` does, and apply them as `apply_weights` does."""
-    weights = read_weights(source)
-    return apply_weights(model, weights, source, inflation=inflation, class_names=class_names)
+) -> _LoadReport:
+    """Read weights as `_read_weights` does, and apply them as `_apply_weights` does."""
+    weights = _read_weights(source)
+    return _apply_weights(model, weights, source, inflation=inflation, class_names=class_names)
 
 
-def apply_weights(
+def _apply_weights(
     model: nn.Module,
     weights: WeightFile,
     source: str,
     *,
     inflation: str = "mean",
     class_names: Sequence[str] | None = None,
-) -> LoadReport:
+) -> _LoadReport:
     """Copy weights that were read from `source` into a network.
 
     Two parts of the network may keep their initial values: the classifier, if the file has other
@@ -110,7 +110,7 @@ def match(
     *,
     inflation: str = "mean",
     class_names: Sequence[str] | None = None,
-) -> tuple[StateDict, LoadReport]:
+) -> tuple[StateDict, _LoadReport]:
     """Return the tensors of a file for a network, and a report.
 
     Args:
@@ -124,7 +124,7 @@ def match(
         UserError: the file belongs to another network; the message names the keys.
     """
     inflate = one_of("inflation", inflation, INFLATIONS)
-    report = LoadReport(source)
+    report = _LoadReport(source)
     state = _with_names_of(target, weights)
     names = weights.class_names
     if class_names is not None and (names is None or list(names) != list(class_names)):
@@ -201,7 +201,7 @@ def _can_inflate(tensor: Tensor, value: Tensor) -> bool:
 
 
 def _without_head(
-    state: StateDict, target: Mapping[str, Tensor], report: LoadReport, keep: bool
+    state: StateDict, target: Mapping[str, Tensor], report: _LoadReport, keep: bool
 ) -> StateDict:
     """Remove the classifier; `keep` it if the file's unnamed classes have the same number."""
     head = {key for key in state if key.startswith("head.")}
@@ -211,7 +211,7 @@ def _without_head(
     return {key: value for key, value in state.items() if key not in head}
 
 
-def _check_same_network(report: LoadReport) -> None:
+def _check_same_network(report: _LoadReport) -> None:
     """Raise UserError unless the only differences are the classifier and new non-local blocks."""
     missing = [key for key in report.new if not key.startswith("head.") and ".nl" not in key]
     extra = [key for key in report.ignored if not key.startswith("head.")]

@@ -37,7 +37,7 @@ def locate(source: str) -> Path:
     if "_Weights." in source:
         license = CODE_BASES["torchvision"].publisher.license
         print(f"weights {source}: license {license}", file=sys.stderr)
-        return download(torchvision_url(source.removeprefix("torchvision/")))
+        return download(_torchvision_url(source.removeprefix("torchvision/")))
     public = public_name(source)
     if public is not None:
         code_base, _, name = public.partition("/")
@@ -67,7 +67,7 @@ def public_name(source: str) -> str | None:
     return f"{code_base}/{name}" if name in publisher.paths else None
 
 
-def torchvision_url(name: str) -> str:
+def _torchvision_url(name: str) -> str:
     """Return the URL of weights by torchvision's name, such as ResNet50_Weights.IMAGENET1K_V1."""
     from torchvision.models import get_weight  # takes seconds to import and is rarely needed
 
@@ -77,7 +77,7 @@ def torchvision_url(name: str) -> str:
         raise UserError(f"weights={name}: torchvision knows no such weights") from error
 
 
-def is_published(url: str) -> bool:
+def _is_published(url: str) -> bool:
     """Whether a publisher's file is at the URL: its name is unique and may contain a checksum."""
     return url.startswith(CODE_BASES["torchvision"].publisher.root) or any(
         url == code_base.publisher.root + path
@@ -94,7 +94,7 @@ def download(url: str) -> Path:
     folder = Path(hub.get_dir()) / "checkpoints"
     name = Path(urlparse(url).path).name
     checksum = None
-    if is_published(url):
+    if _is_published(url):
         found = CHECKSUM.search(name)
         checksum = found[1] if found else None
     else:  # different servers may have different files of the same name, such as best.pt

@@ -73,7 +73,7 @@ def norms_to_affine(
     s = gamma (var + eps)^-1/2, b = beta - mean s. The authors start long clips from such networks.
     """
     affine = dict(state)
-    for module in modules_with(state, "running_mean") if modules is None else modules:
+    for module in _modules_with(state, "running_mean") if modules is None else modules:
         mean, variance = affine.pop(f"{module}.running_mean"), affine.pop(f"{module}.running_var")
         scale = state[f"{module}.weight"] * (variance + NORM_EPS).rsqrt()
         affine[f"{module}.weight"] = scale
@@ -87,8 +87,8 @@ def affine_to_norms(
 ) -> StateDict:
     """Convert affine maps, all or some `modules`, to batch norms of mean 0 and variance 1 - eps."""
     if modules is None:
-        statistics = set(modules_with(state, "running_mean"))
-        affine = modules_with(state, "bias", last="norm")
+        statistics = set(_modules_with(state, "running_mean"))
+        affine = _modules_with(state, "bias", last="norm")
         modules = [name for name in affine if name not in statistics]
     norms = dict(state)
     for module in modules:
@@ -99,10 +99,10 @@ def affine_to_norms(
     return norms
 
 
-def add_norms(state: Mapping[str, Tensor]) -> StateDict:
+def _add_norms(state: Mapping[str, Tensor]) -> StateDict:
     """Give blocks without a norm after W_z a norm that changes nothing."""
     added = dict(state)
-    for module in block_parts(state, "out", "weight"):
+    for module in _block_parts(state, "out", "weight"):
         norm = module.removesuffix("out") + "norm"
         if f"{norm}.weight" not in state:
             ones = state[f"{module}.weight"].new_ones(state[f"{module}.weight"].shape[0])
@@ -113,7 +113,7 @@ def add_norms(state: Mapping[str, Tensor]) -> StateDict:
 def fold_out_bias(state: Mapping[str, Tensor], modules: Collection[str] | None = None) -> StateDict:
     """Move the bias b of W_z into the running mean of the norm after it: mean' = mean - b."""
     folded = dict(state)
-    for module in block_parts(state, "out", "bias") if modules is None else modules:
+    for module in _block_parts(state, "out", "bias") if modules is None else modules:
         mean = module.removesuffix("out") + "norm.running_mean"
         if mean not in state:
             raise UserError(f"{module}.bias: no batch norm after it can take it over")
@@ -121,11 +121,11 @@ def fold_out_bias(state: Mapping[str, Tensor], modules: Collection[str] | None =
     return folded
 
 
-def add_biases(state: Mapping[str, Tensor], parts: Collection[str] = EMBEDDINGS) -> StateDict:
+def _add_biases(state: Mapping[str, Tensor], parts: Collection[str] = EMBEDDINGS) -> StateDict:
     """Give the block parts of these names a bias of 0 if they have none."""
     added = dict(state)
     for part in parts:
-        for module in block_parts(state, part, "weight"):
+        for module in _block_parts(state, part, "weight"):
             weight = state[f"{module}.weight"]
             added.setdefault(f"{module}.bias", weight.new_zeros(weight.shape[0]))
     return added
@@ -137,7 +137,7 @@ def fold_scale(state: Mapping[str, Tensor], *, scaled: bool) -> StateDict:
     `scaled` says whether the new blocks scale. The old blocks do the opposite.
     """
     folded = dict(state)
-    for module in block_parts(state, "theta", "weight"):
+    for module in _block_parts(state, "theta", "weight"):
         inner = state[f"{module}.weight"].shape[0]
         factor = inner**0.5 if scaled else inner**-0.5
         for key in (f"{module}.weight", f"{module}.bias"):
@@ -150,7 +150,7 @@ REWRITES: dict[str, Callable[[Mapping[str, Tensor]], StateDict]] = {
     "norms_to_affine": norms_to_affine,
     "affine_to_norms": affine_to_norms,
     "fold_out_bias": fold_out_bias,
-    "add_out_bias": partial(add_biases, parts=("out",)),
+    "add_out_bias": partial(_add_biases, parts=("out",)),
     "scale_theta": partial(fold_scale, scaled=True),
     "unscale_theta": partial(fold_scale, scaled=False),
 }
@@ -172,7 +172,7 @@ def adapt(state: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> tuple[St
     adapted, done = dict(state), []
     surplus = [
         module
-        for module in block_parts(state, "out", "bias")
+        for module in _block_parts(state, "out", "bias")
         if f"{module}.weight" in target
         and f"{module}.bias" not in target
         and module.removesuffix("out") + "norm.running_mean" in state
@@ -181,11 +181,11 @@ def adapt(state: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> tuple[St
         adapted = fold_out_bias(adapted, surplus)
         done.append("biases of W_z folded into running means")
     for part in (*EMBEDDINGS, "out"):
-        wanted = {*block_parts(target, part, "bias")} - {*block_parts(state, part, "bias")}
-        if wanted & {*block_parts(state, part, "weight")}:
-            adapted = add_biases(adapted, [part])
+        wanted = {*_block_parts(target, part, "bias")} - {*_block_parts(state, part, "bias")}
+        if wanted & {*_block_parts(state, part, "weight")}:
+            adapted = _add_biases(adapted, [part])
             done.append(f"biases of 0 added to {part}")
-    ours, theirs = (set(modules_with(keys, "running_mean")) for keys in (adapted, target))
+    ours, theirs = (set(_modules_with(keys, "running_mean")) for keys in (adapted, target))
     affine = [name for name in sorted(ours - theirs) if f"{name}.bias" in target]
     if affine:
         adapted = norms_to_affine(adapted, affine)
@@ -204,7 +204,7 @@ def adapt_to_format(state: Mapping[str, Tensor], form: str) -> StateDict:
     """
     layout = FORMATS[form]
     adapted = dict(state) if layout.affine else _with_counters(affine_to_norms(state))
-    if layout.blocks is None or not block_parts(state, "out", "weight"):
+    if layout.blocks is None or not _block_parts(state, "out", "weight"):
         return adapted
     return _with_counters(_adapt_blocks(adapted, layout.blocks))
 
@@ -212,30 +212,30 @@ def adapt_to_format(state: Mapping[str, Tensor], form: str) -> StateDict:
 def _adapt_blocks(state: StateDict, blocks: Blocks) -> StateDict:
     """Give non-local blocks the biases and norms that all blocks of a code base have."""
     if blocks.norm:
-        state = add_norms(state)
+        state = _add_norms(state)
     if blocks.bias == "together":
         parts = (*EMBEDDINGS, "out")
-        has_bias = any(block_parts(state, part, "bias") for part in parts)
-        return add_biases(state, parts) if has_bias else state
-    state = add_biases(state)
+        has_bias = any(_block_parts(state, part, "bias") for part in parts)
+        return _add_biases(state, parts) if has_bias else state
+    state = _add_biases(state)
     if blocks.bias == "always":
-        return add_biases(state, ["out"])
-    norms = set(modules_with(state, "running_mean", last="norm"))
-    normed = [m for m in block_parts(state, "out", "weight") if m[:-3] + "norm" in norms]
+        return _add_biases(state, ["out"])
+    norms = set(_modules_with(state, "running_mean", last="norm"))
+    normed = [m for m in _block_parts(state, "out", "weight") if m[:-3] + "norm" in norms]
     if not normed:
-        return add_biases(state, ["out"])
+        return _add_biases(state, ["out"])
     return fold_out_bias(state, [module for module in normed if f"{module}.bias" in state])
 
 
-def modules_with(state: Mapping[str, Tensor], tensor: str, last: str = "") -> list[str]:
+def _modules_with(state: Mapping[str, Tensor], tensor: str, last: str = "") -> list[str]:
     """Return the modules that hold a `tensor` and whose last name contains `last`."""
     modules = [key.removesuffix(f".{tensor}") for key in state if key.endswith(f".{tensor}")]
     return [module for module in modules if last in module.rsplit(".", 1)[-1]]
 
 
-def block_parts(state: Mapping[str, Tensor], part: str, tensor: str) -> list[str]:
+def _block_parts(state: Mapping[str, Tensor], part: str, tensor: str) -> list[str]:
     """Return the modules `part` (theta, out, ...) of non-local blocks that hold a `tensor`."""
-    modules = modules_with(state, tensor, last=part)
+    modules = _modules_with(state, tensor, last=part)
     return [m for m in modules if m.split(".")[-1] == part and m.split(".")[-2].startswith("nl")]
 
 
@@ -262,5 +262,5 @@ def _to_their_shape(key: str, tensor: Tensor, *, frames: bool) -> Tensor:
 
 def _with_counters(state: StateDict) -> StateDict:
     """Give every batch norm a counter of batches: 0 if the file has none."""
-    counters = [f"{name}.{COUNTER}" for name in modules_with(state, "running_mean")]
+    counters = [f"{name}.{COUNTER}" for name in _modules_with(state, "running_mean")]
     return state | {name: torch.tensor(0) for name in counters if name not in state}

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from nlnet.bench.steps.calls import PHASES, build_call
-from nlnet.bench.steps.compete import Result, compete
+from nlnet.bench.steps.compete import ContenderResult, compete
 from nlnet.bench.steps.contenders import LEVERS, Contender, groups
-from nlnet.bench.steps.costs import clip_operations, matmul_ceiling
+from nlnet.bench.steps.costs import clip_operations, measured_ceiling
 from nlnet.bench.steps.inputs import input_seconds
 from nlnet.bench.steps.run import measure_groups
 from nlnet.bench.steps.tables import share_table, step_table
@@ -57,13 +57,13 @@ def test_operations_of_a_clip_are_those_of_the_published_network(benchmark_run):
 
 
 def test_the_ceiling_and_the_input_are_measured(benchmark_run):
-    assert 1e6 < matmul_ceiling(CPU, "fp32", size=64) < 1e14
+    assert 1e6 < measured_ceiling(CPU, "fp32", size=64) < 1e14
     seconds = input_seconds(benchmark_run("c2d_nl1").data.clip, 2, num_frames=20)
     assert set(seconds) == {"decode", "transform"}
     assert all(0 < value < 60 for value in seconds.values())
 
 
-RESULT = Result(
+RESULT = ContenderResult(
     name="nlnet",
     training=True,
     precision="fp32",

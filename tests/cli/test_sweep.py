@@ -10,7 +10,7 @@ from omegaconf.errors import MissingMandatoryValue
 from nlnet.cli.choices import CONFIG_DIR
 from nlnet.cli.sweep import (
     error_line,
-    markdown,
+    markdown_table,
     override_values,
     refuse_shared_folders,
     sweep_table,
@@ -97,5 +97,5 @@ def test_only_overrides_that_differ_have_a_column():
     assert header == ["block", "best_top1", "error"]
     assert cells[0] == ["gaussian", "71.25", ""]
     assert cells[2] == ["broken", "", "no such block"]
-    lines = markdown(header, cells).splitlines()
+    lines = markdown_table(header, cells).splitlines()
     assert len({len(line) for line in lines}) == 1 and len(lines) == 5

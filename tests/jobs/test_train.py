@@ -5,7 +5,7 @@ import re
 import pytest
 
 from nlnet.errors import UsageError
-from nlnet.jobs.train import check
+from nlnet.jobs.train import check_training
 from tests.cli.commands import run_config
 
 
@@ -26,4 +26,4 @@ from tests.cli.commands import run_config
 )
 def test_a_mistake_is_found_before_there_are_ranks(words: list[str], named: str):
     with pytest.raises(UsageError, match=rf"^{re.escape(named)}[^\n]*$"):
-        check(run_config(*words))
+        check_training(run_config(*words))

@@ -25,9 +25,9 @@ from nlnet.recognizer.export_graph import (
     OUTPUTS,
     TOLERANCE,
     ExportedNetwork,
-    compare,
     export_onnx,
     export_torch,
+    largest_difference,
     run_onnx,
 )
 
@@ -122,7 +122,9 @@ def test_a_difference_is_refused():
         return mean, 10 * mean
 
     def with_error(error: float) -> float:
-        return compare(network, lambda v: (network(v)[0], network(v)[1] + error), (2, 4, 4))
+        return largest_difference(
+            network, lambda v: (network(v)[0], network(v)[1] + error), (2, 4, 4)
+        )
 
     assert with_error(0.0) == 0.0
     assert 0 < with_error(5e-5) < TOLERANCE
@@ -130,7 +132,7 @@ def test_a_difference_is_refused():
         with pytest.raises(UserError, match=r"^[^\n]*differ by [^\n]*nothing was written$"):
             with_error(error)
     with pytest.raises(UserError, match="instead of"):
-        compare(network, lambda v: (network(v)[0][:1], network(v)[1][:1]), (2, 4, 4))
+        largest_difference(network, lambda v: (network(v)[0][:1], network(v)[1][:1]), (2, 4, 4))
 
 
 FAMILY = [

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from nlnet.recognizer.attention import AttentionMap, VideoAttention
-from nlnet.report.attention_pictures import SIDE, animation, heat_frames, shown_frames, strip
+from nlnet.report.attention_pictures import SIDE, attention_gif, heat_frames, shown_frames, strip
 
 
 def attention(num_frames: int, query: tuple[int, int, int] | None) -> VideoAttention:
@@ -56,7 +56,7 @@ def test_a_strip_has_arrows_only_for_a_query():
 
 def test_an_animation_has_all_frames_and_a_column_for_each_term():
     given = attention(5, (0, 0, 0))
-    with Image.open(io.BytesIO(animation(given, given.maps[0]))) as gif:
+    with Image.open(io.BytesIO(attention_gif(given, given.maps[0]))) as gif:
         assert gif.n_frames == 5
         assert gif.width > 3 * SIDE
         assert gif.info["loop"] == 0

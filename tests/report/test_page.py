@@ -19,7 +19,7 @@ from PIL import Image
 from nlnet.errors import UserError
 from nlnet.report.page import RunPart, write_report
 from nlnet.report.previews import Picture, animation, data_uri, preview
-from nlnet.report.runs import EvaluatedRun, read_run
+from nlnet.report.runs import EvaluatedRun, read_run_folder
 from nlnet.report.statistics import mcnemar
 from tests.cli.commands import tool
 from tests.conftest import write_gray_video
@@ -269,7 +269,7 @@ def test_the_digest_of_the_videos_depends_on_neither_root_nor_order(tmp_path: Pa
     second = evaluated_run(tmp_path / "two", tmp_path / "b", moved, "two")
     other = replace(moved, labels=np.roll(moved.labels, 1))
     third = evaluated_run(tmp_path / "three", tmp_path / "b", other, "three")
-    digests = [read_run(folder).videos_digest for folder in (first, second, third)]
+    digests = [read_run_folder(folder).videos_digest for folder in (first, second, third)]
     assert digests[0] == digests[1] != digests[2]
 
 
@@ -285,17 +285,17 @@ def test_a_folder_without_evaluation_names_the_command_that_makes_it(run: Path, 
     (run / "train" / "best.pt").touch()
     for folder in (run, run / "train"):
         with pytest.raises(UserError) as error:
-            read_run(folder)
+            read_run_folder(folder)
         command = f"python tools/eval.py weights={run / 'train' / 'best.pt'} name=one"
         assert str(folder) in str(error.value) and command in str(error.value)
     with pytest.raises(UserError, match="gone: is not a folder"):
-        read_run(tmp_path / "gone")
+        read_run_folder(tmp_path / "gone")
 
 
 def test_a_damaged_metrics_file_is_named(run: Path):
     (run / "eval" / "metrics.json").write_text("{")
     with pytest.raises(UserError, match=r"eval/metrics\.json"):
-        read_run(run)
+        read_run_folder(run)
 
 
 def test_a_report_that_cannot_be_written_leaves_nothing(run: Path, tmp_path: Path):

@@ -150,7 +150,7 @@ def test_a_share_of_all_videos_has_no_uncertainty():
     [(10, 1, [5]), (10, 2, [2, 7]), (3, 1, [1]), (3, 3, [0, 1, 2]), (10, 10, list(range(10)))],
 )
 def test_a_part_of_the_clips_is_spread_over_the_video(total: int, count: int, wanted: list[int]):
-    assert statistics.spread(total, count) == wanted
+    assert statistics.spread_evenly(total, count) == wanted
 
 
 @pytest.mark.parametrize("ensemble", ["mean", "max"])
@@ -178,8 +178,8 @@ def test_the_metric_by_views_against_plain_loops(ensemble: str):
     for point in points:
         right = 0
         for video in np.flatnonzero(kept):
-            chosen = views[video][statistics.spread(4, point.clips)]
-            chosen = chosen[:, statistics.spread(3, point.crops)].reshape(-1, classes)
+            chosen = views[video][statistics.spread_evenly(4, point.clips)]
+            chosen = chosen[:, statistics.spread_evenly(3, point.crops)].reshape(-1, classes)
             right += combine(chosen, axis=0).argmax() == labels[video]
         assert point.value == pytest.approx(right / videos)
 

@@ -47,19 +47,19 @@ def block_step(block: nn.Module, shape: Shape, device: torch.device) -> Callable
     return lambda: torch.autograd.grad(block(video), inputs, cotangent)
 
 
-def our_block(name: str, shape: Shape) -> nn.Module:
+def _our_block(name: str, shape: Shape) -> nn.Module:
     where = "input" if shape.pooled else "none"
     output = Output(zero_init=False)
     return NonLocalBlock(shape.channels, pairwise=name, subsample=Subsample(where), output=output)
 
 
-def naive_block(name: str, shape: Shape) -> nn.Module:
-    block = our_block(name, shape)
+def _naive_block(name: str, shape: Shape) -> nn.Module:
+    block = _our_block(name, shape)
     block.set_submodule("pairwise", NAIVE[name](shape.inner))
     return block
 
 
-def peer_block(name: str, shape: Shape) -> nn.Module:
+def _peer_block(name: str, shape: Shape) -> nn.Module:
     return create_nonlocal(
         dim_in=shape.channels,
         dim_inner=shape.inner,
@@ -69,7 +69,7 @@ def peer_block(name: str, shape: Shape) -> nn.Module:
 
 
 FORMS: dict[str, Callable[[str, Shape], nn.Module]] = {
-    "ours": our_block,
-    "naive": naive_block,
-    "pytorchvideo": peer_block,
+    "ours": _our_block,
+    "naive": _naive_block,
+    "pytorchvideo": _peer_block,
 }

@@ -14,7 +14,7 @@ from nlnet.bench.operations.shapes import SHAPES, Shape
 
 
 def fresh_peak_bytes(form: str, name: str, shape: Shape, device: torch.device) -> int:
-    """Return `peak_bytes` of a block, measured in a new process.
+    """Return `_peak_bytes` of a block, measured in a new process.
 
     The processes are forked from one server, which imports this module once: the imports take
     seconds. The server's environment makes the C library give freed tensors back at once.
@@ -26,7 +26,7 @@ def fresh_peak_bytes(form: str, name: str, shape: Shape, device: torch.device) -
         environment(MALLOC_MMAP_THRESHOLD_=str(2**16)),
         ProcessPoolExecutor(1, mp_context=context) as pool,
     ):
-        return pool.submit(peak_bytes, form, name, shape, str(device), threads).result()
+        return pool.submit(_peak_bytes, form, name, shape, str(device), threads).result()
 
 
 @contextmanager
@@ -44,7 +44,7 @@ def environment(**variables: str) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def peak_bytes(form: str, name: str, shape: Shape, device: str, threads: int) -> int:
+def _peak_bytes(form: str, name: str, shape: Shape, device: str, threads: int) -> int:
     """Return the bytes that one training step of a block needs beyond what was in use before."""
     torch.set_num_threads(threads)
     small = min(SHAPES[1], shape, key=lambda s: s.queries)

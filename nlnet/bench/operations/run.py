@@ -21,19 +21,19 @@ from nlnet.bench.peer import INSTANTIATIONS
 from nlnet.bench.report import Report
 from nlnet.bench.timing import interleaved
 from nlnet.config import BenchmarkConfig
-from nlnet.distributed.ranks import pick_device
+from nlnet.distributed.build import build_device
 from nlnet.model.non_local.pairwise import PAIRWISE
 from nlnet.runs.logger import progress_bar
 
 
-def measure(run: BenchmarkConfig) -> Report:
+def measure_operations(run: BenchmarkConfig) -> Report:
     """Measure time and memory of every pairwise function at the sizes of res3 and res4."""
-    return measure_plan(QUICK if run.quick else FULL, pick_device(run.dist.device))
+    return measure_plan(QUICK if run.quick else FULL, build_device(run.dist))
 
 
 def measure_plan(plan: Plan, device: torch.device) -> Report:
     """Measure the shapes of a plan."""
-    memory = [memory_row(shape, device) for shape in progress_bar(plan.memory, "memory")]
+    memory = [_memory_row(shape, device) for shape in progress_bar(plan.memory, "memory")]
     operations = [
         operation_row(shape, device, plan.repeats)
         for shape in progress_bar(plan.shapes, "operations")
@@ -96,7 +96,7 @@ def growth_row(shape: Shape, device: torch.device) -> Row:
     return Row(shape, times)
 
 
-def memory_row(shape: Shape, device: torch.device) -> Row:
+def _memory_row(shape: Shape, device: torch.device) -> Row:
     """Measure the peak extra bytes of a block's training step in every form of every function."""
     peaks = {}
     for name in NAIVE:

@@ -7,7 +7,7 @@ from nlnet.bench.naive import NAIVE
 from nlnet.bench.operations.calls import FORMS
 from nlnet.bench.operations.shapes import Shape
 from nlnet.bench.picture import Curve, log_log
-from nlnet.cli.sweep import markdown
+from nlnet.cli.sweep import markdown_table
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ def ratio_table(rows: Sequence[Row], names: Sequence[str]) -> str:
     for row in rows:
         ratios = [row.values[name]["naive"] / row.values[name]["ours"] for name in names]
         cells.append([str(row.shape), *(f"{ratio:.2f}" for ratio in ratios)])
-    return markdown(["shape", *names], cells)
+    return markdown_table(["shape", *names], cells)
 
 
 def memory_table(rows: Sequence[Row]) -> str:
@@ -44,7 +44,7 @@ def memory_table(rows: Sequence[Row]) -> str:
         [str(row.shape), *(_megabytes(row.values[name].get(form)) for name, form in columns)]
         for row in rows
     ]
-    return markdown(["shape", *(f"{name}, {form}" for name, form in columns)], cells)
+    return markdown_table(["shape", *(f"{name}, {form}" for name, form in columns)], cells)
 
 
 def growth_table(rows: Sequence[Row]) -> str:
@@ -57,7 +57,7 @@ def growth_table(rows: Sequence[Row]) -> str:
         ]
         for row in rows
     ]
-    return markdown(["N", "M", *(f"{name}, {form}" for name, form in columns)], cells)
+    return markdown_table(["N", "M", *(f"{name}, {form}" for name, form in columns)], cells)
 
 
 def growth_picture(rows: Sequence[Row]) -> str:

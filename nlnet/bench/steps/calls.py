@@ -59,7 +59,7 @@ def build_call(
     if not contender.training:
         return lambda: evaluation(model.eval(), video, precision)
     optimizer = build_optimizer(run.optim, model)
-    return lambda: training_step(network, optimizer, video, label, precision)
+    return lambda: _training_step(network, optimizer, video, label, precision)
 
 
 def count(model: nn.Module) -> int:
@@ -67,7 +67,7 @@ def count(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def training_step(
+def _training_step(
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
     video: Tensor,

@@ -17,7 +17,7 @@ from nlnet.bench.memory import peak_resident_bytes, reset_peak
 from nlnet.bench.steps.calls import Phases, build_call
 from nlnet.bench.steps.contenders import Contender
 from nlnet.config import BenchmarkConfig
-from nlnet.distributed.ranks import pick_device
+from nlnet.distributed.build import build_device
 from nlnet.errors import UserError
 from nlnet.trainer.build import apply_allocator
 
@@ -25,7 +25,7 @@ WARMUP = 2  # steps before the first timed one
 
 
 @dataclass(frozen=True)
-class Result:
+class ContenderResult:
     """What was measured of one contender; ratios are against the first of its group."""
 
     name: str
@@ -42,7 +42,7 @@ class Result:
 
 def compete(
     group: Sequence[Contender], run: BenchmarkConfig, batch: int, repeats: int
-) -> list[Result]:
+) -> list[ContenderResult]:
     """Return the result of each contender; the first one is the peer.
 
     Raises UserError if the process of a contender ends early.
@@ -51,7 +51,7 @@ def compete(
     workers = []
     for contender in group:
         here, there = context.Pipe()
-        process = context.Process(target=serve, args=(there, contender, run, batch), daemon=True)
+        process = context.Process(target=_serve, args=(there, contender, run, batch), daemon=True)
         process.start()
         there.close()  # only the process holds it, so that its end is noticed here
         workers.append((process, here))
@@ -71,16 +71,16 @@ def compete(
     for process, connection in workers:
         connection.send(False)
         process.join()
-    peer_seconds = median_seconds(times[0])
+    peer_seconds = _median_seconds(times[0])
     return [
-        Result(
+        ContenderResult(
             name=contender.name,
             training=contender.training,
             precision=contender.precision,
             configured=contender.training and contender.trainer == run.trainer,
-            seconds=median_seconds(taken),
+            seconds=_median_seconds(taken),
             phases={name: statistics.median(t[name] for t in taken) for name in taken[0]},
-            speed=peer_seconds / median_seconds(taken),
+            speed=peer_seconds / _median_seconds(taken),
             peak_mb=peak,
             memory=peak / peaks[0],
             repeats=len(taken),
@@ -89,33 +89,33 @@ def compete(
     ]
 
 
-def kind(result: Result) -> str:
+def kind(result: ContenderResult) -> str:
     """Return what the result timed."""
     return "training" if result.training else "evaluation"
 
 
-def median_seconds(times: Sequence[Phases]) -> float:
+def _median_seconds(times: Sequence[Phases]) -> float:
     """Return the median duration of a whole step."""
     return statistics.median(sum(phases.values()) for phases in times)
 
 
-def serve(
+def _serve(
     connection: "Connection[Any, Any]", contender: Contender, run: BenchmarkConfig, batch: int
 ) -> None:
     """Run one step for each True that arrives, and send its phases and the peak memory in MB."""
-    device = pick_device(run.dist.device)
+    device = build_device(run.dist)
     if contender.trainer is not None:
         apply_allocator(contender.trainer)
     if device.type != "cuda":
         reset_peak()
-    start = peak_megabytes(device)
+    start = _peak_megabytes(device)
     call = build_call(contender, run, batch, device)
     while connection.recv():
         phases = call()
-        connection.send((phases, peak_megabytes(device) - start))
+        connection.send((phases, _peak_megabytes(device) - start))
 
 
-def peak_megabytes(device: torch.device) -> float:
+def _peak_megabytes(device: torch.device) -> float:
     """Return the largest memory in use so far: the GPU's, or the process's on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 1e6

@@ -25,7 +25,7 @@ def input_seconds(clip: ClipConfig, repeats: int, *, num_frames: int = 300) -> d
     decoding, transforming = [], []
     with TemporaryDirectory() as folder:
         path = Path(folder) / "moving.mp4"
-        write_video(path, num_frames=num_frames)
+        _write_video(path, num_frames=num_frames)
         for _ in range(repeats):
             span = clip.num_frames * clip.frame_stride
             first = int(rng.integers(max(num_frames - span, 1)))
@@ -39,7 +39,7 @@ def input_seconds(clip: ClipConfig, repeats: int, *, num_frames: int = 300) -> d
     return {"decode": statistics.median(decoding), "transform": statistics.median(transforming)}
 
 
-def write_video(path: Path, num_frames: int) -> None:
+def _write_video(path: Path, num_frames: int) -> None:
     """Write a smooth moving pattern as H.264, 340 x 256, 30 frames a second."""
     rng = np.random.default_rng(0)
     coarse = torch.from_numpy(rng.integers(0, 256, (1, 3, 64, 64))).float()

@@ -15,19 +15,19 @@ from nlnet.bench.report import Report
 from nlnet.bench.steps.calls import NUM_CLASSES
 from nlnet.bench.steps.compete import compete, kind
 from nlnet.bench.steps.contenders import Contender, computes_bf16, groups
-from nlnet.bench.steps.costs import clip_operations, matmul_ceiling
+from nlnet.bench.steps.costs import clip_operations, measured_ceiling
 from nlnet.bench.steps.inputs import input_seconds
 from nlnet.bench.steps.tables import share_table, step_table
 from nlnet.config import BenchmarkConfig
-from nlnet.distributed.ranks import pick_device
+from nlnet.distributed.build import build_device
 
 
-def measure(run: BenchmarkConfig) -> Report:
+def measure_steps(run: BenchmarkConfig) -> Report:
     """Measure the run's network and the peer's in training and in evaluation.
 
     Raises UserError if pytorchvideo has no network of the run's layout.
     """
-    device = pick_device(run.dist.device)
+    device = build_device(run.dist)
     build_peer(run, NUM_CLASSES)  # raises the error before anything is measured
     contenders = groups(run.trainer, device, quick=run.quick)
     return measure_groups(run, contenders, device, repeats=2 if run.quick else 5)
@@ -44,7 +44,7 @@ def measure_groups(
     batch = run.batch or (2 if device.type == "cpu" else 32)
     results = [result for group in contenders for result in compete(group, run, batch, repeats)]
     operations = clip_operations(run)
-    ceilings = {p: matmul_ceiling(device, p) for p in {r.precision for r in results}}
+    ceilings = {p: measured_ceiling(device, p) for p in {r.precision for r in results}}
     clips_per_s = [batch / result.seconds for result in results]
     utilization = [
         rate * operations[kind(result)] / ceilings[result.precision]

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 
-from nlnet.bench.steps.compete import Result, kind
-from nlnet.cli.sweep import markdown
+from nlnet.bench.steps.compete import ContenderResult, kind
+from nlnet.cli.sweep import markdown_table
 
 
 def step_table(
-    results: Sequence[Result], clips_per_s: Sequence[float], utilization: Sequence[float]
+    results: Sequence[ContenderResult], clips_per_s: Sequence[float], utilization: Sequence[float]
 ) -> str:
     """Time, speed and memory of each contender."""
     header = ["", "ms", "clips/s", "x peer", "utilization", "peak MB", "of peer's"]
@@ -23,10 +23,10 @@ def step_table(
         ]
         for result, rate, share in zip(results, clips_per_s, utilization, strict=True)
     ]
-    return markdown(header, cells)
+    return markdown_table(header, cells)
 
 
-def share_table(result: Result, inputs: Mapping[str, float], batch: int) -> str:
+def share_table(result: ContenderResult, inputs: Mapping[str, float], batch: int) -> str:
     """Each part's share of the time of one clip, as if no parts overlapped.
 
     Args:
@@ -35,4 +35,4 @@ def share_table(result: Result, inputs: Mapping[str, float], batch: int) -> str:
     """
     parts = {**inputs, **{name: seconds / batch for name, seconds in result.phases.items()}}
     total = sum(parts.values())
-    return markdown(list(parts), [[f"{100 * part / total:.1f} %" for part in parts.values()]])
+    return markdown_table(list(parts), [[f"{100 * part / total:.1f} %" for part in parts.values()]])

@@ -76,7 +76,7 @@ class PyAVStream(FrameStream):
     def __init__(self, path: Path | str, file: BinaryIO | None = None) -> None:
         self.path = Path(path)
         self.is_live = file is None and is_live(path)
-        form = CAMERA_FORMAT if file is None and is_camera(path) else None
+        form = CAMERA_FORMAT if file is None and _is_camera(path) else None
         source = path if file is None else file
         self._container, self._stream = open_video_stream(source, path, form=form)
         # One file is read at a time, so that all cores can decode; frames of a live source must
@@ -131,11 +131,11 @@ class ArrayStream(FrameStream):
         """There is nothing to close."""
 
 
-def is_camera(source: Path | str) -> bool:
+def _is_camera(source: Path | str) -> bool:
     """Whether a name is that of a camera of this machine."""
     return str(source).startswith(CAMERAS)
 
 
 def is_live(source: Path | str) -> bool:
     """Whether a name is that of a camera or a URL, which can be read only once and in order."""
-    return is_camera(source) or (isinstance(source, str) and "://" in source)
+    return _is_camera(source) or (isinstance(source, str) and "://" in source)

@@ -19,7 +19,7 @@ from nlnet.data.setting_names import ARGUMENT_NAMES, SettingNames
 from nlnet.errors import UserError
 
 
-class Format(NamedTuple):
+class _Format(NamedTuple):
     """An annotation format."""
 
     matches: Callable[[SplitSource], bool]  # whether a split has this format
@@ -27,11 +27,11 @@ class Format(NamedTuple):
 
 
 # In this order: a split has the first format that matches.
-FORMATS: dict[str, Format] = {
-    "folder": Format(is_folder, read_folder),
-    "kinetics": Format(is_kinetics, read_kinetics),
-    "charades": Format(is_charades, read_charades),
-    "listing": Format(is_listing, read_listing),
+FORMATS: dict[str, _Format] = {
+    "folder": _Format(is_folder, read_folder),
+    "kinetics": _Format(is_kinetics, read_kinetics),
+    "charades": _Format(is_charades, read_charades),
+    "listing": _Format(is_listing, read_listing),
 }
 
 

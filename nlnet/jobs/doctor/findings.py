@@ -47,7 +47,7 @@ def page(sections: Sequence[Section]) -> str:
             lines.append(f"{mark}{finding.name:<{width}}  {finding.value}".rstrip())
             if finding.remedy:
                 lines.append(f"   {'':<{width}}  -> {finding.remedy}")
-    return without_private_paths("\n".join(lines))
+    return _without_private_paths("\n".join(lines))
 
 
 def as_json(sections: Sequence[Section]) -> dict[str, list[dict[str, str]]]:
@@ -56,9 +56,9 @@ def as_json(sections: Sequence[Section]) -> dict[str, list[dict[str, str]]]:
         section.title: [
             {
                 "name": finding.name,
-                "value": without_private_paths(finding.value),
+                "value": _without_private_paths(finding.value),
                 "status": finding.status,
-                "remedy": without_private_paths(finding.remedy),
+                "remedy": _without_private_paths(finding.remedy),
             }
             for finding in section.findings
         ]
@@ -71,7 +71,7 @@ def failed(sections: Sequence[Section]) -> list[Finding]:
     return [finding for section in sections for finding in section.findings if finding.failed]
 
 
-def without_private_paths(text: str) -> str:
+def _without_private_paths(text: str) -> str:
     """Replace the working folder by . and the home folder by ~."""
     home = os.path.expanduser("~")
     for path, sign in sorted([(str(Path.cwd()), "."), (home, "~")], key=lambda row: -len(row[0])):

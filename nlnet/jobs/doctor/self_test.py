@@ -118,7 +118,7 @@ def _cause(child: "subprocess.CompletedProcess[str]") -> str:
     return lines[-1] if lines else f"ended with code {child.returncode}"
 
 
-def main(names: Sequence[str]) -> None:
+def _main(names: Sequence[str]) -> None:
     """Run parts in this process, and print [name, facts, seconds] for each."""
     for name in names:
         start = time.perf_counter()
@@ -130,4 +130,4 @@ def main(names: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    _main(sys.argv[1:])

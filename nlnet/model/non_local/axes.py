@@ -12,23 +12,23 @@ from torch import Tensor
 from nlnet.errors import ArgumentError, choose
 
 
-def fold_volume(tokens: Tensor, groups: int) -> Tensor:
+def _fold_volume(tokens: Tensor, groups: int) -> Tensor:
     """(B, T, H, W, C) -> (B groups, T/groups H W, C): all positions of a group of frames."""
     return tokens.unflatten(1, (groups, -1)).flatten(2, 4).flatten(0, 1)
 
 
-def unfold_volume(tokens: Tensor, like: Tensor, groups: int) -> Tensor:
+def _unfold_volume(tokens: Tensor, like: Tensor, groups: int) -> Tensor:
     """The inverse of fold_volume; `like` has the sizes (B, T, H, W, any)."""
     batch, _, height, width, _ = like.shape
     return tokens.unflatten(1, (-1, height, width)).unflatten(0, (batch, groups)).flatten(1, 2)
 
 
-def fold_tracks(tokens: Tensor, groups: int) -> Tensor:
+def _fold_tracks(tokens: Tensor, groups: int) -> Tensor:
     """(B, T, H, W, C) -> (B groups H W, T/groups, C): one position over a group of frames."""
     return tokens.unflatten(1, (groups, -1)).permute(0, 1, 3, 4, 2, 5).flatten(0, 3)
 
 
-def unfold_tracks(tokens: Tensor, like: Tensor, groups: int) -> Tensor:
+def _unfold_tracks(tokens: Tensor, like: Tensor, groups: int) -> Tensor:
     """The inverse of fold_tracks; `like` has the sizes (B, T, H, W, any)."""
     batch, _, height, width, _ = like.shape
     positions = tokens.unflatten(0, (batch, groups, height, width))
@@ -73,9 +73,9 @@ class Pass:
         return self.unfold(y, queries, groups)
 
 
-SPACETIME = Pass(fold_volume, unfold_volume, within_frame=False, subsamples=True)
-SPACE = Pass(fold_volume, unfold_volume, within_frame=True, subsamples=True)
-TIME = Pass(fold_tracks, unfold_tracks, within_frame=False, subsamples=False)
+SPACETIME = Pass(_fold_volume, _unfold_volume, within_frame=False, subsamples=True)
+SPACE = Pass(_fold_volume, _unfold_volume, within_frame=True, subsamples=True)
+TIME = Pass(_fold_tracks, _unfold_tracks, within_frame=False, subsamples=False)
 
 AXES: dict[str, tuple[Pass, ...]] = {
     "spacetime": (SPACETIME,),

@@ -89,7 +89,7 @@ class NonLocalBlock(nn.Module):
         """theta of all positions, (B, T, H, W, d)."""
         if self.theta is None:
             return tokens
-        return embed(self.theta, tokens, then=self.pairwise.after_theta())
+        return _embed(self.theta, tokens, then=self.pairwise.after_theta())
 
     def attend_along(
         self, axes: Pass, theta: Tensor, tokens: Tensor, values: Tensor | None = None
@@ -109,9 +109,9 @@ class NonLocalBlock(nn.Module):
         key_embedding = self.theta if self.phi is None else self.phi
         phi = after(keys)
         if key_embedding is not None:
-            phi = embed(key_embedding, keys, pool=after, then=self.pairwise.after_phi())
-        g = after(before(values)) if values is not None else embed(self.g, keys, pool=after)
-        mask = () if self.mask is None else (embed(self.mask, keys, pool=after),)
+            phi = _embed(key_embedding, keys, pool=after, then=self.pairwise.after_phi())
+        g = after(before(values)) if values is not None else _embed(self.g, keys, pool=after)
+        mask = () if self.mask is None else (_embed(self.mask, keys, pool=after),)
         if phi.shape[1] % axes.groups(tokens.shape[1], self.group_frames) != 0:
             raise ArgumentError(
                 f"subsample_kernel={list(self.subsample.kernel)} pools frames of different groups "
@@ -139,7 +139,7 @@ def identity(tokens: Tensor) -> Tensor:
     return tokens
 
 
-def embed(
+def _embed(
     conv: Pointwise,
     tokens: Tensor,
     *,

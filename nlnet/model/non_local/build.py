@@ -73,22 +73,22 @@ def build_block(cfg: NonLocalConfig, channels: int, group_frames: int | None) ->
         return build(cfg, channels, group_frames)
 
 
-def non_local(cfg: NonLocalConfig, channels: int, group_frames: int | None) -> nn.Module:
+def _build_non_local(cfg: NonLocalConfig, channels: int, group_frames: int | None) -> nn.Module:
     return NonLocalBlock(
         channels,
         pairwise=cfg.pairwise,
         axes=cfg.axes,
         group_frames=group_frames,
         logits=Logits(cfg.scale, cfg.temperature),
-        embedding=embedding(cfg),
+        embedding=_embedding(cfg),
         subsample=Subsample(
             cfg.subsample, triple("model.non_local.subsample_kernel", cfg.subsample_kernel)
         ),
-        output=output(cfg),
+        output=_output(cfg),
     )
 
 
-def simplified(cfg: NonLocalConfig, channels: int, group_frames: int | None) -> nn.Module:
+def _build_simplified(cfg: NonLocalConfig, channels: int, group_frames: int | None) -> nn.Module:
     return SimplifiedNonLocalBlock(
         channels,
         axes=cfg.axes,
@@ -98,15 +98,19 @@ def simplified(cfg: NonLocalConfig, channels: int, group_frames: int | None) -> 
     )
 
 
-def global_context(cfg: NonLocalConfig, channels: int, group_frames: int | None) -> nn.Module:
-    return _global_context(cfg, channels, group_frames, multiply=False)
+def _build_global_context(
+    cfg: NonLocalConfig, channels: int, group_frames: int | None
+) -> nn.Module:
+    return _global_context_block(cfg, channels, group_frames, multiply=False)
 
 
-def global_context_mul(cfg: NonLocalConfig, channels: int, group_frames: int | None) -> nn.Module:
-    return _global_context(cfg, channels, group_frames, multiply=True)
+def _build_global_context_mul(
+    cfg: NonLocalConfig, channels: int, group_frames: int | None
+) -> nn.Module:
+    return _global_context_block(cfg, channels, group_frames, multiply=True)
 
 
-def _global_context(
+def _global_context_block(
     cfg: NonLocalConfig, channels: int, group_frames: int | None, *, multiply: bool
 ) -> nn.Module:
     return GlobalContextBlock(
@@ -120,17 +124,21 @@ def _global_context(
     )
 
 
-def double_attention(cfg: NonLocalConfig, channels: int, group_frames: int | None) -> nn.Module:
+def _build_double_attention(
+    cfg: NonLocalConfig, channels: int, group_frames: int | None
+) -> nn.Module:
     return DoubleAttentionBlock(
         channels,
         axes=cfg.axes,
         group_frames=group_frames,
-        embedding=embedding(cfg),
-        output=output(cfg),
+        embedding=_embedding(cfg),
+        output=_output(cfg),
     )
 
 
-def compact_generalized(cfg: NonLocalConfig, channels: int, group_frames: int | None) -> nn.Module:
+def _build_compact_generalized(
+    cfg: NonLocalConfig, channels: int, group_frames: int | None
+) -> nn.Module:
     return CompactGeneralizedBlock(
         channels,
         axes=cfg.axes,
@@ -141,19 +149,19 @@ def compact_generalized(cfg: NonLocalConfig, channels: int, group_frames: int | 
     )
 
 
-def embedding(cfg: NonLocalConfig) -> Embedding:
+def _embedding(cfg: NonLocalConfig) -> Embedding:
     return Embedding(cfg.ratio, cfg.embedding_bias, cfg.shared_embedding, cfg.init)
 
 
-def output(cfg: NonLocalConfig) -> Output:
+def _output(cfg: NonLocalConfig) -> Output:
     return Output(cfg.out_bias, cfg.norm, cfg.zero_init, cfg.gamma)
 
 
 BLOCKS: dict[str, Callable[[NonLocalConfig, int, int | None], nn.Module]] = {
-    "non_local": non_local,
-    "simplified": simplified,
-    "global_context": global_context,
-    "global_context_mul": global_context_mul,
-    "double_attention": double_attention,
-    "compact_generalized": compact_generalized,
+    "non_local": _build_non_local,
+    "simplified": _build_simplified,
+    "global_context": _build_global_context,
+    "global_context_mul": _build_global_context_mul,
+    "double_attention": _build_double_attention,
+    "compact_generalized": _build_compact_generalized,
 }

@@ -9,7 +9,7 @@ from nlnet.model.non_local.layers import initialize, inner_channels
 from nlnet.model.non_local.tokens import Operation, Pointwise, to_map, to_tokens
 
 
-class CompactGeneralized(Operation):
+class _CompactGeneralized(Operation):
     """`compact_generalized` with a number of channel groups: three (B, N, C') -> (B, N, C')."""
 
     def __init__(self, groups: int) -> None:
@@ -57,7 +57,7 @@ class CompactGeneralizedBlock(nn.Module):
         self.g = Pointwise(channels, inner, bias=False)
         self.out = nn.Conv3d(inner, channels, 1, groups=groups, bias=False)
         self.norm = nn.GroupNorm(groups, channels)
-        self.attention = CompactGeneralized(groups)
+        self.attention = _CompactGeneralized(groups)
         initialize(self, init)
         if zero_init:
             nn.init.zeros_(self.norm.weight)

@@ -14,7 +14,7 @@ from nlnet.model.non_local.layers import (
 from nlnet.model.non_local.tokens import Operation, Pointwise, to_map, to_tokens
 
 
-class DoubleAttention(Operation):
+class _DoubleAttention(Operation):
     """`double_attention`: (B, N, m), (B, N, n), (B, N, n) -> (B, N, m)."""
 
     def forward(self, features: Tensor, gather: Tensor, distribute: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ class DoubleAttentionBlock(nn.Module):
         self.phi = Pointwise(channels, inner, bias=embedding.bias)
         self.rho = Pointwise(channels, inner, bias=embedding.bias)
         self.out = Pointwise(inner, channels, bias=output.bias)
-        self.attention = DoubleAttention()
+        self.attention = _DoubleAttention()
         initialize(self, embedding.init)
         self.norm, self.gamma = output_layers(self.out, output)
 

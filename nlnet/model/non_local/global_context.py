@@ -13,7 +13,7 @@ from nlnet.model.non_local.layers import initialize, inner_channels
 from nlnet.model.non_local.tokens import Operation, Pointwise, to_map, to_tokens
 
 
-class Context(Operation):
+class _Context(Operation):
     """sum_j softmax_j(m_j) x_j: logits (B, N, 1), tokens (B, N, C) -> (B, 1, C)."""
 
     def forward(self, mask: Tensor, tokens: Tensor) -> Tensor:
@@ -43,7 +43,7 @@ class SimplifiedNonLocalBlock(nn.Module):
         self.axes = single_pass(axes)
         self.group_frames = group_frames
         self.mask = Pointwise(channels, 1)
-        self.context = Context()
+        self.context = _Context()
         self.out = Pointwise(channels, channels, bias=False)
         initialize(self, init)
         if zero_init:
@@ -82,7 +82,7 @@ class GlobalContextBlock(nn.Module):
         self.group_frames = group_frames
         inner = inner_channels(channels, ratio)
         self.mask = Pointwise(channels, 1)
-        self.context = Context()
+        self.context = _Context()
         self.reduce = Pointwise(channels, inner)
         self.norm = nn.LayerNorm(inner)
         self.expand = Pointwise(inner, channels)

@@ -87,8 +87,8 @@ class GroupRows:
     ) -> None:
         groups = axes.groups(theta.shape[1], group_frames)
         self.function = function
-        self.keys = axes.fold(position_numbers(phi), groups).squeeze(2)  # (groups, M)
-        order = axes.fold(position_numbers(theta), groups).squeeze(2)  # (groups, N)
+        self.keys = axes.fold(_position_numbers(phi), groups).squeeze(2)  # (groups, M)
+        order = axes.fold(_position_numbers(theta), groups).squeeze(2)  # (groups, N)
         self.group_size = order.shape[1]
         self.places = order.flatten().argsort()  # number -> place among the folded tokens
         self.theta, self.phi = axes.fold(theta, groups), axes.fold(phi, groups)
@@ -110,7 +110,7 @@ class GroupRows:
         return terms
 
 
-def position_numbers(tokens: Tensor) -> Tensor:
+def _position_numbers(tokens: Tensor) -> Tensor:
     """The number of each position, (1, T, H, W, 1)."""
     sizes = tokens.shape[1:4]
     return torch.arange(prod(sizes), device=tokens.device).view(1, *sizes, 1)

@@ -44,17 +44,17 @@ class CheckpointedStage(nn.Sequential):
         if not (self.training and torch.is_grad_enabled()):
             return super().forward(x)
         for block in self:
-            x = checkpoint(block, x, use_reentrant=False, context_fn=partial(contexts, block))
+            x = checkpoint(block, x, use_reentrant=False, context_fn=partial(_contexts, block))
         return x
 
 
-def contexts(block: nn.Module) -> tuple[Context, Context]:
+def _contexts(block: nn.Module) -> tuple[Context, Context]:
     """Contexts of the first and the second computation: the second must not update statistics."""
-    return nullcontext(), fixed_statistics(block)
+    return nullcontext(), _fixed_statistics(block)
 
 
 @contextmanager
-def fixed_statistics(block: nn.Module) -> Iterator[None]:
+def _fixed_statistics(block: nn.Module) -> Iterator[None]:
     """Batch norms normalize by the batch, and do not update their running statistics."""
     norms = [module for module in block.modules() if isinstance(module, _BatchNorm)]
     kept = [(norm.momentum, norm.get_buffer("num_batches_tracked").clone()) for norm in norms]

@@ -31,22 +31,22 @@ def fold_norms(model: VideoClassifier) -> VideoClassifier:
         for conv_name, norm_name in PAIRS.items():
             conv, norm = layers.get(conv_name), layers.get(norm_name)
             if isinstance(conv, nn.Conv3d) and isinstance(norm, FIXED):
-                fold_norm(conv, norm)
+                _fold_norm(conv, norm)
                 block.set_submodule(norm_name, nn.Identity())
     return folded
 
 
 @torch.no_grad()
-def fold_norm(conv: nn.Conv3d, norm: nn.Module) -> None:
+def _fold_norm(conv: nn.Conv3d, norm: nn.Module) -> None:
     """Change the convolution's weight and bias so that it computes norm(conv(x))."""
-    scale, shift = affine_of(norm, conv.out_channels)
+    scale, shift = _affine_of(norm, conv.out_channels)
     weight = conv.weight.double() * scale.view(-1, 1, 1, 1, 1)
     bias = shift if conv.bias is None else shift + scale * conv.bias.double()
     conv.weight.copy_(weight)
     conv.bias = nn.Parameter(bias.to(conv.weight))
 
 
-def affine_of(norm: nn.Module, channels: int) -> tuple[Tensor, Tensor]:
+def _affine_of(norm: nn.Module, channels: int) -> tuple[Tensor, Tensor]:
     """Scale and shift of each channel in float64, from the norm's outputs for 1 and for 0."""
     exact = copy.deepcopy(norm).double()
     device = next(exact.parameters()).device

@@ -118,21 +118,21 @@ class _LeanConvolution(torch.autograd.Function):
             ctx.saved_tensors
         )
         conv, norm_in, norm_out = ctx.modules
-        z = x if norm_in is None else renormalize(x, weight_in, bias_in, mean_in, rstd_in).relu_()
+        z = x if norm_in is None else _renormalize(x, weight_in, bias_in, mean_in, rstd_in).relu_()
         dweight_in = dbias_in = dweight_out = dbias_out = dx = None
         if norm_out is not None:
             y = F.conv3d(z, weight, None, conv.stride, conv.padding)
             moments = mean_out, rstd_out, norm_out.eps
-            dy, dweight_out, dbias_out = normalize_backward(dy, y, weight_out, *moments)
+            dy, dweight_out, dbias_out = _normalize_backward(dy, y, weight_out, *moments)
             del y
         dweight = weight_gradient(dy, z, conv)
         if ctx.needs_input_grad[0] or norm_in is not None:
-            dx = convolution_backward(dy, z, weight, conv, (True, False, False))[0]
+            dx = _convolution_backward(dy, z, weight, conv, (True, False, False))[0]
         if norm_in is not None:
             dx = aten.threshold_backward.grad_input(dx, z, 0, grad_input=dx)
             del z
             moments = mean_in, rstd_in, norm_in.eps
-            dx, dweight_in, dbias_in = normalize_backward(dx, x, weight_in, *moments)
+            dx, dweight_in, dbias_in = _normalize_backward(dx, x, weight_in, *moments)
         return dx, dweight, dweight_in, dbias_in, dweight_out, dbias_out, None
 
 
@@ -158,14 +158,14 @@ class _LeanPool(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias, mean, rstd = ctx.saved_tensors
         pool, norm = ctx.modules
-        z = x if norm is None else renormalize(x, weight, bias, mean, rstd).relu_()
+        z = x if norm is None else _renormalize(x, weight, bias, mean, rstd).relu_()
         window = pool.kernel_size, pool.stride, pool.padding, (1, 1, 1)
         indices = aten.max_pool3d_with_indices(z, *window)[1]
         dx = aten.max_pool3d_with_indices_backward(dy, z, *window, False, indices)
         if norm is None:
             return dx, None, None, None
         dx = aten.threshold_backward.grad_input(dx, z, 0, grad_input=dx)
-        return *normalize_backward(dx, x, weight, mean, rstd, norm.eps), None
+        return *_normalize_backward(dx, x, weight, mean, rstd, norm.eps), None
 
 
 def normalize(
@@ -185,14 +185,14 @@ def normalize(
     )
 
 
-def renormalize(x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, rstd: Tensor) -> Tensor:
+def _renormalize(x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, rstd: Tensor) -> Tensor:
     """The output of `normalize`, from its input and its moments."""
     scale = weight * rstd
     shape = (1, -1, 1, 1, 1)
     return torch.addcmul((bias - mean * scale).view(shape), x, scale.view(shape))
 
 
-def normalize_backward(
+def _normalize_backward(
     dy: Tensor, x: Tensor, weight: Tensor, mean: Tensor, rstd: Tensor, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of input, weight and bias of `normalize`."""
@@ -200,7 +200,7 @@ def normalize_backward(
     return aten.native_batch_norm_backward(dy, x, weight, None, None, mean, rstd, True, eps, every)
 
 
-def convolution_backward(
+def _convolution_backward(
     dy: Tensor, x: Tensor, weight: Tensor, conv: nn.Conv3d, wanted: tuple[bool, bool, bool]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """torch's gradients of input, weight and bias; a gradient that is not wanted is None."""
@@ -218,15 +218,15 @@ def weight_gradient(dy: Tensor, x: Tensor, conv: nn.Conv3d) -> Tensor:
     """
     if x.is_contiguous(memory_format=torch.channels_last_3d) and not x.is_contiguous():
         if conv.kernel_size[1:] == (1, 1) and conv.stride[0] == 1:
-            return product_gradient(dy, x, conv)
+            return _product_gradient(dy, x, conv)
         # If the weights are in channels_last_3d, oneDNN converts all three to that format.
         maps = dy.contiguous(), x.contiguous(), conv.weight.contiguous()
     else:
         maps = dy, x, conv.weight
-    return convolution_backward(*maps, conv, (False, True, False))[1]
+    return _convolution_backward(*maps, conv, (False, True, False))[1]
 
 
-def product_gradient(dy: Tensor, x: Tensor, conv: nn.Conv3d) -> Tensor:
+def _product_gradient(dy: Tensor, x: Tensor, conv: nn.Conv3d) -> Tensor:
     """The weight's gradient of a t x 1 x 1 convolution: tap k is sum_i dy_i^T x_(i + k - t // 2).
 
     The sum is over the frames i; frames beyond the clip are zero and are left out.

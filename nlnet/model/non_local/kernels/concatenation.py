@@ -36,16 +36,16 @@ def concatenation(a: Tensor, b: Tensor, g: Tensor) -> Tensor:
     with torch.autocast(g.device.type, enabled=False):
         a, b, values = a.to(wide), b.to(wide), g.to(wide)
         if a.shape[1] * values[0].numel() <= SMALL:
-            y = direct(a, b, values)
+            y = _direct_sum(a, b, values)
         elif torch.compiler.is_exporting():
             # In operators that other runtimes have, with (B, CHUNK, M) terms at once.
-            y = torch.cat([direct(rows, b, values) for rows in a.split(CHUNK, dim=1)], dim=1)
+            y = torch.cat([_direct_sum(rows, b, values) for rows in a.split(CHUNK, dim=1)], dim=1)
         else:
             y = sorted_sum(a, b, values)[0]
     return y.to(g.dtype)
 
 
-def direct(a: Tensor, b: Tensor, g: Tensor) -> Tensor:
+def _direct_sum(a: Tensor, b: Tensor, g: Tensor) -> Tensor:
     """The equation, with all terms ReLU(a_i + b_j), (B, N, M), in memory."""
     return F.relu(a.unsqueeze(2) + b.unsqueeze(1)) @ (g / b.shape[1])
 
@@ -53,13 +53,13 @@ def direct(a: Tensor, b: Tensor, g: Tensor) -> Tensor:
 @torch.library.custom_op("nlnet::sorted_sum", mutates_args=())
 def sorted_sum(a: Tensor, b: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """y_i = 1/M sum_j ReLU(a_i + b_j) g_j; terms, heights and order for the backward pass."""
-    terms, heights, order = sorted_blocks(b, g)
-    blocks, factors = active_blocks(heights, a, b.shape[1])
-    return weighted_sum(terms, blocks, factors), terms, heights, order
+    terms, heights, order = _sorted_blocks(b, g)
+    blocks, factors = _active_blocks(heights, a, b.shape[1])
+    return _weighted_sum(terms, blocks, factors), terms, heights, order
 
 
 @torch.library.custom_op("nlnet::sorted_sum_backward", mutates_args=())
-def sorted_sum_backward(
+def _sorted_sum_backward(
     dy: Tensor, a: Tensor, terms: Tensor, heights: Tensor, order: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of a, b and g.
@@ -68,24 +68,24 @@ def sorted_sum_backward(
     gradients with (a, dy) and (b, g) exchanged.
     """
     num_keys = order.shape[1]
-    blocks, factors = active_blocks(heights, a, num_keys)
-    da = slopes_times(dy.split(CHUNK, dim=1), terms, blocks, factors)
+    blocks, factors = _active_blocks(heights, a, num_keys)
+    da = _slopes_times(dy.split(CHUNK, dim=1), terms, blocks, factors)
 
     keys = heights[:, :, :ROWS].flatten(1)  # b, sorted, then -inf
-    swapped_terms, swapped_heights, _ = sorted_blocks(a, dy)
-    blocks, factors = active_blocks(swapped_heights, keys, num_keys)
+    swapped_terms, swapped_heights, _ = _sorted_blocks(a, dy)
+    blocks, factors = _active_blocks(swapped_heights, keys, num_keys)
     values = terms[:, :, :ROWS].split(CHUNK // ROWS, dim=1)  # g, sorted
-    db = slopes_times((rows.flatten(1, 2) for rows in values), swapped_terms, blocks, factors)
+    db = _slopes_times((rows.flatten(1, 2) for rows in values), swapped_terms, blocks, factors)
     db = torch.empty_like(order, dtype=db.dtype).scatter_(1, order, db[:, :num_keys])
 
     place = torch.empty_like(order)  # of each key among the sorted ones
     place.scatter_(1, order, torch.arange(num_keys, device=order.device).expand_as(order))
     blocks = blocks.gather(1, place)
     factors = factors.gather(1, place.unsqueeze(2).expand(-1, -1, factors.shape[2]))
-    return da, db, weighted_sum(swapped_terms, blocks, factors)
+    return da, db, _weighted_sum(swapped_terms, blocks, factors)
 
 
-def sorted_blocks(b: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _sorted_blocks(b: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The keys in descending order, in K = M // ROWS + 1 blocks; the last one is not full.
 
     terms (B, K, ROWS + 2, e): the g_l of a block, then S and R of all blocks before it. heights
@@ -105,8 +105,8 @@ def sorted_blocks(b: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     terms = g.flatten(0, 1).index_select(0, rows.flatten()).view(*rows.shape, -1)
     inside, ends = heights[:, full, :ROWS], heights[:, full, ROWS - 1 : ROWS]
     each = torch.arange(num - 1, device=b.device).expand(batch, -1)
-    slopes = torch.cumsum(weighted_sum(terms, each, torch.ones_like(inside)), dim=1)
-    offsets = weighted_sum(terms, each, inside - ends)  # (B, K - 1, e), the term of each block in R
+    slopes = torch.cumsum(_weighted_sum(terms, each, torch.ones_like(inside)), dim=1)
+    offsets = _weighted_sum(terms, each, inside - ends)  # (B, K - 1, e), each block's term of R
     drops = last[:, 1:-1] - last[:, 2:]
     offsets[:, 1:].addcmul_(slopes[:, :-1], drops.unsqueeze(2))
     terms[:, 0, ROWS:] = 0
@@ -115,7 +115,7 @@ def sorted_blocks(b: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return terms, heights, order
 
 
-def active_blocks(heights: Tensor, a: Tensor, num_keys: int) -> tuple[Tensor, Tensor]:
+def _active_blocks(heights: Tensor, a: Tensor, num_keys: int) -> tuple[Tensor, Tensor]:
     """The block of each query (B, N), and the factors of its terms (B, N, ROWS + 2).
 
     The factors include the 1/M of the mean, because there are fewer factors than values.
@@ -129,14 +129,14 @@ def active_blocks(heights: Tensor, a: Tensor, num_keys: int) -> tuple[Tensor, Te
     return blocks, factors
 
 
-def slopes_of(factors: Tensor) -> Tensor:
+def _slopes_of(factors: Tensor) -> Tensor:
     """The derivative of the factors with respect to a."""
     slopes = (factors > 0) * factors[:, :, -1:]
     slopes[:, :, -1] = 0
     return slopes
 
 
-def slopes_times(
+def _slopes_times(
     values: Iterable[Tensor], terms: Tensor, blocks: Tensor, factors: Tensor
 ) -> Tensor:
     """The slopes of the weighted sums, times the values, summed over e: (B, N).
@@ -147,14 +147,14 @@ def slopes_times(
     chunks = zip(
         values,
         blocks.split(CHUNK, dim=1),
-        slopes_of(factors).split(CHUNK, dim=1),
+        _slopes_of(factors).split(CHUNK, dim=1),
         strict=True,
     )
-    products = [weighted_sum(terms, rows, by).mul_(rest).sum(dim=2) for rest, rows, by in chunks]
+    products = [_weighted_sum(terms, rows, by).mul_(rest).sum(dim=2) for rest, rows, by in chunks]
     return torch.cat(products, dim=1)
 
 
-def weighted_sum(terms: Tensor, blocks: Tensor, factors: Tensor) -> Tensor:
+def _weighted_sum(terms: Tensor, blocks: Tensor, factors: Tensor) -> Tensor:
     """sum_l factors_il terms_l over the terms of the block of query i: (B, N, e).
 
     If there are fewer factors than terms, only the first terms are summed.
@@ -177,7 +177,7 @@ def _(a: Tensor, b: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return y, terms, terms.new_empty(terms.shape[:3]), torch.empty_like(b, dtype=torch.long)
 
 
-@sorted_sum_backward.register_fake
+@_sorted_sum_backward.register_fake
 def _(
     dy: Tensor, a: Tensor, terms: Tensor, heights: Tensor, order: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -194,7 +194,7 @@ def _backward(ctx: Any, dy: Tensor | None, *_: None) -> tuple[Tensor | None, ...
     if dy is None:
         return None, None, None
     with torch.autocast(dy.device.type, enabled=False):
-        return sorted_sum_backward(dy, *ctx.saved_tensors)
+        return _sorted_sum_backward(dy, *ctx.saved_tensors)
 
 
 sorted_sum.register_autograd(_backward, setup_context=_save)

@@ -74,12 +74,12 @@ def fused(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     size = -(-max(q.shape[2], v.shape[2]) // 8) * 8
     with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]):
         y = F.scaled_dot_product_attention(
-            widened(q, size), widened(k, size), widened(v, size), scale=scale
+            _widened(q, size), _widened(k, size), _widened(v, size), scale=scale
         )
     return y.squeeze(1)[..., : v.shape[2]]
 
 
-def widened(tokens: Tensor, size: int) -> Tensor:  # (B, N, d) -> (B, 1, N, size), one head
+def _widened(tokens: Tensor, size: int) -> Tensor:  # (B, N, d) -> (B, 1, N, size), one head
     return F.pad(tokens, (0, size - tokens.shape[2])).contiguous().unsqueeze(1)
 
 
@@ -102,7 +102,7 @@ def chunked_forward(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """
     y = q.new_zeros(*q.shape[:2], v.shape[2])
     log_sums = q.new_empty(q.shape[:2])
-    buffer = block_buffer(q, k)
+    buffer = _block_buffer(q, k)
     for b in range(q.shape[0]):
         for rows in blocks(q.shape[1]):
             queries, sums_of_v = q[b, rows], y[b, rows]
@@ -124,7 +124,7 @@ def chunked_forward(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.library.custom_op("nlnet::chunked_softmax_backward", mutates_args=())
-def chunked_backward(
+def _chunked_backward(
     dy: Tensor, q: Tensor, k: Tensor, v: Tensor, y: Tensor, log_sums: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k and v.
@@ -134,7 +134,7 @@ def chunked_backward(
     """
     dq, dk, dv = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
     inner = (dy * y).sum(dim=2)  # (B, N)
-    buffers = block_buffer(q, k), block_buffer(q, k)
+    buffers = _block_buffer(q, k), _block_buffer(q, k)
     for b in range(q.shape[0]):
         for columns in blocks(k.shape[1]):
             keys, values = k[b, columns], v[b, columns]
@@ -156,7 +156,7 @@ def blocks(length: int) -> list[slice]:
     return [slice(start, min(start + BLOCK, length)) for start in range(0, length, BLOCK)]
 
 
-def block_buffer(q: Tensor, k: Tensor) -> Tensor:
+def _block_buffer(q: Tensor, k: Tensor) -> Tensor:
     return q.new_empty(min(BLOCK, q.shape[1]) * min(BLOCK, k.shape[1]))
 
 
@@ -165,7 +165,7 @@ def _(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     return q.new_empty(*q.shape[:2], v.shape[2]), q.new_empty(q.shape[:2])
 
 
-@chunked_backward.register_fake
+@_chunked_backward.register_fake
 def _(
     dy: Tensor, q: Tensor, k: Tensor, v: Tensor, y: Tensor, log_sums: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -178,7 +178,7 @@ def _save(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> N
 
 def _backward(ctx: Any, dy: Tensor, _: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     with torch.autocast(dy.device.type, enabled=False):
-        return chunked_backward(dy, *ctx.saved_tensors)
+        return _chunked_backward(dy, *ctx.saved_tensors)
 
 
 chunked_forward.register_autograd(_backward, setup_context=_save)

@@ -79,7 +79,7 @@ def pick_device(name: str) -> torch.device:
     if index >= count:
         raise ArgumentError(
             f"device={name}: process {index} of this machine has no CUDA device, there are {count};"
-            f" set num_procs to {max(count, 1)} or less, or device=cpu"
+            f" start at most {max(count, 1)} of them, or use the CPU"
         )
     return torch.device("cuda", index)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from nlnet.distributed.launch import launch
-from nlnet.errors import UsageError
+from nlnet.errors import ArgumentError
 from tests.distributed.conftest import PRELUDE, TORCH_PRELUDE
 
 
@@ -37,7 +37,7 @@ def wait_for_end(pids: list[int], seconds: float) -> None:
 
 
 def test_a_run_without_ranks_is_refused():
-    with pytest.raises(UsageError, match=r"^dist\.num_procs=0 .*use 1 or more"):
+    with pytest.raises(ArgumentError, match=r"^num_procs=0 .*use 1 or more"):
         launch(["true"], 0)
 
 

@@ -10,6 +10,8 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from nlnet.config import DistConfig
+from nlnet.distributed.build import build_device
 from nlnet.distributed.ranks import (
     all_sum,
     from_main,
@@ -20,7 +22,7 @@ from nlnet.distributed.ranks import (
     rank,
     world_size,
 )
-from nlnet.errors import UsageError, UserError
+from nlnet.errors import ArgumentError, UsageError, UserError
 from tests.distributed.conftest import PRELUDE, TORCH_PRELUDE
 
 CPU = torch.device("cpu")
@@ -74,20 +76,20 @@ def test_several_slurm_tasks_without_a_rank_are_refused(monkeypatch):
 
 def test_the_device_of_each_rank(monkeypatch):
     assert pick_device("cpu") == CPU
-    with pytest.raises(UsageError, match=r"dist\.device: 'tpu' is not one of auto, cpu, cuda"):
-        pick_device("tpu")
+    with pytest.raises(UsageError, match=r"^dist\.device=tpu .*auto, cpu, cuda"):
+        build_device(DistConfig(device="tpu"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert pick_device("auto") == CPU
-    with pytest.raises(UsageError, match=r"no CUDA device, there are 0"):
+    with pytest.raises(ArgumentError, match=r"^device=cuda: .*no CUDA device, there are 0"):
         pick_device("cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert pick_device("auto") == pick_device("cuda") == torch.device("cuda", 1)
     monkeypatch.setenv("LOCAL_RANK", "2")
-    with pytest.raises(UsageError, match=r"dist\.num_procs to 2"):
-        pick_device("auto")
+    with pytest.raises(UsageError, match=r"^dist\.device=auto: .*dist\.num_procs=2"):
+        build_device(DistConfig(device="auto"))
 
 
 @pytest.mark.slow

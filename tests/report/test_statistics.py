@@ -89,18 +89,18 @@ def test_average_precision_by_hand():
     scores = np.array([0.9, 0.8, 0.7, 0.6, 0.5])
     positive = np.array([True, False, True, True, False])
     wanted = (1 + 2 / 3 + 3 / 4) / 3
-    assert statistics.average_precision(scores, positive)[0] == pytest.approx(wanted)
+    assert statistics.weighted_average_precision(scores, positive)[0] == pytest.approx(wanted)
 
 
 def test_a_class_without_videos_has_no_average_precision():
-    assert math.isnan(statistics.average_precision(np.ones(3), np.zeros(3, bool))[0])
+    assert math.isnan(statistics.weighted_average_precision(np.ones(3), np.zeros(3, bool))[0])
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_average_precision_against_plain_thresholds(seed: int):
     rng = np.random.default_rng(seed)
     scores, positive = np.round(rng.random(50), 1), rng.random(50) < 0.3
-    found = statistics.average_precision(scores, positive)[0]
+    found = statistics.weighted_average_precision(scores, positive)[0]
     assert found == pytest.approx(plain_average_precision(scores, positive))
 
 

@@ -22,7 +22,7 @@ from nlnet.cli.compose import to_run
 from nlnet.config import ResNetConfig, RunConfig, parse_run, register_schemas, run_text
 from nlnet.errors import UsageError, UserError
 from nlnet.jobs.convert import convert, convert_settings
-from nlnet.jobs.evaluate import evaluate
+from nlnet.jobs.evaluate import evaluate_run
 from nlnet.jobs.train import train
 from nlnet.model.build import build_model
 from nlnet.weights.experiment import read_settings
@@ -133,7 +133,7 @@ def test_convert_evaluate_and_fine_tune(
     for name in ("theirs", "ours.pt"):  # the tools read both
         run = run_config(*tiny(settings, data), f"weights={tmp_path / name}")
         out_dir = tmp_path / "eval" / name
-        evaluate(run, out_dir)
+        evaluate_run(run, out_dir)
         scores[name] = (out_dir / "predictions.csv").read_text()
         assert json.loads((out_dir / "metrics.json").read_text())["videos"] == 2
     assert scores["theirs"] == scores["ours.pt"]

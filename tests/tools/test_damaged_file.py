@@ -16,7 +16,7 @@ from nlnet.cli.compose import to_run
 from nlnet.config import RunConfig, register_schemas
 from nlnet.files import DamagedFile
 from nlnet.jobs.convert import convert
-from nlnet.jobs.evaluate import evaluate
+from nlnet.jobs.evaluate import evaluate_run
 from nlnet.jobs.train import train
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "first_release"
@@ -36,7 +36,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "read_checkpoint": read_checkpoint,
     "resume": lambda path: train(tiny_run(), path.parent),
     "fine-tune": lambda path: train(tiny_run(f"weights={path}"), path.parent / "tuned"),
-    "evaluate": lambda path: evaluate(tiny_run(f"weights={path}"), path.parent / "eval"),
+    "evaluate": lambda path: evaluate_run(tiny_run(f"weights={path}"), path.parent / "eval"),
     "convert": lambda path: convert(str(path), path.parent / "converted.pt"),
     "nlnet.load": lambda path: nlnet.load(path),
 }

@@ -4,8 +4,11 @@ This module and what it imports must not load Hydra or torch: they take seconds,
 does not need. Functions here and in tools/ import what loads them when they are called.
 """
 
+import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,12 +44,13 @@ def run_tool(
     prepare_environment()
     words = sys.argv[1:]
     if HELP & set(words):
-        print(f"{doc.strip()}\n\n{group_choices()}")
+        with quiet_without_reader():
+            print(f"{doc.strip()}\n\n{group_choices()}")
         return
     from nlnet.cli.compose import compose_and_run, read_run
     from nlnet.cli.mistakes import one_line_errors
 
-    with one_line_errors():
+    with quiet_without_reader(), one_line_errors():
         if rank is not None and words[:1] == [RESOLVED]:
             path = Path(words[1])
             rank(read_run(path), path.parent)
@@ -58,9 +62,23 @@ def run_parser(main: Callable[[], None]) -> None:
     """Run a tool that parses its own words, with the same environment and one-line errors."""
     prepare_environment()
     if HELP & set(sys.argv[1:]):
-        main()  # the parser prints the help and exits
+        with quiet_without_reader():
+            main()  # the parser prints the help and exits
         return
     from nlnet.cli.mistakes import one_line_errors
 
-    with one_line_errors():
+    with quiet_without_reader(), one_line_errors():
         main()
+
+
+@contextmanager
+def quiet_without_reader() -> Iterator[None]:
+    """End without a message, with exit code 141, if nobody reads the output: `... | head -1`."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the exit
+        sys.exit(128 + signal.SIGPIPE)

@@ -44,3 +44,13 @@ def test_help_loads_neither_torch_nor_hydra(tmp_path: Path, name: str):
 def test_a_run_has_a_name():
     with pytest.raises(UsageError, match=r"^name is empty.*name=NAME"):
         run_config("name=")
+
+
+@pytest.mark.parametrize("name", ["train", "describe"])
+def test_a_reader_that_leaves_ends_a_tool_quietly(name: str):
+    command = [sys.executable, str(ROOT / "tools" / f"{name}.py"), "--help"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()  # as `| head -1` does after a line
+        assert process.stderr.read() == b""
+    assert process.returncode == 141

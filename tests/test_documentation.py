@@ -65,6 +65,7 @@ class Run:
     more: tuple[str, ...] = ()
     slow: bool = True
     replace: tuple[tuple[str, str], ...] = ()  # words of the command and what is run instead
+    first: tuple[str, ...] = ()  # commands that make what it reads
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,9 @@ SMALL = (
     "data.val_views.crop_size=32",
     "data.val_views.short_side=32",
 )
+EVALUATE = "python tools/eval.py weights=outputs/i3d_nl5/train/best.pt data.root=/data/kinetics400"
+SWEEP = "python tools/train.py -m +experiment=c2d_nl1 +sweep=pairwise data.root=/data/kinetics400"
+TWO_BLOCKS = ("block=gaussian,unary", "hydra.sweep.subdir='${hydra.job.num}'")  # of the 12
 TWO_RANKS = (("dist.num_procs=8", "dist.num_procs=2"), ("8", "2"))
 FIRST = "python tools/train.py +experiment=i3d_nl5 data.root=/data/kinetics400 dist.num_procs=8"
 
@@ -132,9 +136,7 @@ TREATMENT: dict[str, Treatment] = {
     ),
     # The sweep has 12 blocks; two of them show that it works. The folder of a run has the appended
     # words in its name, which would be too long.
-    "python tools/train.py -m +experiment=c2d_nl1 +sweep=pairwise data.root=/data/kinetics400": Run(
-        (*SMALL, "block=gaussian,unary", "hydra.sweep.subdir=${hydra.job.num}")
-    ),
+    SWEEP: Run((*SMALL, "block=gaussian,unary", "hydra.sweep.subdir=${hydra.job.num}")),
     "python tools/train.py --help": Run(slow=False),
     "torchrun --nproc-per-node 8 tools/train.py +experiment=i3d_nl5"
     " data.root=/data/kinetics400": Run(SMALL, replace=TWO_RANKS),
@@ -146,9 +148,7 @@ TREATMENT: dict[str, Treatment] = {
     "python tools/train.py +experiment=gestures data.root=my_videos": Run(SHORT),
     "python tools/train.py +experiment=folder data.root=my_lists data.train=train.csv"
     " data.val=val.csv data.videos=clips": Run(SMALL, slow=False),
-    "python tools/eval.py weights=outputs/i3d_nl5/train/best.pt data.root=/data/kinetics400": Run(
-        slow=False
-    ),
+    EVALUATE: Run(slow=False),
     "python tools/eval.py weights=caffe2/i3d_nl5_8x8 data.root=/data/kinetics400": Run(
         (*NETWORK, *TESTING, "model.head_window=null")
     ),
@@ -163,6 +163,15 @@ TREATMENT: dict[str, Treatment] = {
     "python tools/predict.py outputs/i3d_nl5/train/best.pt my_videos"
     " --features features.npz": Run(),
     "python tools/attend.py demo": Run(slow=False),
+    "python tools/attend.py outputs/i3d_nl5/train/best.pt video.mp4": Run(),
+    "python tools/report.py outputs/i3d_nl5": Run(first=(EVALUATE,)),
+    "python tools/report.py outputs/c2d outputs/c2d_nl5 --out comparison.html": Run(
+        first=(f"{EVALUATE} name=c2d", f"{EVALUATE} name=c2d_nl5")
+    ),
+    "python tools/tables.py outputs/c2d_nl1/sweep_pairwise --paper 2a": Run(
+        first=(" ".join((SWEEP, *SMALL, *TWO_BLOCKS)),)
+    ),
+    "pip install 'nlnet[report]'": RunElsewhere("the development environment has the extra"),
     "python tools/attend.py outputs/i3d_nl5/train/best.pt video.mp4 --block res4.nl3"
     " --query 4,112,112 --score": Run(replace=(("res4.nl3", "res4.nl0"), ("4,112,112", "1,16,16"))),
     "python tools/attend.py outputs/i3d/train/best.pt video.mp4 --method gradcam": Run(
@@ -214,6 +223,9 @@ TREATMENT: dict[str, Treatment] = {
     "bash scripts/quickstart.sh --seed 1": RunElsewhere("the same with another seed"),
     "bash scripts/test.sh": RunElsewhere(".ci/run runs it; it runs this test"),
     "bash scripts/test.sh -m slow": RunElsewhere(".ci/run runs it; it runs this test"),
+    "nlnet --help": RunElsewhere("the test of the wheel runs it"),
+    "nlnet VERB": RunElsewhere("it describes the form of a command"),
+    "python tools/VERB.py": RunElsewhere("it describes the form of a command"),
     "pip install .": RunElsewhere("the test of the wheel installs the package"),
     "pre-commit install": RunElsewhere("it changes the user's repository"),
     "ruff check": RunElsewhere(".ci/run runs it"),
@@ -340,6 +352,8 @@ def test_the_command_runs(command: str, folder: Path):
     assert isinstance(treatment, Run)
     replace = dict(treatment.replace)
     words = [replace.get(word, word) for word in shlex.split(command)]
+    for earlier in treatment.first:
+        run(earlier, folder)
     before = {path.name for path in folder.iterdir()}
     said = run(shlex.join(words), folder, *treatment.more)
     if "--help" in words:
@@ -360,6 +374,10 @@ def test_the_command_runs(command: str, folder: Path):
         assert "largest difference" in said or (folder / "i3d_nl5" / "README.md").exists()
     elif "tools/convert.py" in words:
         assert {path.name for path in folder.iterdir()} > before
+    elif "tools/report.py" in words:
+        assert "<html" in next(path for path in folder.rglob("*.html")).read_text()
+    elif "tools/tables.py" in words:
+        assert "Table 2a" in said
     elif "tools/doctor.py" in words:
         assert said.startswith("nlnet doctor: everything that is needed works")
     else:

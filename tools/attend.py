@@ -23,13 +23,18 @@ def main() -> None:
     add = parser.add_argument
     add("checkpoint", metavar="CHECKPOINT", help="a file, a URL, a public name, or demo")
     add("video", metavar="VIDEO", nargs="?", help="without one, demo has its own video")
-    add("--query", metavar="T,Y,X", default="auto", help="or auto (fewest positions), all (mean)")
-    add("--block", metavar="NAME", help="such as res4.nl3; else all blocks")
+    add(
+        "--query",
+        metavar="T,Y,X",
+        default="auto",
+        help="auto: the most concentrated; all: mean",
+    )
+    add("--block", metavar="NAME", help="such as res4.nl3; default all blocks")
     add("--method", metavar="NAME", default="rows", help="rows (of the blocks) or gradcam")
     add("--score", action="store_true", help="blur attended and random positions, and compare")
     add("--npz", action="store_true", help="also write the arrays")
-    add("--out", metavar="FOLDER", type=Path, help="else outputs/attend/<name of the video>")
-    add("--experiment", metavar="NAME", help="the settings of a file that has none")
+    add("--out", metavar="FOLDER", type=Path, help="default outputs/attend/<video>")
+    add("--experiment", metavar="NAME", help="its settings, if the file has none")
     add("--device", metavar="NAME", default="auto", help="auto, cpu or cuda")
     words = vars(parser.parse_args())
     from nlnet.jobs.attend import AttendOptions, attend_video

@@ -19,7 +19,7 @@ Examples:
   python tools/export.py outputs/i3d_nl5/train/best.pt --to onnx
   python tools/export.py outputs/i3d_nl5/train/best.pt --to safetensors --out i3d_nl5
   python tools/export.py demo --to torch_export --out demo.pt2
-Needs pip install 'nlnet[export]'.
+onnx needs pip install 'nlnet[export]', safetensors pip install 'nlnet[safetensors]'.
 """
 
 
@@ -28,8 +28,8 @@ def main() -> None:
     add = parser.add_argument
     add("checkpoint", metavar="CHECKPOINT", help="a file, a folder, a URL, a public name, or demo")
     add("--to", metavar="FORMAT", required=True, help="onnx, torch_export or safetensors")
-    add("--out", metavar="PATH", type=Path, help="else beside the checkpoint, called like it")
-    add("--experiment", metavar="NAME", help="the settings of a file that has none")
+    add("--out", metavar="PATH", type=Path, help="default: beside the checkpoint")
+    add("--experiment", metavar="NAME", help="its settings, if the file has none")
     add("--license", metavar="NAME", help="of the weights, for the model card: mit, cc-by-4.0, ...")
     words = parser.parse_args()
     from nlnet.jobs.export import export

@@ -1,7 +1,7 @@
 """Print a table of the non-local paper with your numbers beside the published ones.
 
 SWEEP is a folder with finished runs, such as a sweep of tools/train.py. Runs that differ in their
-seeds only are one row. A row without a run is named with the command that makes it.
+seeds only are one row. For a row without a run, the table shows the command that makes the run.
 """
 
 from pathlib import Path

@@ -1,9 +1,9 @@
 """The configuration of a run: the name, type, default and meaning of every key.
 
-One file per group: model.py, data.py, optim.py, trainer.py, debug.py, run.py. Only the `build.py`
-files, `cli/`, `jobs/` and `tools/` read these classes; everything else takes plain keywords. Hydra
-merges the YAML files of `configs/` over them. It refuses a misspelt key, or a word where a number
-belongs, when the command is read.
+One file per group: model.py, data.py, optim.py, trainer.py, debug.py, run.py. In
+model, data, trainer and distributed, only `build.py` reads these classes; all other modules there
+take plain keywords. Hydra merges the YAML files of `configs/` over them. It refuses a misspelled
+key, or a word instead of a number, when it reads the command.
 """
 
 from nlnet.config.data import AugmentConfig, ClipConfig, DataConfig, ViewsConfig

@@ -26,7 +26,7 @@ class RunConfig:
     name: str = MISSING  # names the output folder, outputs/<name>
     seed: int = 0
     # A file of nlnet or of a code base that tools/convert.py knows, a URL or a public name, such
-    # as caffe2/i3d_nl5_8x8 (all names: nlnet/weights/public.py).
+    # as caffe2/i3d_nl5_8x8 (all names: nlnet/weights/sources/).
     weights: str | None = None
     inflation: str = "mean"  # 2-D kernels to 3-D: mean (copies divided by T) or center (one copy)
     model: ModelConfig = MISSING

@@ -1,4 +1,4 @@
-"""The types of the configuration, registered with Hydra, and the kinds of each union."""
+"""The types of the configuration, registered with Hydra."""
 
 from hydra.core.config_store import ConfigStore
 

@@ -20,7 +20,7 @@ from nlnet.data.clip_sampling import (
     choose_protocol,
 )
 from nlnet.data.dataset import Transform, VideoDataset, collate
-from nlnet.data.decoding.pyav import PyAVReader
+from nlnet.data.decoding.opening import open_video
 from nlnet.data.decoding.reader import OpenVideo, VideoReader
 from nlnet.data.flips import directional_names
 from nlnet.data.index.labels import read_class_names
@@ -73,7 +73,7 @@ def build_train_loader(
         index,
         RandomClip(protocol, shape, rule),
         transform,
-        open_video=PyAVReader,
+        open_video=open_video,
         seed=seed,
         replacements=REPLACEMENTS,
     )
@@ -121,7 +121,7 @@ def build_eval_loader(
     index = _read_index(cfg, split, class_names or data_class_names(cfg))
     if max_batches is not None:
         index = index.spread(max_batches * videos_per_batch * world_size)
-    dataset = VideoDataset(index, clips, transform, open_video=PyAVReader, seed=0, replacements=0)
+    dataset = VideoDataset(index, clips, transform, open_video=open_video, seed=0, replacements=0)
     order = evaluation_order(len(index), rank=rank, world_size=world_size)
     batches = _batches(
         dataset, order, videos_per_batch, num_workers=cfg.num_workers, pin_memory=pin_memory
@@ -139,7 +139,7 @@ def build_files_loader(cfg: DataConfig, paths: Sequence[Path]) -> Iterator[tuple
     size = _videos_per_batch(cfg.test_views, "data.test_views")
     order = evaluation_order(len(paths), rank=0, world_size=1)
     workers = cfg.num_workers if len(paths) > MAX_WORKERS else 0  # their start takes seconds
-    batches = _batches(_unlabeled(cfg, paths, PyAVReader), order, size, num_workers=workers)
+    batches = _batches(_unlabeled(cfg, paths, open_video), order, size, num_workers=workers)
     for first, batch in zip(range(0, len(paths), size), batches, strict=True):
         yield min(size, len(paths) - first), batch
 

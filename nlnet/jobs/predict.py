@@ -189,7 +189,7 @@ def _cause(error: UserError, video: str | Path) -> str:
 
 
 def segments(parts: Sequence[WindowPrediction]) -> Iterator[str]:
-    """A line for each run of windows with the same best class, with its mean probability."""
+    """One line for each sequence of windows with the same best class, with its mean probability."""
     edges = boundaries(parts)
     first = 0
     for i in range(1, len(parts) + 1):

@@ -92,7 +92,7 @@ class VideoClassifier(nn.Module):
         return self.head(self.backbone(self.normalize(video)))
 
     def forward(self, video: Tensor) -> Tensor:
-        """Logits (B, K), the mean over the windows of the head."""
+        """Logits (B, K), the mean over all spatial windows that the head classifies."""
         return self.window_logits(video).mean(dim=1)
 
     def scores(self, video: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from typing import BinaryIO
 import numpy as np
 
 from nlnet.data.decoding.array import ArrayReader
-from nlnet.data.decoding.pyav import PyAVReader
+from nlnet.data.decoding.opening import open_video
 from nlnet.data.decoding.reader import VideoReader
 from nlnet.data.decoding.stream import ArrayStream, FrameStream, PyAVStream, is_live
 from nlnet.data.index.files import is_video
@@ -41,12 +41,12 @@ def open_reader(video: Video, live_frames: int) -> VideoReader:
         return ArrayReader(video)
     name = Path(video_name(video))
     if not isinstance(video, str | Path):
-        return PyAVReader(name, _seekable(video))
+        return open_video(name, _seekable(video))
     if is_live(video):
         with PyAVStream(video) as stream:
             frames = [frame.pixels() for frame in islice(stream, live_frames)]
         return ArrayReader(np.stack(frames), name)
-    return PyAVReader(_existing(video))
+    return open_video(_existing(video))
 
 
 def open_stream(video: Video, frame_rate: float | None = None) -> FrameStream:

@@ -61,9 +61,10 @@ def top_classes(probabilities: Tensor, names: Sequence[str], count: int) -> tupl
 
 
 def boundaries(parts: Sequence[WindowPrediction]) -> np.ndarray:
-    """The times between which each window is shown, (n + 1,): windows may overlap.
+    """Times (n + 1,): window i is shown from time i to time i + 1, although windows may overlap.
 
-    They are halfway between the centers of neighbors. The first is the start, the last the end.
+    Each time is halfway between the centers of two windows. The first is the start of the video,
+    the last its end.
     """
     centers = np.array([(part.start + part.end) / 2 for part in parts])
     return np.array([parts[0].start, *(centers[:-1] + centers[1:]) / 2, parts[-1].end])

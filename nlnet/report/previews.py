@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from nlnet.data.decoding.pyav import PyAVReader
+from nlnet.data.decoding.opening import open_video
 from nlnet.data.decoding.reader import DecodeError, FrameCountError, VideoReader
 
 NUM_FRAMES = 16
@@ -38,7 +38,7 @@ def preview(path: Path) -> Preview:
     if not path.exists():
         return Preview(None, "there is no such file any more")
     try:
-        with PyAVReader(path) as reader:
+        with open_video(path) as reader:
             frames = _read(reader)
     except DecodeError as error:
         return Preview(None, error.cause)

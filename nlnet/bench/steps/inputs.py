@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from nlnet.config import ClipConfig
-from nlnet.data.decoding.pyav import PyAVReader
+from nlnet.data.decoding.opening import open_video
 from nlnet.data.transforms import JitterCrop, TrainTransform
 
 
@@ -30,7 +30,7 @@ def input_seconds(clip: ClipConfig, repeats: int, *, num_frames: int = 300) -> d
             span = clip.num_frames * clip.frame_stride
             first = int(rng.integers(max(num_frames - span, 1)))
             start = time.perf_counter()
-            with PyAVReader(path) as reader:
+            with open_video(path) as reader:
                 frames = reader.read(first + clip.frame_stride * np.arange(clip.num_frames))
             middle = time.perf_counter()
             transform(frames, rng)

@@ -52,10 +52,11 @@ def read_index(
     """Read the index of a split below `root`.
 
     `split` is a folder or a file below `root`; `file.csv#val` takes the rows of a Kinetics CSV
-    whose split column is val. `videos` is the folder, below `root`, that files refer to. Without
-    `class_names`, they are the sorted labels of the split (for whole numbers, "0" to the largest).
-    Raises UserError, with file and line, for every mistake in a split. A listed video without a
-    file is a mistake unless `allow_missing`. `settings` are the names that messages use.
+    whose split column is val. `videos` is the folder, below `root`, that files refer to. If
+    `class_names` is None, the class names are the sorted labels of the split, or, for whole
+    numbers, "0" to the largest. Raises UserError, with file and line, for every mistake in a
+    split. A listed video without a file is a mistake unless `allow_missing`. `settings` are the
+    names that messages use.
     """
     source = _locate(root, split, videos, settings)
     listed = FORMATS[detect_format(source)].read(source)

@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 import av
 import numpy as np
 
-from nlnet.data.decoding.pyav import PyAVReader
+from nlnet.data.decoding.opening import open_video
 from nlnet.data.encoding import VideoWriter
 from nlnet.errors import UserError
 
@@ -33,7 +33,7 @@ def decoders() -> dict[str, str]:
 def encode_and_decode() -> dict[str, str]:
     """Write a video of gray frames, read some of them, and compare the levels.
 
-    Raises UserError if a frame is another one than was asked for.
+    Raises UserError if the reader returns a wrong frame.
     """
     if not _exists(ENCODER, "w"):
         raise UserError(f"PyAV has no encoder {ENCODER}")
@@ -43,7 +43,7 @@ def encode_and_decode() -> dict[str, str]:
             for i in range(NUM_FRAMES):
                 writer.write(np.full((48, 64, 3), STEP * i, np.uint8), i / 10)
         wanted = np.array([7, 0, 11, 5])
-        with PyAVReader(path) as reader:
+        with open_video(path) as reader:
             count, frames = reader.num_frames, reader.read(wanted)
     levels = frames.reshape(len(wanted), -1).mean(1)
     if count != NUM_FRAMES or np.abs(levels - STEP * wanted).max() > TOLERANCE:

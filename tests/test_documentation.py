@@ -224,6 +224,8 @@ TREATMENT: dict[str, Treatment] = {
     "bash scripts/test.sh": RunElsewhere(".ci/run runs it; it runs this test"),
     "bash scripts/test.sh -m slow": RunElsewhere(".ci/run runs it; it runs this test"),
     "nlnet --help": RunElsewhere("the test of the wheel runs it"),
+    "nlnet train": RunElsewhere("the test of the wheel trains with it"),
+    "python tools/train.py": RunElsewhere("it is a part of other commands of the pages"),
     "nlnet VERB": RunElsewhere("it describes the form of a command"),
     "python tools/VERB.py": RunElsewhere("it describes the form of a command"),
     "pip install .": RunElsewhere("the test of the wheel installs the package"),

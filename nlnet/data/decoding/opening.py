@@ -1,4 +1,4 @@
-"""The decoder of video files: every part of nlnet opens its videos here."""
+"""The decoder of video files. Streams are opened in nlnet/recognizer/inputs.py."""
 
 from pathlib import Path
 from typing import BinaryIO

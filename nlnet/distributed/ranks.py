@@ -1,15 +1,23 @@
 """The ranks of one run: their numbers, their devices, and sums over all of them."""
 
 import ctypes
+import gc
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+
+# Imported before a group exists: its functions take the group of that moment as a default value,
+# and torch imports it late (with the first optimizer). They would keep the group, and with it
+# gloo's threads, until the interpreter ends; a thread that then releases a tensor aborts the
+# process (pytorch issue 190489).
+import torch.distributed.nn.functional
 from torch import Tensor
 
 from nlnet.distributed.launch import LAUNCHER
@@ -106,8 +114,19 @@ def process_group(device: torch.device) -> Iterator[None]:
     dist.init_process_group("gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl")
     try:
         yield
+    except BaseException as error:
+        _release_locals(error)
+        raise
     finally:
         dist.destroy_process_group()
+        gc.collect()  # gloo's threads end with the last reference to the group
+
+
+def _release_locals(error: BaseException | None) -> None:
+    """Clear the variables of the functions that an error left: DDP's network keeps the group."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__
 
 
 def _end_with_launcher() -> None:

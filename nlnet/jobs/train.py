@@ -88,40 +88,48 @@ def train(run: RunConfig, out_dir: Path) -> float:
     apply_allocator(run.trainer)
     device = build_device(run.dist)
     with process_group(device):
-        loader, val_loader = _build_loaders(run, device)
-        state, lines = _build_state(run, loader.index.class_names, device)
-        settings = build_settings(run, loader.steps_per_epoch, device)
-        lines += _describe_data(run, loader, val_loader, settings.total_steps, device)
-        lines += resume(state, out_dir)
-        with RunLogger(
-            out_dir,
-            total_steps=settings.total_steps,
-            start_step=state.progress.global_step,
-            missing={"train": len(loader.index.missing), "val": len(val_loader.index.missing)},
-        ) as logger:
-            logger.config(run_text(run))
-            for line in lines:
-                logger.say(line)
-            network = wrap_for_training(
-                state.model,
-                device=device,
-                channels_last=run.trainer.channels_last,
-                compiled=run.trainer.compile,
+        return _train(run, out_dir, device)
+
+
+def _train(run: RunConfig, out_dir: Path, device: torch.device) -> float:
+    """Train within the group of ranks.
+
+    It is a function of its own so that no network, and with it DDP, is left when the group ends.
+    """
+    loader, val_loader = _build_loaders(run, device)
+    state, lines = _build_state(run, loader.index.class_names, device)
+    settings = build_settings(run, loader.steps_per_epoch, device)
+    lines += _describe_data(run, loader, val_loader, settings.total_steps, device)
+    lines += resume(state, out_dir)
+    with RunLogger(
+        out_dir,
+        total_steps=settings.total_steps,
+        start_step=state.progress.global_step,
+        missing={"train": len(loader.index.missing), "val": len(val_loader.index.missing)},
+    ) as logger:
+        logger.config(run_text(run))
+        for line in lines:
+            logger.say(line)
+        network = wrap_for_training(
+            state.model,
+            device=device,
+            channels_last=run.trainer.channels_last,
+            compiled=run.trainer.compile,
+        )
+        with suppress(OutOfTime):  # the log says so, and last.pt is written
+            if run_debug(run, state, network, settings, loader.at, logger):
+                return 0.0
+            fit(
+                state,
+                network,
+                settings,
+                loader_at=loader.at,
+                validate=partial(validate, run, state.model, val_loader, device),
+                logger=logger,
+                out_dir=out_dir,
             )
-            with suppress(OutOfTime):  # the log says so, and last.pt is written
-                if run_debug(run, state, network, settings, loader.at, logger):
-                    return 0.0
-                fit(
-                    state,
-                    network,
-                    settings,
-                    loader_at=loader.at,
-                    validate=partial(validate, run, state.model, val_loader, device),
-                    logger=logger,
-                    out_dir=out_dir,
-                )
-                logger.done(state.progress)
-        return state.progress.best or 0.0
+            logger.done(state.progress)
+    return state.progress.best or 0.0
 
 
 def _build_loaders(run: RunConfig, device: torch.device) -> tuple[TrainLoader, EvalLoader]:

@@ -148,6 +148,46 @@ def test_sigterm_saves_and_the_same_command_resumes(
     assert saved(folder)["progress"]["global_step"] == 6
 
 
+LISTS_THREADS = """
+import atexit, runpy, sys
+from pathlib import Path
+names = lambda: [(task / "comm").read_text() for task in Path("/proc/self/task").iterdir()]
+atexit.register(lambda: print("left:", [name for name in names() if "gloo" in name]))
+sys.argv = sys.argv[1:]
+sys.path.insert(0, str(Path(sys.argv[0]).parent))
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("readable", [True, False])
+def test_no_thread_of_the_group_is_left_when_a_rank_ends(
+    readable: bool, trained: Path, copy_of_videos: Path, tmp_path: Path
+):
+    """A thread of gloo that still holds a tensor aborts an interpreter that ends."""
+    config = yaml.safe_load((trained / "config.yaml").read_text())
+    config["data"]["root"] = str(copy_of_videos)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    if not readable:
+        for video in (copy_of_videos / "train").glob("*/*.mp4"):
+            video.write_text("no video")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    group = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "GLOO_SOCKET_IFNAME": "lo"}
+    group |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    tool = [str(ROOT / "tools" / "train.py"), "--resolved", str(tmp_path / "config.yaml")]
+    done = subprocess.run(
+        [sys.executable, "-c", LISTS_THREADS, *tool],
+        cwd=tmp_path,
+        env={**ENVIRONMENT, **group},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == (0 if readable else 1), done.stderr
+    assert done.stdout.splitlines()[-1] == "left: []"
+
+
 def test_finetuning_loads_all_but_the_classifier(
     trained: Path, tool: Tool, copy_of_videos: Path, tmp_path: Path
 ):

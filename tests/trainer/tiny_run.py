@@ -5,6 +5,7 @@
 Writes OUT_DIR/final.pt (weights) beside the usual files of a run.
 """
 
+import atexit
 import json
 import os
 import signal
@@ -219,5 +220,15 @@ def main(out_dir: Path, options: dict[str, Any]) -> None:
             torch.save(state.model.state_dict(), out_dir / "final.pt")
 
 
+def check_threads() -> None:
+    """End with an error if a thread of gloo is left: it may abort the interpreter at its end."""
+    tasks = Path("/proc/self/task").iterdir()
+    left = [name for task in tasks if "gloo" in (name := (task / "comm").read_text())]
+    if left:
+        print(f"threads are left: {left}", file=sys.stderr, flush=True)
+        os._exit(70)
+
+
 if __name__ == "__main__":
+    atexit.register(check_threads)
     main(Path(sys.argv[1]), json.loads(sys.argv[2]))

@@ -57,7 +57,7 @@ IMPORTERS = {
         *("nlnet/data/decoding", "nlnet/data/encoding.py", "nlnet/bench"),
         "nlnet/jobs/doctor/video.py",  # it lists the codecs
     },
-    "torchvision.transforms": {"nlnet/data/transforms.py"},
+    "torchvision.transforms": {"nlnet/data/transforms.py", "nlnet/data/augmentation"},
     "hydra": {"nlnet/config", "nlnet/cli"},
     "omegaconf": {"nlnet/config", "nlnet/cli"},
     "torch.utils.tensorboard": {"nlnet/runs/logger.py"},
@@ -335,6 +335,7 @@ def test_slow_libraries_are_imported_where_they_are_used():
         "import pkgutil, importlib, sys, nlnet\n"
         "names = [m.name for m in pkgutil.walk_packages(nlnet.__path__, 'nlnet.')]\n"
         "importers = {'nlnet.model.pytorchvideo', 'nlnet.data.transforms'}\n"
+        "importers |= {f'nlnet.data.augmentation.{n}' for n in ('operations', 'changes')}\n"
         "assert importers < set(names)\n"
         "left_out = ('nlnet.bench', 'nlnet.tools', 'nlnet.__main__')\n"
         "names = [n for n in names if n not in importers and not n.startswith(left_out)]\n"

@@ -137,6 +137,8 @@ TREATMENT: dict[str, Treatment] = {
     # The sweep has 12 blocks; two of them show that it works. The folder of a run has the appended
     # words in its name, which would be too long.
     SWEEP: Run((*SMALL, "block=gaussian,unary", "hydra.sweep.subdir=${hydra.job.num}")),
+    "python tools/train.py +experiment=i3d_nl5 augmentation=modern trainer.label_smoothing=0.1"
+    " data.root=PATH": Run(SMALL, replace=(("data.root=PATH", "data.root=kinetics400"),)),
     "python tools/train.py --help": Run(slow=False),
     "torchrun --nproc-per-node 8 tools/train.py +experiment=i3d_nl5"
     " data.root=/data/kinetics400": Run(SMALL, replace=TWO_RANKS),

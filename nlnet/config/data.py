@@ -26,6 +26,16 @@ class AugmentConfig:
     area: list[float] = field(default_factory=lambda: [0.35, 1.0])  # resized: share of the frame
     flip: bool = True  # left-right; set to false if a label depends on the direction
     color_jitter: float = 0.0  # strength of brightness, contrast and saturation changes
+    rand_augment: int = 0  # operations of RandAugment for each clip
+    rand_strength: float = 0.3  # of these operations, from 0 to 1
+    rand_operations: str = "all"  # all, or color: operations that move no pixel
+    erasing: float = 0.0  # probability that a random rectangle of the clip is filled with noise
+    # Pairs of clips and their labels are mixed. The shares have a Beta(x, x) distribution; 0: off.
+    mixup: float = 0.0  # blend the clips
+    cutmix: float = 0.0  # put a rectangle of one clip into the other one
+    mix_probability: float = 1.0  # that a pair is mixed
+    time_jitter: float = 0.0  # j: a clip is played 1 - j to 1 + j times as fast
+    time_reversal: float = 0.0  # probability that a clip is played backwards
 
 
 @dataclass

@@ -6,11 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
-from nlnet.checks import at_least, one_of, section, within
+from nlnet.checks import at_least, one_of, section
 from nlnet.clip import ClipBatch, Sample
-from nlnet.config import AugmentConfig, ClipConfig, DataConfig, ViewsConfig
+from nlnet.config import ClipConfig, DataConfig, ViewsConfig
+from nlnet.data.augmentation.build import (
+    build_mixing,
+    build_train_clips,
+    build_train_transform,
+)
 from nlnet.data.clip_sampling import (
     ClipProtocol,
     ClipShape,
@@ -66,12 +71,12 @@ def build_train_loader(
     """
     micro_batch = _micro_batch(cfg.batch_size, world_size, accumulate)
     at_least("seed", seed, 0)
-    protocol, shape, rule = _clips(cfg.clip)
-    transform = _train_transform(cfg.augment, cfg.clip.crop_size)
+    clips = build_train_clips(cfg.augment, cfg.clip, RandomClip(*_clips(cfg.clip)))
+    transform = build_train_transform(cfg.augment, cfg.clip.crop_size)
     index = _read_index(cfg, cfg.train, data_class_names(cfg))
     dataset = VideoDataset(
         index,
-        RandomClip(protocol, shape, rule),
+        clips,
         transform,
         open_video=open_video,
         seed=seed,
@@ -85,8 +90,15 @@ def build_train_loader(
         rank=rank,
         world_size=world_size,
     )
+    samples = build_mixing(
+        cfg.augment,
+        dataset,
+        num_classes=len(index.class_names),
+        seed=seed,
+        videos_per_batch=micro_batch,
+    )
     batches = _batches(
-        dataset, order, micro_batch, num_workers=cfg.num_workers, pin_memory=pin_memory
+        samples, order, micro_batch, num_workers=cfg.num_workers, pin_memory=pin_memory
     )
     return TrainLoader(
         index,
@@ -200,7 +212,7 @@ def _eval_views(cfg: DataConfig, views: ViewsConfig, key: str) -> tuple[FixedCli
 
 
 def _batches(
-    dataset: VideoDataset,
+    dataset: Dataset[Sample],
     order: EpochOrder | list[tuple[int, int]],
     batch_size: int,
     *,
@@ -250,35 +262,6 @@ def _clips(clip: ClipConfig) -> tuple[ClipProtocol, ClipShape, IndexRule]:
     at_least("data.clip.num_frames", clip.num_frames, 1)
     at_least("data.clip.frame_stride", clip.frame_stride, 1)
     return protocol, ClipShape(clip.num_frames, clip.frame_stride), rule
-
-
-def _train_transform(augment: AugmentConfig, crop_size: int) -> Transform:
-    # The import takes seconds, and neither --help nor a misspelled key should wait for it.
-    from nlnet.data.transforms import Crop, JitterCrop, ResizedCrop, TrainTransform
-
-    within("data.augment.color_jitter", augment.color_jitter, 0, 1)
-    at_least("data.clip.crop_size", crop_size, 1)
-    crop: Crop
-    match augment.crop, augment.short_side, augment.area:
-        case "jitter", [shortest, longest], _ if crop_size <= shortest <= longest:
-            crop = JitterCrop(crop_size, shortest, longest)
-        case "resized", _, [smallest, largest] if 0 < smallest <= largest <= 1:
-            crop = ResizedCrop(smallest, largest)
-        case "jitter", _, _:
-            raise UsageError(
-                f"data.augment.short_side={augment.short_side} must be [shortest, longest], "
-                f"both {crop_size} (data.clip.crop_size) or more"
-            )
-        case "resized", _, _:
-            raise UsageError(
-                f"data.augment.area={augment.area} must be [smallest, largest], "
-                "both above 0 and at most 1"
-            )
-        case _:
-            raise UsageError(
-                f"data.augment.crop={augment.crop} is unknown; choose one of: jitter, resized"
-            )
-    return TrainTransform(crop, crop_size, augment.flip, augment.color_jitter)
 
 
 def _eval_transform(views: ViewsConfig, key: str) -> Transform:

@@ -6,8 +6,9 @@ numbers past the end: `loop` starts the video again, `hold` repeats the last fra
 frames, tau frames apart, is written T x tau; its span is the number of frames that it covers.
 """
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -20,10 +21,19 @@ IndexRule = Callable[[np.ndarray, int], np.ndarray]
 
 
 class ClipShape(NamedTuple):
-    """T frames, tau frames apart."""
+    """T frames, tau frames apart. If tau is no whole number, frame numbers are rounded down."""
 
     num_frames: int
-    frame_stride: int
+    frame_stride: float
+
+    @property
+    def span(self) -> int:
+        """The number of frames that a clip covers, T tau, rounded down; at least T."""
+        return max(math.floor(self.num_frames * self.frame_stride), self.num_frames)
+
+    def times(self, factor: float) -> "ClipShape":
+        """The same number of frames, `factor` times as far apart."""
+        return self._replace(frame_stride=self.frame_stride * factor)
 
 
 def loop(indices: np.ndarray, length: int) -> np.ndarray:
@@ -40,17 +50,17 @@ INDEX_RULES: dict[str, IndexRule] = {"loop": loop, "hold": hold}
 
 
 def _every_stride(start: int, shape: ClipShape) -> np.ndarray:
-    return start + shape.frame_stride * np.arange(shape.num_frames, dtype=np.int64)
+    return start + np.floor(shape.frame_stride * np.arange(shape.num_frames)).astype(np.int64)
 
 
 def _last_start(length: int, shape: ClipShape) -> int:
     """The last possible start of a clip that covers (T - 1) tau + 1 frames."""
-    return max(length - ((shape.num_frames - 1) * shape.frame_stride + 1), 0)
+    return max(length - (math.floor((shape.num_frames - 1) * shape.frame_stride) + 1), 0)
 
 
 def _last_full_start(length: int, shape: ClipShape) -> int:
     """The last possible start of a clip that covers T tau frames."""
-    return max(length - shape.num_frames * shape.frame_stride, 0)
+    return max(length - math.floor(shape.num_frames * shape.frame_stride), 0)
 
 
 def _dense_train(shape: ClipShape, length: int, rng: np.random.Generator) -> np.ndarray:
@@ -113,7 +123,7 @@ def _slowfast_test(shape: ClipShape, length: int, num_clips: int) -> list[np.nda
 
 
 def _pytorchvideo_clip(start: int, shape: ClipShape, length: int) -> np.ndarray:
-    covered = min(shape.num_frames * shape.frame_stride, length - start)
+    covered = min(math.floor(shape.num_frames * shape.frame_stride), length - start)
     return start + torch.linspace(0, covered - 1, shape.num_frames).long().numpy()
 
 
@@ -162,6 +172,10 @@ class RandomClip:
     def __call__(self, length: int, rng: np.random.Generator) -> list[np.ndarray]:
         return [self.rule(self.protocol.train(self.shape, length, rng), length)]
 
+    def times(self, factor: float) -> "RandomClip":
+        """The same sampler for frames that are `factor` times as far apart."""
+        return replace(self, shape=self.shape.times(factor))
+
 
 @dataclass(frozen=True)
 class FixedClips:
@@ -175,6 +189,10 @@ class FixedClips:
     def __call__(self, length: int, rng: np.random.Generator) -> list[np.ndarray]:
         clips = self.protocol.test(self.shape, length, self.num_clips)
         return [self.rule(indices, length) for indices in clips]
+
+    def times(self, factor: float) -> "FixedClips":
+        """The same sampler for frames that are `factor` times as far apart."""
+        return replace(self, shape=self.shape.times(factor))
 
 
 def choose_protocol(sampler: str, short: str) -> tuple[ClipProtocol, IndexRule]:

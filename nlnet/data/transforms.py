@@ -1,9 +1,9 @@
 """Turn frames into square views: choose a window of the source and resize it once, in uint8.
 
-This is the only file that imports torchvision.transforms. The import takes seconds, so build.py
-imports this file only when it builds a loader. Sizes are in pixels. Resizing the window alone costs
-an eighth of resizing whole frames. The only difference is that pixels outside the window do not
-influence its border. All randomness comes from the generator that is passed in.
+This file and those in augmentation/ import torchvision.transforms. The import takes seconds, so a
+builder imports them only when it builds a loader. Sizes are in pixels. Resizing the window alone
+costs an eighth of resizing whole frames. The only difference is that pixels outside the window do
+not influence its border. All randomness comes from the generator that is passed in.
 """
 
 import math
@@ -30,6 +30,8 @@ class _Window(NamedTuple):
     width: int
 
 
+# frames (T, 3, S, S), generator -> changed frames of the same shape
+Change = Callable[[Tensor, np.random.Generator], Tensor]
 # (height, width, generator) -> window
 Crop = Callable[[int, int, np.random.Generator], _Window]
 
@@ -77,16 +79,18 @@ class ResizedCrop:
 
 @dataclass(frozen=True)
 class TrainTransform:
-    """One random view: crop, flip left-right with probability 1/2, change colors.
+    """One random view: crop, flip left-right with probability 1/2, change colors, other changes.
 
     The factors of brightness, contrast and saturation are uniform in [1 - s, 1 + s], with
-    s = `color_jitter`. All frames have the same crop, flip and factors.
+    s = `color_jitter`. All frames have the same crop, flip and factors. `changes` follow in their
+    order.
     """
 
     crop: Crop
     crop_size: int
     flip: bool
     color_jitter: float
+    changes: tuple[Change, ...] = ()
 
     def __call__(self, frames: np.ndarray, rng: np.random.Generator) -> list[Tensor]:
         height, width = frames.shape[1:3]
@@ -99,6 +103,8 @@ class TrainTransform:
             view = F.adjust_brightness(view, brightness)
             view = F.adjust_contrast(view, contrast)
             view = F.adjust_saturation(view, saturation)
+        for change in self.changes:
+            view = change(view, rng)
         return [_channels_first(view)]
 
 

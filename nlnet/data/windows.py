@@ -79,7 +79,7 @@ class WindowViews:
     @property
     def span(self) -> int:
         """The number of frames that a clip covers."""
-        return self.clips.shape.num_frames * self.clips.shape.frame_stride
+        return self.clips.shape.span
 
     def __call__(self, window: FrameWindow, stream: FrameStream) -> Tensor:
         """Views (V, 3, T, S, S) uint8. Only the frames that the clips take are converted."""

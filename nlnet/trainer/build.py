@@ -127,6 +127,7 @@ def build_settings(cfg: RunConfig, steps_per_epoch: int, device: torch.device) -
         accumulate=trainer.accumulate,
         clip_grad_norm=trainer.clip_grad_norm,
         label_smoothing=trainer.label_smoothing,
+        one_label=cfg.model.activation == "softmax",
         precision=build_precision(trainer, device),
         channels_last=trainer.channels_last,
         freeze=tuple(trainer.freeze),

@@ -21,10 +21,15 @@ def best_classes(scores: Tensor, k: int) -> Tensor:
 
 
 def is_right(classes: Tensor, label: Tensor) -> Tensor:
-    """Return which of the classes (B, k) are the label (B,), or among several labels (B, K)."""
+    """Return which of the classes (B, k) are right.
+
+    A class is right if it is the label (B,), or has the largest share in a row of the labels
+    (B, K). These are several labels of 1, or soft labels. No class of a row of zeros is right.
+    """
     if label.ndim == 1:
         return classes == label[:, None]
-    return label.gather(1, classes) > 0
+    shares = label.gather(1, classes)
+    return (shares > 0) & (shares >= label.amax(1, keepdim=True))
 
 
 def average_precision(scores: Tensor, positive: Tensor) -> float:

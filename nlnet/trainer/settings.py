@@ -29,6 +29,8 @@ class LoopSettings:
     accumulate: int = 1  # micro-batches per step
     clip_grad_norm: float | None = None
     label_smoothing: float = 0.0
+    one_label: bool = False  # labels (B, K) are soft labels of one class each; their rows sum to 1
+    class_weights: torch.Tensor | None = None  # (K,) of the loss; None weighs all classes alike
     precision: torch.dtype | None = None  # of autocast; None computes in float32
     channels_last: bool = False
     freeze: tuple[str, ...] = ()  # parts of the model that do not learn

@@ -95,7 +95,13 @@ def accumulate_gradients(
         with nullcontext() if is_last else _unsynced(network):
             with autocast(settings.device, settings.precision):
                 logits = network(batch.video)
-            loss = classification_loss(logits.float(), batch.label, settings.label_smoothing)
+            loss = classification_loss(
+                logits.float(),
+                batch.label,
+                settings.label_smoothing,
+                one_label=settings.one_label,
+                weights=settings.class_weights,
+            )
             scaler.scale(loss * share).backward()
         right = is_right(best_classes(logits.detach(), 5), batch.label)
         hits = right[:, 0].sum(), right.any(1).sum()
@@ -110,16 +116,33 @@ def _unsynced(network: nn.Module) -> AbstractContextManager[None]:
     return nullcontext()
 
 
-def classification_loss(logits: Tensor, label: Tensor, smoothing: float) -> Tensor:
-    """Return the mean loss: cross-entropy for labels (B,), binary cross-entropy for labels (B, K).
+def classification_loss(
+    logits: Tensor,
+    label: Tensor,
+    smoothing: float,
+    *,
+    one_label: bool = False,
+    weights: Tensor | None = None,
+) -> Tensor:
+    """Return the mean loss over the clips.
+
+    It is the cross-entropy for labels (B,), and for soft labels (B, K) with `one_label`. It is the
+    binary cross-entropy, averaged over the classes, for several labels (B, K). The mean with
+    `weights` (K,) is divided by the number of clips, not by the sum of their weights, so that
+    micro-batches give the gradient of one large batch.
 
     Raises ArgumentError if smoothing is used with several labels per video.
     """
-    if label.ndim == 1:
-        return F.cross_entropy(logits, label, label_smoothing=smoothing)
+    if label.ndim == 1 or one_label:
+        if weights is None:
+            return F.cross_entropy(logits, label, label_smoothing=smoothing)
+        total = F.cross_entropy(
+            logits, label, weight=weights, label_smoothing=smoothing, reduction="sum"
+        )
+        return total / len(label)
     if smoothing:
         raise ArgumentError(f"label_smoothing={smoothing} is for one label per video; set it to 0")
-    return F.binary_cross_entropy_with_logits(logits, label)
+    return F.binary_cross_entropy_with_logits(logits, label, weight=weights)
 
 
 def place(batch: ClipBatch, device: torch.device, channels_last: bool) -> ClipBatch:

@@ -2,13 +2,17 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from nlnet.clip import ClipBatch
-from nlnet.config import ClipConfig, DataConfig, ViewsConfig
+from nlnet.config import AugmentConfig, ClipConfig, DataConfig, ViewsConfig
 from nlnet.data.build import build_eval_loader, build_train_loader, data_class_names
+from nlnet.data.clip_sampling import INDEX_RULES, SAMPLERS, ClipShape, RandomClip
+from nlnet.data.decoding.opening import open_video
+from nlnet.data.transforms import JitterCrop, TrainTransform
 from nlnet.errors import UsageError, UserError
 
 VideoFactory = Callable[..., Path]
@@ -179,7 +183,71 @@ def test_a_batch_that_does_not_divide_is_refused(batch_size: int, sizes: str, da
         train(data, accumulate=2, world=2)
 
 
+def strong(cfg: DataConfig) -> None:
+    """Switch every augmentation on."""
+    cfg.augment = AugmentConfig(
+        crop="resized",
+        color_jitter=0.2,
+        rand_augment=2,
+        erasing=0.5,
+        mixup=0.8,
+        cutmix=1.0,
+        mix_probability=0.9,
+        time_jitter=0.3,
+        time_reversal=0.5,
+    )
+
+
+def test_the_clips_without_augmentation_are_those_of_the_first_release(data: DataConfig):
+    """A key of a new augmentation draws no random number while it is off."""
+    plain = list(train(data).at(1))
+    transform = TrainTransform(JitterCrop(16, 20, 30), 16, flip=True, color_jitter=0.0)
+    clip = RandomClip(SAMPLERS["dense"], ClipShape(4, 2), INDEX_RULES["loop"])
+    index = train(data).index
+    for batch in plain:
+        for video, row in zip(batch.video, batch.video_id.tolist(), strict=True):
+            rng = np.random.default_rng([1, 1, row, 0])
+            with open_video(index.path(row)) as reader:
+                frames = reader.read(clip(reader.num_frames, rng)[0])
+            assert torch.equal(transform(frames, rng)[0], video)
+
+
+@pytest.mark.filterwarnings(MORE_WORKERS_THAN_CPUS)
+def test_strong_augmentation_depends_on_neither_workers_nor_ranks_nor_steps(data: DataConfig):
+    strong(data)
+    data.batch_size = 8
+    (whole,) = train(data).at(2)
+    assert whole.label.shape == (8, 2)
+    torch.testing.assert_close(whole.label.sum(1), torch.ones(8))
+    assert not ((whole.label == 0) | (whole.label == 1)).all()
+    data.num_workers = 2
+    assert_equal(list(train(data).at(2)), [whole])
+    data.num_workers = 0
+    ranks = [list(train(data, accumulate=2, rank=rank, world=2).at(2)) for rank in range(2)]
+    parts = [ranks[rank][step] for step in range(2) for rank in range(2)]
+    assert torch.equal(torch.cat([part.video for part in parts]), whole.video)
+    assert torch.equal(torch.cat([part.label for part in parts]), whole.label)
+
+
+def test_an_odd_number_of_videos_is_not_mixed_in_pairs(data: DataConfig):
+    strong(data)
+    data.batch_size = 6
+    with pytest.raises(UsageError, match=r"data\.augment\.mixup .* has 3; .*data\.batch_size"):
+        train(data, accumulate=2)
+    data.augment.mixup = data.augment.cutmix = 0.0
+    train(data, accumulate=2)
+
+
 MISTAKES = {
+    "data.augment.rand_augment": lambda cfg: setattr(cfg.augment, "rand_augment", -1),
+    "data.augment.rand_strength": lambda cfg: setattr(cfg.augment, "rand_strength", 1.5),
+    "data.augment.rand_operations": lambda cfg: setattr(cfg.augment, "rand_operations", "colour"),
+    "data.augment.erasing": lambda cfg: setattr(cfg.augment, "erasing", 2.0),
+    "data.augment.mixup": lambda cfg: setattr(cfg.augment, "mixup", -0.1),
+    "data.augment.cutmix": lambda cfg: setattr(cfg.augment, "cutmix", float("nan")),
+    "data.augment.mix_probability": lambda cfg: setattr(cfg.augment, "mix_probability", 1.1),
+    "data.augment.time_jitter": lambda cfg: setattr(cfg.augment, "time_jitter", 1.0),
+    "data.augment.time_reversal": lambda cfg: setattr(cfg.augment, "time_reversal", -0.1),
     "data.clip.sampler": lambda cfg: setattr(cfg.clip, "sampler", "slow"),
     "data.clip.short": lambda cfg: setattr(cfg.clip, "short", "clamp"),
     "data.clip.num_frames": lambda cfg: setattr(cfg.clip, "num_frames", 0),
@@ -189,6 +257,12 @@ MISTAKES = {
     "data.augment.short_side": lambda cfg: setattr(cfg.augment, "short_side", [15, 30]),
     "data.augment.color_jitter": lambda cfg: setattr(cfg.augment, "color_jitter", 1.5),
 }
+
+
+def test_the_speed_of_a_clip_over_the_whole_video_is_not_changed(data: DataConfig):
+    data.clip.sampler, data.augment.time_jitter = "segments", 0.2
+    with pytest.raises(UsageError, match=r"data\.augment\.time_jitter=0\.2 .*segments"):
+        train(data)
 
 
 @pytest.mark.parametrize("key", MISTAKES)

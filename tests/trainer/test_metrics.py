@@ -67,6 +67,13 @@ def test_a_class_among_several_labels_is_right():
     assert is_right(classes, several).tolist() == [[True, True], [False, False]]
 
 
+def test_the_class_with_the_largest_share_of_a_soft_label_is_right():
+    classes = torch.tensor([[0, 2], [0, 2], [1, 0], [1, 0]])
+    soft = torch.tensor([[0.3, 0.0, 0.7], [0.7, 0.0, 0.3], [0.5, 0.5, 0.0], [0.0, 0.0, 0.0]])
+    expected = [[False, True], [True, False], [True, True], [False, False]]
+    assert is_right(classes, soft).tolist() == expected
+
+
 def test_predictions_hold_classes_scores_and_views():
     probabilities = views(6, 7, 3)
     labels = np.arange(6)

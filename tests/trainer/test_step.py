@@ -42,27 +42,76 @@ def test_the_loss_of_several_labels_is_binary_cross_entropy():
     assert float(classification_loss(logits, label, 0.0)) == pytest.approx(expected, rel=1e-12)
 
 
+def soft_labels() -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits (6, 5), and soft labels of two classes each."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(6, 5, dtype=torch.float64, generator=generator)
+    share = torch.rand(6, 1, dtype=torch.float64, generator=generator)
+    rows = torch.eye(5, dtype=torch.float64)
+    return logits, share * rows[[0, 4, 2, 2, 1, 3]] + (1 - share) * rows[[1, 4, 0, 3, 2, 0]]
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_the_loss_of_soft_labels_is_the_cross_entropy_with_their_shares(
+    smoothing: float, weighted: bool
+):
+    logits, label = soft_labels()
+    weights = torch.tensor([1.0, 2.0, 0.5, 3.0, 1.5], dtype=torch.float64) if weighted else None
+    target = (1 - smoothing) * label.numpy() + smoothing / 5
+    factors = weights.numpy() if weighted else np.ones(5)
+    expected = -(factors * target * log_softmax(logits.numpy())).sum(1).mean()
+    found = classification_loss(logits, label, smoothing, one_label=True, weights=weights)
+    assert float(found) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_hard_label_is_a_soft_label_with_one_class(weighted: bool, smoothing: float):
+    logits, _ = soft_labels()
+    weights = torch.tensor([1.0, 2.0, 0.5, 3.0, 1.5], dtype=torch.float64) if weighted else None
+    label = torch.tensor([0, 4, 2, 2, 1, 3])
+    hard = classification_loss(logits, label, smoothing, weights=weights)
+    rows = torch.eye(5, dtype=torch.float64)[label]
+    soft = classification_loss(logits, rows, smoothing, one_label=True, weights=weights)
+    assert float(soft) == pytest.approx(float(hard), rel=1e-12)
+
+
+def test_weights_of_several_labels_weigh_the_classes():
+    logits, label = soft_labels()
+    weights = torch.tensor([1.0, 2.0, 0.5, 3.0, 1.5], dtype=torch.float64)
+    chance = 1 / (1 + np.exp(-logits.numpy()))
+    y = label.numpy()
+    terms = -(y * np.log(chance) + (1 - y) * np.log(1 - chance))
+    found = float(classification_loss(logits, label, 0.0, weights=weights))
+    assert found == pytest.approx((weights.numpy() * terms).mean(), rel=1e-12)
+
+
 def test_smoothing_of_several_labels_is_refused():
     with pytest.raises(ArgumentError, match=r"^label_smoothing=0\.1 "):
         classification_loss(torch.zeros(2, 3), torch.zeros(2, 3), 0.1)
 
 
+@pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("sizes", [[12], [6, 6], [4, 4, 4], [7, 5], [1, 10, 1]])
-def test_micro_batches_give_the_gradient_of_one_large_batch(tiny: ModuleType, sizes: list[int]):
+def test_micro_batches_give_the_gradient_of_one_large_batch(
+    tiny: ModuleType, sizes: list[int], weighted: bool
+):
     rows = list(range(12))
     parts, first = [], 0
     for size in sizes:
         parts.append(tiny.clips(0, rows[first : first + size]))
         first += size
     model = tiny.make_state(norm=False, dropout=0.0).model
-    settings = tiny.make_settings(label_smoothing=0.1)
+    weights = torch.linspace(0.5, 2, tiny.NUM_CLASSES) if weighted else None
+    settings = tiny.make_settings(label_smoothing=0.1, class_weights=weights)
     sums = accumulate_gradients(model, parts, settings, GradScaler("cpu", enabled=False))
     found = [p.grad.clone() for p in model.parameters()]
 
     model.zero_grad()
     whole = tiny.clips(0, rows)
     logits = model(whole.video)
-    loss = torch.nn.functional.cross_entropy(logits, whole.label, label_smoothing=0.1)
+    loss = classification_loss(logits, whole.label, 0.1, weights=weights)
     loss.backward()
     for gradient, parameter in zip(found, model.parameters(), strict=True):
         torch.testing.assert_close(gradient, parameter.grad, rtol=1e-5, atol=1e-7)

@@ -27,12 +27,14 @@ from nlnet.config import register_schemas
 from nlnet.model.build import build_model
 
 ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
 PAGES = sorted(
     path
     for folder in (".", "docs", "benchmarks", "configs")
     for path in (ROOT / folder).glob("*.md")
 )
 PROGRAMS = ("python", "bash", "torchrun", "nlnet", "pip", "tensorboard", "pre-commit", "ruff")
+PROGRAMS += ("sphinx-build",)
 
 
 def blocks(page: Path, language: str) -> Iterator[str]:
@@ -126,6 +128,9 @@ SWEEP = "python tools/train.py -m +experiment=c2d_nl1 +sweep=pairwise data.root=
 TWO_BLOCKS = ("block=gaussian,unary", "hydra.sweep.subdir='${hydra.job.num}'")  # of the 12
 TWO_RANKS = (("dist.num_procs=8", "dist.num_procs=2"), ("8", "2"))
 FIRST = "python tools/train.py +experiment=i3d_nl5 data.root=/data/kinetics400 dist.num_procs=8"
+
+WALK = RunElsewhere("tests/docs/test_walk.py runs the commands of its page in their order")
+PAPER = RunElsewhere("tests/test_configs.py composes it; the sweep of table 2a runs")
 
 TREATMENT: dict[str, Treatment] = {
     FIRST: Run(SMALL, replace=TWO_RANKS),
@@ -235,6 +240,36 @@ TREATMENT: dict[str, Treatment] = {
     "ruff check": RunElsewhere(".ci/run runs it"),
     "ruff format --check": RunElsewhere(".ci/run runs it"),
     "tensorboard --logdir outputs": RunElsewhere("it starts a server"),
+    "python -m venv .venv": RunElsewhere("the test of the wheel makes an environment"),
+    ". .venv/bin/activate": RunElsewhere("it changes the user's shell"),
+    "pip install '.[docs]'": RunElsewhere("the development environment has the extra"),
+    "pip install '.[report]'": RunElsewhere("the test of the wheel installs the package"),
+    "nlnet doctor": RunElsewhere("it is python tools/doctor.py"),
+    "nlnet predict demo": RunElsewhere("it is python tools/predict.py demo"),
+    "nlnet attend demo": RunElsewhere("it is python tools/attend.py demo"),
+    "python scripts/make_same_different.py": RunElsewhere("tests/scripts"),
+    "sphinx-build -W --keep-going -b html docs docs/_build/html": RunElsewhere("tests/docs"),
+    "python tools/train.py +experiment=quickstart name=my_first": WALK,
+    "python tools/eval.py weights=outputs/my_first/train/best.pt": WALK,
+    "python tools/report.py outputs/my_first": WALK,
+    "python tools/train.py +experiment=folder_small +debug=short data.root=my_videos": WALK,
+    "python tools/train.py +experiment=folder_small +debug=overfit data.root=my_videos": WALK,
+    "python tools/eval.py weights=outputs/folder_small/train/best.pt data.root=my_videos": WALK,
+    "python tools/report.py outputs/folder_small": WALK,
+    "python tools/predict.py outputs/folder_small/train/best.pt my_videos/val": WALK,
+    "python tools/predict.py outputs/folder_small/train/best.pt video.mp4 --over-time": WALK,
+    "python tools/attend.py outputs/folder_small/train/best.pt video.mp4 --method gradcam": WALK,
+    "python tools/train.py +experiment=i3d --cfg job": Run(slow=False),
+    "python tools/train.py -m +experiment=c2d_nl1 +sweep=stage data.root=/data/kinetics400": PAPER,
+    "python tools/train.py -m +experiment=c2d +sweep=blocks data.root=/data/kinetics400": PAPER,
+    "python tools/train.py -m +experiment=c2d_nl5 +sweep=axes data.root=/data/kinetics400": PAPER,
+    "python tools/train.py -m +experiment=c2d_r101 +sweep=versus_3d"
+    " data.root=/data/kinetics400": PAPER,
+    "python tools/train.py -m +experiment=c2d_32x2 +sweep=non_local_3d"
+    " data.root=/data/kinetics400": PAPER,
+    "python tools/train.py -m +experiment=i3d_nl5_128x1 +sweep=long_clips"
+    " data.root=/data/kinetics400": PAPER,
+    "python tools/train.py -m +experiment=quickstart +sweep=pairwise": PAPER,
 }
 
 
@@ -270,9 +305,7 @@ def run(command: str, cwd: Path, *more: str) -> str:
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folders that the pages name, with 8 videos for each split."""
     root = tmp_path_factory.mktemp("documentation")
-    script = [sys.executable, str(ROOT / "scripts" / "make_same_different.py")]
-    sizes = ["--train", "8", "--val", "8", "--test", "2", "--workers", "1"]
-    subprocess.run([*script, "--out", "my_videos", *sizes], cwd=root, check=True)
+    make_videos(root / "my_videos")
     for name in ("gestures", "jhmdb"):
         (root / name).symlink_to("my_videos")
     kinetics(root / "my_videos", root / "my_lists", clips="clips", val="val.csv")
@@ -281,6 +314,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = {"settings": {"arch": "i3d", "depth": 50}, "frames": 8}
     (root / "SETTINGS.json").write_text(json.dumps(settings))
     return root
+
+
+def make_videos(folder: Path) -> None:
+    """A small data set of class folders: 8 videos to train on, 8 to validate on, 2 to test."""
+    script = [sys.executable, str(ROOT / "scripts" / "make_same_different.py")]
+    sizes = ["--train", "8", "--val", "8", "--test", "2", "--workers", "1"]
+    subprocess.run([*script, "--out", str(folder), *sizes], check=True)
 
 
 def kinetics(videos: Path, root: Path, *, clips: str, val: str) -> None:
@@ -362,6 +402,8 @@ def test_the_command_runs(command: str, folder: Path):
     said = run(shlex.join(words), folder, *treatment.more)
     if "--help" in words:
         assert "python tools/" in said
+    elif "--cfg" in words:
+        assert said.startswith("name: i3d\n")
     elif "+debug=profile" in words:
         assert list(folder.glob("outputs/*/train/tensorboard/*.pt.trace.json.gz"))
     elif "tools/train.py" in words:

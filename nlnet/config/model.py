@@ -12,6 +12,7 @@ class StageKernels:
     A pattern repeats over the blocks of its stage: [3, 1] inflates every other block.
     """
 
+    # Sizes of the temporal kernels of the stage.
     res2: list[int] = field(default_factory=lambda: [1])
     res3: list[int] = field(default_factory=lambda: [1])
     res4: list[int] = field(default_factory=lambda: [1])
@@ -22,6 +23,7 @@ class StageKernels:
 class StageFrames:
     """How many consecutive frames attend to each other in a stage; null: all frames."""
 
+    # Frames of a group of the stage.
     res2: int | None = None
     res3: int | None = None
     res4: int | None = None
@@ -32,6 +34,7 @@ class StageFrames:
 class StageSizes:
     """A size (t, h, w) for one stage; null: the size that is set for all stages."""
 
+    # The size for the stage, (t, h, w).
     res2: list[int] | None = None
     res3: list[int] | None = None
     res4: list[int] | None = None
@@ -48,7 +51,8 @@ class NonLocalConfig:
     res4: list[int] = field(default_factory=list)
     res5: list[int] = field(default_factory=list)
     block: str = "non_local"  # a name in BLOCKS of nlnet/model/non_local/build.py
-    pairwise: str = "embedded_gaussian"  # f(x_i, x_j) of block=non_local: a name in PAIRWISE
+    # f(x_i, x_j) of block=non_local: a name in PAIRWISE of nlnet/model/non_local/pairwise.py
+    pairwise: str = "embedded_gaussian"
     axes: str = "spacetime"  # spacetime, space, time, criss_cross
     group_frames: StageFrames = field(default_factory=StageFrames)
     # Max pooling of the keys and values: none, input (before phi and g), embedded (after them).

@@ -24,7 +24,7 @@ class RunConfig:
     """One run."""
 
     name: str = MISSING  # names the output folder, outputs/<name>
-    seed: int = 0
+    seed: int = 0  # of all random numbers of the run
     # A file of nlnet or of a code base that tools/convert.py knows, a URL or a public name, such
     # as caffe2/i3d_nl5_8x8 (all names: nlnet/weights/sources/).
     weights: str | None = None

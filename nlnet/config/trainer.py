@@ -13,8 +13,8 @@ class TrainerConfig:
     # Stop and save after this time, at the end of a step; the same command resumes. null: no limit.
     max_minutes: float | None = None
     accumulate: int = 1  # forward passes per optimizer step
-    clip_grad_norm: float | None = None
-    label_smoothing: float = 0.0
+    clip_grad_norm: float | None = None  # largest norm of the gradient of a step; null: no limit
+    label_smoothing: float = 0.0  # share of the label that is spread over all classes
     # fp32; bf16 or fp16 (autocast; fp16 with a loss scaler); auto: bf16 on a GPU, fp32 on a CPU
     precision: str = "fp32"
     freeze: list[str] = field(default_factory=list)  # parts that are not trained: conv1, res2, ...

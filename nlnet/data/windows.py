@@ -89,10 +89,6 @@ class WindowViews:
         numbers = replace(self.clips, num_clips=num_clips)(length, unused)
         wanted, places = np.unique(np.concatenate(numbers), return_inverse=True)
         pixels = [window.frames[i].pixels() for i in wanted]
-        for other in pixels:
-            if other.shape != pixels[0].shape:
-                cause = f"the frame size changes from {pixels[0].shape[:2]} to {other.shape[:2]}"
-                raise DecodeError(stream.path, cause)
         frames = np.stack(pixels)[places]
         parts = np.split(frames, num_clips)  # all clips have T frames
         return torch.stack([view for clip in parts for view in self.transform(clip, unused)])

@@ -125,7 +125,9 @@ def test_a_wrong_frame_count_is_corrected_and_sampled_again(
     def wrong_index(reader: PyAVReader) -> object:
         index = declared_index(reader)
         assert index is not None
-        return index._replace(times=[index.times[0], *(t + 1 for t in index.times[1:]), 10**9])
+        times = [index.times[0], *(t + 1 for t in index.times[1:]), 10**9]
+        positions = {time: place for place, time in enumerate(times)}
+        return index._replace(times=times, positions=positions)
 
     monkeypatch.setattr(PyAVReader, "_declared_index", wrong_index)
     fixed = FixedClips(SAMPLERS["dense"], FOUR, INDEX_RULES["loop"], num_clips=2)

@@ -10,7 +10,6 @@ import pytest
 
 from nlnet.data import windows as windows_file
 from nlnet.data.clip_sampling import ClipShape, FixedClips, choose_protocol
-from nlnet.data.decoding.reader import DecodeError
 from nlnet.data.decoding.stream import ArrayStream, Frame, FrameStream
 from nlnet.data.transforms import EvalTransform
 from nlnet.data.windows import FrameWindow, WindowViews, windows
@@ -111,14 +110,3 @@ def test_clips_cover_a_window_side_by_side(length: int, clips: int):
     numbers = [rule(clip, length) for clip in protocol.test(shape, length, clips)]
     assert np.array_equal(found[:, 0, :, 0, 0].numpy(), numbers)
     assert replace(views, covers_all=True)(window, stream).shape == (1, 3, 4, 2, 2)
-
-
-def test_frames_of_another_size_are_refused():
-    protocol, rule = choose_protocol("dense", "loop")
-    views = WindowViews(
-        FixedClips(protocol, ClipShape(2, 1), rule, 1), EvalTransform(2, 2, 1), covers_all=False
-    )
-    small, large = (np.zeros((size, size, 3), np.uint8) for size in (2, 4))
-    frames = (Frame(0.0, 1, lambda: small), Frame(1.0, 1, lambda: large))
-    with pytest.raises(DecodeError, match="frame size changes from"):
-        views(FrameWindow(0, 2, frames), ArrayStream(small[None], 1.0))

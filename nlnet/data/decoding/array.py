@@ -1,6 +1,6 @@
 """A reader of frames that are in memory."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +23,10 @@ class ArrayReader(VideoReader):
             )
         self.path = path
         self.num_frames = len(frames)
-        self._frames = frames
+        self._pixels = frames
 
-    def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        wanted = np.asarray(indices, dtype=np.int64)
-        if wanted.size == 0 or wanted.min() < 0 or wanted.max() >= self.num_frames:
-            raise IndexError(f"{self.path}: frames {indices} of {self.num_frames}")
-        return self._frames[wanted]
+    def _frames(self, wanted: list[int]) -> Iterator[np.ndarray]:
+        return (self._pixels[number] for number in wanted)
 
     def close(self) -> None:
         """There is nothing to close."""

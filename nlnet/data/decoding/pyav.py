@@ -5,30 +5,25 @@ are reliable. There, every decoded frame must have the time that the container d
 otherwise the file is read again from its first frame. Declared frame counts are never trusted.
 """
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+import math
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import av
 import numpy as np
 
 from nlnet.data.decoding.container import RgbConverter, open_video_stream
+from nlnet.data.decoding.damage import HeldFrames, is_key
+from nlnet.data.decoding.droppable import droppable_packets
+from nlnet.data.decoding.frame_index import FrameIndex, Run, read_frame_index
 from nlnet.data.decoding.reader import DecodeError, FrameCountError, VideoReader
-
-# In these containers a packet has the time at which its frame is shown (AVI, for example, has only
-# the order of decoding). In these codecs a packet is one shown frame (VP8 has hidden frames).
-INDEXED_CONTAINERS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
-INDEXED_CODECS = frozenset({"h264", "hevc", "vp9", "av1"})
+from nlnet.data.decoding.truncation import DeclaredFrames, check_whole
 
 
 class _IndexMismatch(Exception):
     """Decoding after a seek did not give the declared frame."""
-
-
-class _FrameIndex(NamedTuple):
-    times: list[int]  # when each frame is shown, rising, in units of the stream's time base
-    keys: list[int]  # the numbers of the frames from which decoding can start
 
 
 class PyAVReader(VideoReader):
@@ -41,15 +36,21 @@ class PyAVReader(VideoReader):
     Args:
         path: the file; with `file`, only the name of the video in messages
         file: a seekable file-like object that is read instead of the file at `path`
+        decode_seconds: CPU time after which decoding this file is given up
     """
 
-    def __init__(self, path: Path, file: BinaryIO | None = None) -> None:
+    def __init__(
+        self, path: Path, file: BinaryIO | None = None, *, decode_seconds: float = math.inf
+    ) -> None:
         self.path = path
         self.num_decoded = 0
+        self._decode_seconds = decode_seconds
+        self._seconds_used = 0.0
         self._file = file
         self._rgb = RgbConverter()
         self._open()
         try:
+            check_whole(path, file, self._container, self._stream)
             self._index = self._declared_index()
             self.num_frames = len(self._index.times) if self._index else self._count()
         except DecodeError:
@@ -59,16 +60,18 @@ class PyAVReader(VideoReader):
     def close(self) -> None:
         self._container.close()
 
-    def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        wanted, places = np.unique(np.asarray(indices, dtype=np.int64), return_inverse=True)
-        if wanted.size == 0 or wanted[0] < 0 or wanted[-1] >= self.num_frames:
-            raise IndexError(f"{self.path}: frames {indices} of {self.num_frames}")
+    def _frames(self, wanted: list[int]) -> Iterator[np.ndarray]:
+        given = 0
         if self._index:
             try:
-                return self._gather(self._seek_frames(wanted.tolist(), self._index), places)
+                for frame in self._seek_frames(wanted, self._index):
+                    yield self._rgb(frame)
+                    given += 1
+                return
             except (_IndexMismatch, DecodeError):
                 self._drop_index()
-        return self._gather(self._first_frames(wanted.tolist()), places)
+        for frame in self._first_frames(wanted[given:]):
+            yield self._rgb(frame)
 
     def _open(self) -> None:
         if self._file is not None:
@@ -77,33 +80,13 @@ class PyAVReader(VideoReader):
         self._container, stream = open_video_stream(source, self.path)
         stream.thread_type = "NONE"
         stream.codec_context.thread_count = 1
+        codec = stream.codec_context.codec.canonical_name
+        self._is_droppable = droppable_packets(codec, stream.codec_context.extradata)
+        self._declared_size = stream.codec_context.width, stream.codec_context.height
         self._stream = stream
 
-    def _declared_index(self) -> _FrameIndex | None:
-        """Times and key frames as the container declares them; None if they are unreliable."""
-        if (
-            self._container.format.name not in INDEXED_CONTAINERS
-            or self._stream.codec_context.codec.canonical_name not in INDEXED_CODECS
-        ):
-            return None
-        times, key_times = [], []
-        try:
-            for packet in self._container.demux(self._stream):
-                if packet.size == 0 or packet.is_discard:
-                    continue
-                if packet.is_corrupt or packet.pts is None:
-                    return None
-                times.append(packet.pts)
-                if packet.is_keyframe:
-                    key_times.append(packet.pts)
-        except av.FFmpegError:
-            return None  # decoding finds the same damage and counts the frames before it
-        # Frames before the first key frame, in shown or in decoded order, cannot be decoded.
-        starts_with_key = bool(times) and key_times[:1] == [min(times)] == times[:1]
-        if not starts_with_key or len(set(times)) < len(times):
-            return None
-        times.sort()
-        return _FrameIndex(times, [bisect_left(times, key) for key in sorted(key_times)])
+    def _declared_index(self) -> FrameIndex | None:
+        return read_frame_index(self._container, self._stream)
 
     def _drop_index(self) -> None:
         self._index = None
@@ -113,76 +96,103 @@ class PyAVReader(VideoReader):
             raise FrameCountError(self.path, cause)
 
     def _count(self) -> int:
-        count = sum(1 for _ in self._all_frames())
+        """Decode all frames. Raises DecodeError if there is none, or if declared ones are lost."""
+        expected = DeclaredFrames(self._container)
+        count = sum(1 for _ in self._all_frames(expected.add))
         if count == 0:
             raise DecodeError(self.path, "no frame can be decoded")
+        if count < expected.count:
+            raise DecodeError(self.path, f"{count} of {expected.count} declared frames decode")
         return count
 
-    def _decode(self) -> Iterator[av.VideoFrame]:
-        """The frames from the current position of the file to its end."""
+    def _all_frames(
+        self, watch: Callable[[av.Packet], None] = lambda packet: None
+    ) -> Iterator[av.VideoFrame]:
+        """The frames of the file, decoded from its start; `watch` is called with each packet."""
+        # Opening the file again is the only way to the first frame that works for every format.
+        self.close()
+        self._open()
         before = self.num_decoded
         try:
-            for frame in self._container.decode(self._stream):
-                self.num_decoded += 1
-                yield frame
+            for packet in self._container.demux(self._stream):
+                watch(packet)
+                yield from self._decode(packet)
         except av.FFmpegError as error:
             count = self.num_decoded - before
             raise DecodeError(self.path, f"{error.strerror} after {count} frames") from error
 
-    def _all_frames(self) -> Iterator[av.VideoFrame]:
-        # Opening the file again is the only way to the first frame that works for every format.
-        self.close()
-        self._open()
-        return self._decode()
+    def _decode(self, packet: av.Packet | None) -> list[av.VideoFrame]:
+        """The frames that follow from the next packet; None at the end of the packets."""
+        start = time.thread_time()
+        frames = self._stream.codec_context.decode(packet)
+        self._seconds_used += time.thread_time() - start
+        if self._seconds_used > self._decode_seconds:
+            cause = f"decoding takes more than decode_seconds={self._decode_seconds:g} of CPU time"
+            raise DecodeError(self.path, cause)
+        self.num_decoded += len(frames)
+        return frames
 
     def _first_frames(self, wanted: list[int]) -> Iterator[av.VideoFrame]:
         """The wanted frames (rising numbers), decoding from the first frame of the file."""
-        numbers = iter(wanted)
-        number = next(numbers, None)
+        numbers = set(wanted)
+        damaged = None  # the first damaged frame since the last key frame
+        held = HeldFrames()
         for i, frame in enumerate(self._all_frames()):
-            if i == number:
-                yield frame
-                number = next(numbers, None)
-            if number is None:
+            self._rgb.start(frame)
+            if frame.is_corrupt:
+                damaged = i if damaged is None else damaged
+            elif is_key(frame):
+                damaged = None
+            if damaged is not None and (held or i in numbers):
+                cause = f"frame {damaged} is damaged, and a wanted frame may depend on it"
+                raise DecodeError(self.path, cause)
+            yield from held.add(frame, i in numbers)
+            if i >= wanted[-1] and not held:
                 return
+        yield from held.rest()
 
-    def _seek_frames(self, wanted: list[int], index: _FrameIndex) -> Iterator[av.VideoFrame]:
-        """The wanted frames (rising numbers), decoding from the key frames before them."""
-        following = -1  # number of the frame that decoding gives next; -1 before the first seek
-        frames: Iterator[av.VideoFrame] = iter(())
-        for number in wanted:
-            key = index.keys[bisect_right(index.keys, number) - 1]
-            if following < key or following < 0:
-                frames, following = self._seek(index.times[key]), key
-            for frame in frames:
-                time = index.times[following]
-                if following == key and frame.pts is not None and frame.pts < time:
-                    continue  # the seek ended at an earlier frame
-                if frame.pts != time or frame.is_corrupt:
+    def _seek_frames(self, wanted: list[int], index: FrameIndex) -> Iterator[av.VideoFrame]:
+        """The wanted frames (rising numbers), decoding from the key frames before them.
+
+        Each frame must have the time that is declared for it.
+        """
+        for run in index.runs(wanted):
+            sent: set[int] = set()  # times of the packets that were decoded
+            numbers = set(run.wanted)
+            following = run.key  # number of the frame that decoding gives next
+            held = HeldFrames()
+            for frame in self._run(run, index, sent):
+                if frame.pts is not None and frame.pts < index.times[run.key]:
+                    continue  # it is shown before the key frame
+                while following not in numbers and index.times[following] not in sent:
+                    following += 1
+                is_first_size = (frame.width, frame.height) == self._declared_size
+                if not is_first_size or frame.pts != index.times[following] or frame.is_corrupt:
                     raise _IndexMismatch
+                yield from held.add(frame, following in numbers)
                 following += 1
-                if following > number:
-                    yield frame
+                if following > run.wanted[-1] and not held:
                     break
-            else:
+            if following <= run.wanted[-1]:
                 raise _IndexMismatch
+            yield from held.rest()
 
-    def _seek(self, time: int) -> Iterator[av.VideoFrame]:
+    def _run(self, run: Run, index: FrameIndex, sent: set[int]) -> Iterator[av.VideoFrame]:
+        """The frames of the packets of a run, without those on which no wanted frame depends."""
+        start = index.positions[index.times[run.key]]
+        wanted = {index.times[number] for number in run.wanted}
         try:
-            self._container.seek(time, stream=self._stream)
+            self._container.seek(index.times[run.key], stream=self._stream)
+            for packet in self._container.demux(self._stream):
+                position = index.positions.get(packet.pts, -1)
+                if position > run.last:
+                    break
+                if position < start and (position >= 0 or not sent):
+                    continue  # the seek ended before the key frame
+                if packet.pts not in wanted and self._is_droppable(memoryview(packet)):
+                    continue
+                sent.add(packet.pts)
+                yield from self._decode(packet)
+            yield from self._decode(None)
         except av.FFmpegError as error:
             raise _IndexMismatch from error
-        return self._decode()
-
-    def _gather(self, frames: Iterator[av.VideoFrame], places: np.ndarray) -> np.ndarray:
-        """Copy frame k to each position i with `places[i] == k`: (n, H, W, 3)."""
-        out = np.empty(0, np.uint8)
-        for k, frame in enumerate(frames):
-            rgb = self._rgb(frame)
-            if k == 0:
-                out = np.empty((len(places), *rgb.shape), np.uint8)
-            elif rgb.shape != out.shape[1:]:
-                cause = f"the frame size changes from {out.shape[1:3]} to {rgb.shape[:2]}"
-                raise DecodeError(self.path, cause)
-            out[places == k] = rgb
-        return out

@@ -4,7 +4,7 @@ Frame i of a file is the i-th frame that the decoder returns, counted from 0.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -43,14 +43,37 @@ class VideoReader(ABC):
     path: Path
     num_frames: int
 
-    @abstractmethod
     def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """The frames with these numbers, in this order: uint8 RGB (n, H, W, 3).
 
-        A number may be repeated. The rotation tag of the file is applied. Raises IndexError for a
-        number outside the video, DecodeError for damage that affects a wanted frame, and
-        FrameCountError if decoding finds another number of frames than was declared.
+        A number may be repeated. Errors are those of `frames`, and IndexError for no number.
         """
+        wanted, places = np.unique(np.asarray(indices, dtype=np.int64), return_inverse=True)
+        if wanted.size == 0:
+            raise IndexError(f"{self.path}: no frames of {self.num_frames}")
+        out = np.empty(0, np.uint8)
+        for k, pixels in enumerate(self.frames(wanted)):
+            if k == 0:
+                out = np.empty((len(places), *pixels.shape), np.uint8)
+            out[places == k] = pixels
+        return out
+
+    def frames(self, numbers: Sequence[int] | np.ndarray) -> Iterator[np.ndarray]:
+        """The frames with these numbers, which rise, one at a time: uint8 RGB (H, W, 3).
+
+        All frames have the size of the first frame of the video, as the file's tag of rotation and
+        mirroring shows it. Raises IndexError for a number outside the video, DecodeError for
+        damage that affects a wanted frame, and FrameCountError if decoding finds another number of
+        frames than was declared: the frames that came before the error are then void.
+        """
+        wanted = [int(number) for number in numbers]
+        if wanted and not 0 <= wanted[0] <= wanted[-1] < self.num_frames:
+            raise IndexError(f"{self.path}: frames {wanted} of {self.num_frames}")
+        return self._frames(wanted)
+
+    @abstractmethod
+    def _frames(self, wanted: list[int]) -> Iterator[np.ndarray]:
+        """As `frames`, for numbers inside the video."""
 
     @abstractmethod
     def close(self) -> None:

@@ -44,7 +44,10 @@ class FrameStream(ABC):
 
     @abstractmethod
     def __iter__(self) -> Iterator[Frame]:
-        """The frames, with times that rise. Raises DecodeError for damage."""
+        """The frames, with times that rise, and all of one size.
+
+        Raises DecodeError for damage; frames of live sources may be damaged.
+        """
 
     @abstractmethod
     def close(self) -> None:
@@ -93,6 +96,9 @@ class PyAVStream(FrameStream):
         count, time, start = 0, 0.0, None
         try:
             for frame in self._container.decode(self._stream):
+                if frame.is_corrupt and not self.is_live:
+                    raise DecodeError(self.path, f"frame {count} is damaged")
+                self._rgb.start(frame)
                 stamp = frame.time
                 if count > 0:
                     following = time + 1 / self.rate

@@ -9,6 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.video.frame import PictureType
 
 from nlnet.data.decoding.pyav import PyAVReader
 from nlnet.data.decoding.reader import DecodeError, FrameCountError
@@ -87,12 +88,33 @@ def test_the_frames_have_the_right_numbers(video_file: VideoFactory):
 
 
 def test_a_late_clip_decodes_only_from_its_key_frame(video_file: VideoFactory):
-    path = video_file(num_frames=600, gop=30, options={"sc_threshold": "0"})
+    path = video_file(num_frames=600, gop=30, b_frames=0, options={"sc_threshold": "0"})
     with PyAVReader(path) as video:
         video.read([570, 575])
         assert video.num_decoded == 6
         video.read([31, 591])
         assert video.num_decoded == 6 + 2 + 22
+        video.read([29, 30, 59])  # from one key frame on, without a second seek
+        assert video.num_decoded == 6 + 2 + 22 + 60
+
+
+def damaged_frames(path: Path) -> set[int]:
+    """The frames that the decoder reports, those after them up to a key frame, and those of type B
+    before them."""
+    with av.open(str(path), metadata_errors="ignore") as container:
+        frames = [
+            (frame.is_corrupt, frame.key_frame, frame.pict_type)
+            for frame in container.decode(video=0)
+        ]
+    damaged: set[int] = set()
+    for i, (corrupt, _, _) in enumerate(frames):
+        if corrupt:
+            first = i
+            while first and frames[first - 1][2] == PictureType.B:
+                first -= 1
+            end = next((k for k in range(i + 1, len(frames)) if frames[k][1]), len(frames))
+            damaged.update(range(first, end))
+    return damaged
 
 
 def test_frame_counts_and_errors_are_those_of_the_manifest(shared_data: Path):
@@ -110,13 +132,18 @@ def test_frame_counts_and_errors_are_those_of_the_manifest(shared_data: Path):
             assert caught.value.path == path
             assert "\n" not in str(caught.value)
             if frames:
-                assert f"after {frames} frames" in caught.value.cause
+                assert "is cut short after" in caught.value.cause
             continue
         truth = [digest(frame) for frame in sequential(path)]
+        damaged = damaged_frames(path) if "bitflips" in row["file"] else set()
         with PyAVReader(path) as video:
             assert video.num_frames == len(truth) == frames, row["file"]
             for size in (1, 5, 32):
                 indices = rng.integers(0, frames, size)
+                if damaged.intersection(indices.tolist()):
+                    with pytest.raises(DecodeError, match=r"frame \d+ is damaged"):
+                        video.read(indices)
+                    continue
                 read = [digest(frame) for frame in video.read(indices)]
                 assert read == [truth[i] for i in indices], row["file"]
 

@@ -1,0 +1,79 @@
+"""The frames of a file as its container declares them, read without decoding.
+
+Time stamps are used only to find the key frame from which to decode, and only in files where they
+are reliable.
+"""
+
+from bisect import bisect_left, bisect_right
+from typing import NamedTuple
+
+import av
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+# In these containers a packet has the time at which its frame is shown (AVI, for example, has only
+# the order of decoding). In these codecs a packet is one shown frame (VP8 has hidden frames).
+INDEXED_CONTAINERS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
+INDEXED_CODECS = frozenset({"h264", "hevc", "vp9", "av1"})
+
+
+class Run(NamedTuple):
+    """Frames that are decoded after one seek."""
+
+    key: int  # the number of the key frame from which decoding starts
+    last: int  # the place, in the file, of the last packet that is needed
+    wanted: list[int]  # rising numbers
+
+
+class FrameIndex(NamedTuple):
+    """When each frame is shown, and where decoding can start. Frames count in shown order."""
+
+    times: list[int]  # rising, in units of the stream's time base
+    keys: list[int]  # the numbers of the frames from which decoding can start
+    positions: dict[int, int]  # time of a frame -> the place of its packet among all packets
+
+    def runs(self, wanted: list[int]) -> list[Run]:
+        """The seeks that decode the fewest frames, for rising numbers.
+
+        A seek follows if the key frame before a wanted frame comes later in the file than the
+        packets that were needed so far.
+        """
+        found: list[Run] = []
+        for number in wanted:
+            key = self.keys[bisect_right(self.keys, number) - 1]
+            last = self.positions[self.times[number]]
+            if found and self.positions[self.times[key]] <= found[-1].last + 1:
+                run = found[-1]
+                run.wanted.append(number)
+                found[-1] = run._replace(last=max(run.last, last))
+            else:
+                found.append(Run(key, last, [number]))
+        return found
+
+
+def read_frame_index(container: InputContainer, stream: VideoStream) -> FrameIndex | None:
+    """Times and key frames as the container declares them; None if they are unreliable."""
+    if (
+        container.format.name not in INDEXED_CONTAINERS
+        or stream.codec_context.codec.canonical_name not in INDEXED_CODECS
+    ):
+        return None
+    times, key_times = [], []
+    try:
+        for packet in container.demux(stream):
+            if packet.size == 0 or packet.is_discard:
+                continue
+            if packet.is_corrupt or packet.pts is None:
+                return None
+            times.append(packet.pts)
+            if packet.is_keyframe:
+                key_times.append(packet.pts)
+    except av.FFmpegError:
+        return None  # decoding finds the same damage and counts the frames before it
+    # Frames before the first key frame, in shown or in decoded order, cannot be decoded.
+    starts_with_key = bool(times) and key_times[:1] == [min(times)] == times[:1]
+    positions = {time: position for position, time in enumerate(times)}
+    if not starts_with_key or len(positions) < len(times):
+        return None
+    times.sort()
+    return FrameIndex(times, [bisect_left(times, key) for key in sorted(key_times)], positions)

@@ -3,12 +3,13 @@
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from nlnet.checks import at_least, one_of, section
+from nlnet.checks import at_least, one_of, positive, section
 from nlnet.clip import ClipBatch, Sample
 from nlnet.config import ClipConfig, DataConfig, ViewsConfig
 from nlnet.data.augmentation.build import (
@@ -78,7 +79,7 @@ def build_train_loader(
         index,
         clips,
         transform,
-        open_video=open_video,
+        open_video=_opener(cfg),
         seed=seed,
         replacements=REPLACEMENTS,
     )
@@ -133,7 +134,7 @@ def build_eval_loader(
     index = _read_index(cfg, split, class_names or data_class_names(cfg))
     if max_batches is not None:
         index = index.spread(max_batches * videos_per_batch * world_size)
-    dataset = VideoDataset(index, clips, transform, open_video=open_video, seed=0, replacements=0)
+    dataset = VideoDataset(index, clips, transform, open_video=_opener(cfg), seed=0, replacements=0)
     order = evaluation_order(len(index), rank=rank, world_size=world_size)
     batches = _batches(
         dataset, order, videos_per_batch, num_workers=cfg.num_workers, pin_memory=pin_memory
@@ -151,7 +152,7 @@ def build_files_loader(cfg: DataConfig, paths: Sequence[Path]) -> Iterator[tuple
     size = _videos_per_batch(cfg.test_views, "data.test_views")
     order = evaluation_order(len(paths), rank=0, world_size=1)
     workers = cfg.num_workers if len(paths) > MAX_WORKERS else 0  # their start takes seconds
-    batches = _batches(_unlabeled(cfg, paths, open_video), order, size, num_workers=workers)
+    batches = _batches(_unlabeled(cfg, paths, _opener(cfg)), order, size, num_workers=workers)
     for first, batch in zip(range(0, len(paths), size), batches, strict=True):
         yield min(size, len(paths) - first), batch
 
@@ -160,6 +161,11 @@ def build_window_views(cfg: DataConfig) -> WindowViews:
     """The views of a part of a video: the clips of data.clip, the center crop of test_views."""
     clips, transform = _eval_views(cfg, replace(cfg.test_views, num_crops=1), "data.test_views")
     return WindowViews(clips, transform, covers_all=cfg.clip.sampler == "segments")
+
+
+def _opener(cfg: DataConfig) -> OpenVideo:
+    positive("data.decode_seconds", cfg.decode_seconds)
+    return partial(open_video, decode_seconds=cfg.decode_seconds)
 
 
 def _videos_per_batch(views: ViewsConfig, key: str) -> int:

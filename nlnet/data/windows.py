@@ -12,7 +12,6 @@ from torch import Tensor
 
 from nlnet.data.clip_sampling import FixedClips
 from nlnet.data.dataset import Transform
-from nlnet.data.decoding.reader import DecodeError
 from nlnet.data.decoding.stream import Frame, FrameStream
 from nlnet.errors import UserError
 

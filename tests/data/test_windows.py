@@ -10,7 +10,7 @@ import pytest
 
 from nlnet.data import windows as windows_file
 from nlnet.data.clip_sampling import ClipShape, FixedClips, choose_protocol
-from nlnet.data.decoding.stream import ArrayStream, Frame, FrameStream
+from nlnet.data.decoding.stream import Frame, FrameStream
 from nlnet.data.transforms import EvalTransform
 from nlnet.data.windows import FrameWindow, WindowViews, windows
 from nlnet.errors import UserError

@@ -100,9 +100,9 @@ def _oriented(pixels: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
     b x + d y, up to a shift.
     """
     # `frame.side_data` would make a cycle of references, which keeps the frame in memory.
-    for data in SideDataContainer(frame):
+    for data in SideDataContainer(frame):  # type: ignore[call-arg]  # not in its stub
         if data.type == Type.DISPLAYMATRIX:
-            a, b, _, c, d = np.frombuffer(data, np.int32)[:5].tolist()
+            a, b, _, c, d = np.frombuffer(bytes(data), np.int32)[:5].tolist()
             if abs(a) + abs(d) >= abs(b) + abs(c):
                 right, down = a, d
             else:

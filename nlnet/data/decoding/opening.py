@@ -6,7 +6,6 @@ from typing import BinaryIO
 from nlnet.data.decoding.pyav import PyAVReader
 from nlnet.data.decoding.reader import VideoReader
 
-
 DECODE_SECONDS = 300.0  # of CPU time for one video
 
 

@@ -6,9 +6,9 @@ otherwise the file is read again from its first frame. Declared frame counts are
 """
 
 import math
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from time import thread_time
 from typing import BinaryIO
 
 import av
@@ -123,9 +123,9 @@ class PyAVReader(VideoReader):
 
     def _decode(self, packet: av.Packet | None) -> list[av.VideoFrame]:
         """The frames that follow from the next packet; None at the end of the packets."""
-        start = time.thread_time()
+        start = thread_time()
         frames = self._stream.codec_context.decode(packet)
-        self._seconds_used += time.thread_time() - start
+        self._seconds_used += thread_time() - start
         if self._seconds_used > self._decode_seconds:
             cause = f"decoding takes more than decode_seconds={self._decode_seconds:g} of CPU time"
             raise DecodeError(self.path, cause)
@@ -157,41 +157,46 @@ class PyAVReader(VideoReader):
         Each frame must have the time that is declared for it.
         """
         for run in index.runs(wanted):
-            sent: set[int] = set()  # times of the packets that were decoded
+            sent: set[int | None] = set()  # times of the packets that were decoded
             numbers = set(run.wanted)
+            last = run.wanted[-1]
             following = run.key  # number of the frame that decoding gives next
             held = HeldFrames()
             for frame in self._run(run, index, sent):
                 if frame.pts is not None and frame.pts < index.times[run.key]:
                     continue  # it is shown before the key frame
-                while following not in numbers and index.times[following] not in sent:
+                while following < last and following not in numbers:
+                    if index.times[following] in sent:
+                        break
                     following += 1
+                is_declared = following > last or frame.pts == index.times[following]
                 is_first_size = (frame.width, frame.height) == self._declared_size
-                if not is_first_size or frame.pts != index.times[following] or frame.is_corrupt:
+                if frame.is_corrupt or not is_declared or not is_first_size:
                     raise _IndexMismatch
                 yield from held.add(frame, following in numbers)
                 following += 1
-                if following > run.wanted[-1] and not held:
+                if following > last and not held:
                     break
-            if following <= run.wanted[-1]:
+            if following <= last:
                 raise _IndexMismatch
             yield from held.rest()
 
-    def _run(self, run: Run, index: FrameIndex, sent: set[int]) -> Iterator[av.VideoFrame]:
+    def _run(self, run: Run, index: FrameIndex, sent: set[int | None]) -> Iterator[av.VideoFrame]:
         """The frames of the packets of a run, without those on which no wanted frame depends."""
         start = index.positions[index.times[run.key]]
-        wanted = {index.times[number] for number in run.wanted}
+        wanted: set[int | None] = {index.times[number] for number in run.wanted}
         try:
             self._container.seek(index.times[run.key], stream=self._stream)
             for packet in self._container.demux(self._stream):
-                position = index.positions.get(packet.pts, -1)
+                time = packet.pts
+                position = -1 if time is None else index.positions.get(time, -1)
                 if position > run.last:
                     break
                 if position < start and (position >= 0 or not sent):
                     continue  # the seek ended before the key frame
-                if packet.pts not in wanted and self._is_droppable(memoryview(packet)):
+                if time not in wanted and self._is_droppable(memoryview(packet)):
                     continue
-                sent.add(packet.pts)
+                sent.add(time)
                 yield from self._decode(packet)
             yield from self._decode(None)
         except av.FFmpegError as error:

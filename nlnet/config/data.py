@@ -72,6 +72,15 @@ class DataConfig:
     # CPU time in which a video is decoded; one that needs more is counted as unreadable.
     decode_seconds: float = 300.0
     batch_size: int = 64  # clips per optimizer step, over all ranks and accumulation steps
+    # Training clips that each reading of a file gives; a batch then has fewer videos, an epoch more
+    # steps, and each video as many clips in an epoch.
+    repeats: int = 1
+    # Above 0, a video of a class with n videos is drawn in proportion to n^-balance; 1: all classes
+    # are equally frequent. An epoch keeps its length, so that some videos come several times.
+    balance: float = 0.0
+    # A file, relative to root, with a line `path weight` for videos that are drawn more or less
+    # often than others, which have the weight 1. Paths are relative to the folder of the videos.
+    video_weights: str | None = None
     num_workers: int | None = None  # decoding processes per rank; null: chosen for the machine
     clip: ClipConfig = field(default_factory=ClipConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)

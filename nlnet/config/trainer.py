@@ -15,6 +15,9 @@ class TrainerConfig:
     accumulate: int = 1  # forward passes per optimizer step
     clip_grad_norm: float | None = None  # largest norm of the gradient of a step; null: no limit
     label_smoothing: float = 0.0  # share of the label that is spread over all classes
+    # Above 0, the loss of a class with n training videos is weighted in proportion to n^-balance;
+    # the mean weight of the videos is 1.
+    loss_balance: float = 0.0
     # fp32; bf16 or fp16 (autocast; fp16 with a loss scaler); auto: bf16 on a GPU, fp32 on a CPU
     precision: str = "fp32"
     freeze: list[str] = field(default_factory=list)  # parts that are not trained: conv1, res2, ...

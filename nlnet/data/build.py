@@ -6,13 +6,15 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from nlnet.checks import at_least, one_of, positive, section
+from nlnet.checks import at_least, positive, section, within
 from nlnet.clip import ClipBatch, Sample
 from nlnet.config import ClipConfig, DataConfig, ViewsConfig
 from nlnet.data.augmentation.build import (
+    build_eval_transform,
     build_mixing,
     build_train_clips,
     build_train_transform,
@@ -33,8 +35,9 @@ from nlnet.data.index.labels import read_class_names
 from nlnet.data.index.read import read_index
 from nlnet.data.index.video_index import VideoIndex
 from nlnet.data.loader import EvalLoader, TrainLoader
-from nlnet.data.order import EpochOrder, evaluation_order
+from nlnet.data.order import EpochOrder, SampleKey, evaluation_order
 from nlnet.data.setting_names import SettingNames
+from nlnet.data.weighting import balanced_weights, read_video_weights
 from nlnet.data.windows import WindowViews
 from nlnet.errors import UsageError
 
@@ -70,7 +73,7 @@ def build_train_loader(
     An optimizer step uses `cfg.batch_size` clips, over all ranks and accumulation steps. Raises
     UsageError, with the key, for a wrong setting.
     """
-    micro_batch = _micro_batch(cfg.batch_size, world_size, accumulate)
+    micro_batch = _micro_batch(cfg.batch_size, world_size, accumulate, cfg.repeats)
     at_least("seed", seed, 0)
     clips = build_train_clips(cfg.augment, cfg.clip, RandomClip(*_clips(cfg.clip)))
     transform = build_train_transform(cfg.augment, cfg.clip.crop_size)
@@ -82,25 +85,24 @@ def build_train_loader(
         open_video=_opener(cfg),
         seed=seed,
         replacements=REPLACEMENTS,
+        copies=cfg.repeats,
     )
     order = EpochOrder(
         len(index),
         seed=seed,
-        batch_size=cfg.batch_size,
+        batch_size=cfg.batch_size // cfg.repeats,
         accumulate=accumulate,
         rank=rank,
         world_size=world_size,
+        replacements=REPLACEMENTS,
+        weights=_sampling_weights(cfg, index),
+        groups=index.labels if index.labels.ndim == 1 else None,
     )
+    videos = micro_batch // cfg.repeats
     samples = build_mixing(
-        cfg.augment,
-        dataset,
-        num_classes=len(index.class_names),
-        seed=seed,
-        videos_per_batch=micro_batch,
+        cfg.augment, dataset, classes=len(index.class_names), seed=seed, videos_per_batch=videos
     )
-    batches = _batches(
-        samples, order, micro_batch, num_workers=cfg.num_workers, pin_memory=pin_memory
-    )
+    batches = _batches(samples, order, videos, num_workers=cfg.num_workers, pin_memory=pin_memory)
     return TrainLoader(
         index,
         batches,
@@ -193,10 +195,11 @@ def _read_index(cfg: DataConfig, split: str, class_names: tuple[str, ...] | None
 def _remarks(cfg: DataConfig, index: VideoIndex) -> tuple[str, ...]:
     """Lines about settings that do not fit the training videos; they are no errors."""
     lines = []
-    if cfg.batch_size > len(index):
+    clips = len(index) * cfg.repeats
+    if cfg.batch_size > clips:
         lines.append(
             f"data.batch_size={cfg.batch_size} is larger than the training split of {len(index)} "
-            f"videos, so that each step repeats videos; {len(index)} or less is faster"
+            f"videos, so that each step repeats videos; {clips} or less is faster"
         )
     names = directional_names(index.class_names)
     if cfg.augment.flip and names:
@@ -212,14 +215,14 @@ def _remarks(cfg: DataConfig, index: VideoIndex) -> tuple[str, ...]:
 def _eval_views(cfg: DataConfig, views: ViewsConfig, key: str) -> tuple[FixedClips, Transform]:
     """The clips that are read from a video, and the crops that are taken from each of them."""
     protocol, shape, rule = _clips(cfg.clip)
-    transform = _eval_transform(views, key)
+    transform = build_eval_transform(views, key)
     at_least(f"{key}.num_clips", views.num_clips, 1)
     return FixedClips(protocol, shape, rule, views.num_clips), transform
 
 
 def _batches(
     dataset: Dataset[Sample],
-    order: EpochOrder | list[tuple[int, int]],
+    order: EpochOrder | list[SampleKey],
     batch_size: int,
     *,
     num_workers: int | None,
@@ -249,17 +252,31 @@ def _default_workers() -> int:
     return min(cpus, MAX_WORKERS) if cpus > 1 else 0
 
 
-def _micro_batch(batch_size: int, world_size: int, accumulate: int) -> int:
-    """Clips of one rank in one forward pass."""
-    parts = world_size * accumulate
+def _micro_batch(batch_size: int, world_size: int, accumulate: int, repeats: int) -> int:
+    """Clips of one rank in one forward pass, a multiple of `repeats`."""
+    at_least("data.repeats", repeats, 1)
+    parts = world_size * accumulate * repeats
     if batch_size < 1 or batch_size % parts:
         below = batch_size // parts * parts
         sizes = f"{below} or {below + parts}" if below > 0 else f"{parts}"
+        clips = f" x {repeats} clips of a video (data.repeats)" if repeats > 1 else ""
         raise UsageError(
             f"data.batch_size={batch_size} is not a positive multiple of {world_size} ranks x "
-            f"{accumulate} accumulation steps; use {sizes}"
+            f"{accumulate} accumulation steps{clips}; use {sizes}"
         )
-    return batch_size // parts
+    return batch_size // (world_size * accumulate)
+
+
+def _sampling_weights(cfg: DataConfig, index: VideoIndex) -> np.ndarray | None:
+    """How often each training video is drawn; None if each comes once an epoch."""
+    within("data.balance", cfg.balance, 0, 1)
+    weights = balanced_weights(index, cfg.balance)
+    if cfg.video_weights is not None:
+        root = Path(cfg.root)
+        weights = weights * read_video_weights(root / cfg.video_weights, root / cfg.videos, index)
+    elif cfg.balance == 0:
+        return None
+    return weights
 
 
 def _clips(clip: ClipConfig) -> tuple[ClipProtocol, ClipShape, IndexRule]:
@@ -268,17 +285,3 @@ def _clips(clip: ClipConfig) -> tuple[ClipProtocol, ClipShape, IndexRule]:
     at_least("data.clip.num_frames", clip.num_frames, 1)
     at_least("data.clip.frame_stride", clip.frame_stride, 1)
     return protocol, ClipShape(clip.num_frames, clip.frame_stride), rule
-
-
-def _eval_transform(views: ViewsConfig, key: str) -> Transform:
-    from nlnet.data.transforms import CROPS, EvalTransform  # the import takes seconds
-
-    if views.num_crops not in (1, 3):
-        raise UsageError(f"{key}.num_crops={views.num_crops} must be 1 or 3")
-    if not 1 <= views.crop_size <= views.short_side:
-        raise UsageError(
-            f"{key}.crop_size={views.crop_size} must be from 1 to {views.short_side} "
-            f"({key}.short_side)"
-        )
-    offsets = one_of(f"{key}.crops", views.crops, CROPS)
-    return EvalTransform(views.crop_size, views.short_side, views.num_crops, offsets)

@@ -11,17 +11,20 @@ from nlnet.clip import Clip, ClipBatch, Failure, Sample
 from nlnet.data.clip_sampling import ClipSampler
 from nlnet.data.decoding.reader import DecodeError, FrameCountError, OpenVideo, VideoReader
 from nlnet.data.index.video_index import VideoIndex
+from nlnet.data.order import SampleKey, entropy, stand_in
 
+KNOWN = ""  # cause of a failure that an earlier failure of the same file has
 # frames uint8 (T, H, W, 3) -> views uint8 (3, T, S, S)
 Transform = Callable[[np.ndarray, np.random.Generator], list[Tensor]]
 
 
 class VideoDataset(Dataset[Sample]):
-    """The views of the video with a key (epoch, video).
+    """The views of the video with a key: `copies` samples of it, from one decoding.
 
-    All randomness comes from (seed, epoch, video). Neither the number of workers nor a restart
-    therefore changes a sample. A video that cannot be read is replaced by a random other one, up
-    to `replacements` times. A sample has no clips if none of these videos can be read.
+    All randomness comes from (seed, epoch, video, copy). Neither the number of workers nor a
+    restart therefore changes a sample. A video that cannot be read is replaced by a random other
+    one, up to `replacements` times. A sample has no clips if none of these videos can be read. A
+    video that the key says is broken is not tried; it is a failure with the cause KNOWN.
     """
 
     def __init__(
@@ -33,6 +36,7 @@ class VideoDataset(Dataset[Sample]):
         open_video: OpenVideo,
         seed: int,
         replacements: int,
+        copies: int = 1,
     ) -> None:
         self.index = index
         self._clip_sampler = clip_sampler
@@ -40,42 +44,50 @@ class VideoDataset(Dataset[Sample]):
         self._open_video = open_video
         self._seed = seed
         self._replacements = replacements
+        self._copies = copies
 
     def __len__(self) -> int:
         return len(self.index)
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample:
-        epoch, video_id = key
+    def __getitem__(self, key: tuple[int, ...]) -> Sample:
+        key = SampleKey(*key)
         failures: list[Failure] = []
         for attempt in range(self._replacements + 1):
-            entropy = [self._seed, epoch, key[1], attempt]
-            if attempt:
-                video_id = int(np.random.default_rng(entropy).integers(len(self.index)))
+            video_id = stand_in(self._seed, key, attempt, len(self.index))
+            if attempt < key.attempt:
+                failures.append(Failure(str(self.index.path(video_id)), KNOWN))
+                continue
+            first = key.copy * self._copies
+            copies = range(first, first + self._copies)
+            seeds = [entropy(self._seed, key, attempt, copy) for copy in copies]
             try:
-                return Sample(self._views(video_id, entropy), tuple(failures))
+                return Sample(self._views(video_id, seeds), tuple(failures))
             except DecodeError as error:
                 failures.append(Failure(str(error.path), error.cause))
         return Sample((), tuple(failures))
 
-    def _views(self, video_id: int, entropy: list[int]) -> tuple[Clip, ...]:
-        """All crops of all clips, clip by clip; the file is opened once."""
+    def _views(self, video_id: int, seeds: list[list[int]]) -> tuple[Clip, ...]:
+        """All crops of all clips of each copy, clip by clip; the file is opened once."""
         label = torch.tensor(self.index.labels[video_id])
         with self._open_video(self.index.path(video_id)) as video:
             try:
-                clips, rng = self._frames(video, entropy)
+                clips = self._frames(video, seeds)
             except FrameCountError:  # the count is exact from now on
-                clips, rng = self._frames(video, entropy)
-        views = [view for frames in clips for view in self._transform(frames, rng)]
+                clips = self._frames(video, seeds)
+        views = [view for frames, rng in clips for view in self._transform(frames, rng)]
         return tuple(Clip(view, label, video_id) for view in views)
 
     def _frames(
-        self, video: VideoReader, entropy: list[int]
-    ) -> tuple[list[np.ndarray], np.random.Generator]:
-        """The frames (T, H, W, 3) of each clip, and the generator in its state after sampling."""
-        rng = np.random.default_rng(entropy)
-        clips = self._clip_sampler(video.num_frames, rng)
-        frames = video.read(np.concatenate(clips))
-        return np.split(frames, np.cumsum([len(clip) for clip in clips])[:-1]), rng
+        self, video: VideoReader, seeds: list[list[int]]
+    ) -> list[tuple[np.ndarray, np.random.Generator]]:
+        """The frames (T, H, W, 3) of each clip, with the generator of its copy after sampling."""
+        clips = []
+        for seed in seeds:
+            rng = np.random.default_rng(seed)
+            clips += [(numbers, rng) for numbers in self._clip_sampler(video.num_frames, rng)]
+        frames = video.read(np.concatenate([numbers for numbers, _ in clips]))
+        parts = np.split(frames, np.cumsum([len(numbers) for numbers, _ in clips])[:-1])
+        return [(part, rng) for part, (_, rng) in zip(parts, clips, strict=True)]
 
 
 def collate(samples: Sequence[Sample]) -> ClipBatch:

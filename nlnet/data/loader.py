@@ -1,10 +1,10 @@
 """Batches of one split for one rank: the training and evaluation loops iterate over them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from torch.utils.data import DataLoader
 
-from nlnet.clip import ClipBatch, Sample
+from nlnet.clip import ClipBatch, Failure, Sample
 from nlnet.data.index.video_index import VideoIndex
 from nlnet.data.order import EpochOrder
 from nlnet.data.setting_names import ARGUMENT_NAMES, SettingNames
@@ -38,10 +38,22 @@ class TrainLoader:
         self._batch_size = batch_size
         self._settings = settings
 
-    def at(self, epoch: int, step: int = 0) -> Iterator[ClipBatch]:
-        """The micro-batches of an epoch from an optimizer step on; both are counted from 0."""
-        self._order.set_position(epoch, step)
+    def at(
+        self, epoch: int, step: int = 0, known: Mapping[str, str] | None = None
+    ) -> Iterator[ClipBatch]:
+        """The micro-batches of an epoch from an optimizer step on; both are counted from 0.
+
+        `known` are files that could not be read, and the causes. They are not tried again: the
+        batches are those of an attempt that fails. `known` may grow during the iteration.
+        """
+        known = {} if known is None else known
+        self._order.set_position(epoch, step, lambda video: str(self.index.path(video)) in known)
         for batch in self._batches:
+            batch = batch._replace(
+                failures=tuple(
+                    Failure(path, cause or known[path]) for path, cause in batch.failures
+                )
+            )
             if len(batch.label) < self._batch_size:
                 path, cause = batch.failures[-1]
                 raise UserError(

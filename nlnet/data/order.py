@@ -1,19 +1,47 @@
-"""The order of the videos: keys (epoch, video), which depend on the seed alone."""
+"""The order of the videos: keys that depend on the seed alone."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 from torch.utils.data import Sampler
 
 
-class EpochOrder(Sampler[tuple[int, int]]):
+class SampleKey(NamedTuple):
+    """Which sample to make: a video in an epoch."""
+
+    epoch: int
+    video: int  # row of the index
+    copy: int = 0  # which of the samples of this video in this epoch
+    attempt: int = 0  # the first attempt to read; the videos of those before it are known as broken
+
+
+def stand_in(seed: int, key: SampleKey, attempt: int, num_videos: int) -> int:
+    """The video that is read at an attempt: first the one of the key, then random others."""
+    if attempt == 0:
+        return key.video
+    return int(np.random.default_rng(entropy(seed, key, attempt)).integers(num_videos))
+
+
+def entropy(seed: int, key: SampleKey, attempt: int, copy: int = 0) -> list[int]:
+    """The numbers from which all random numbers of a copy of a sample follow."""
+    return [seed, key.epoch, key.video, attempt, *([copy] if copy else [])]
+
+
+class EpochOrder(Sampler[SampleKey]):
     """One rank's share of the training order.
 
-    The videos are shuffled with (seed, epoch) and divided into global batches. Each global batch is
-    divided into one micro-batch for each accumulation step and rank. The content of a global batch
-    therefore depends neither on the number of ranks nor on the number of accumulation steps. The
+    Without weights, the videos are shuffled with (seed, epoch) and divided into global batches. The
     videos of the last, incomplete batch are not used in this epoch. A data set smaller than one
     batch is repeated to fill it.
+
+    With `weights` (N,), videos are drawn in proportion to them, as many as an epoch without weights
+    has. A video that is expected m times in an epoch comes m times, rounded down or up. The same
+    holds for all videos of one group of `groups` (N,) together. Each time has another copy number.
+
+    Each global batch is divided into one micro-batch for each accumulation step and rank. The
+    content of a global batch therefore depends neither on the number of ranks nor on the number of
+    accumulation steps.
     """
 
     def __init__(
@@ -25,6 +53,9 @@ class EpochOrder(Sampler[tuple[int, int]]):
         accumulate: int,
         rank: int,
         world_size: int,
+        replacements: int = 0,
+        weights: np.ndarray | None = None,
+        groups: np.ndarray | None = None,
     ) -> None:
         self.steps_per_epoch = max(num_videos // batch_size, 1)
         self._num_videos = num_videos
@@ -32,26 +63,66 @@ class EpochOrder(Sampler[tuple[int, int]]):
         # of a global batch: (accumulation step, rank, position in the micro-batch)
         self._layout = (accumulate, world_size, batch_size // (accumulate * world_size))
         self._rank = rank
+        self._replacements = replacements
+        self._weights = weights
+        self._groups = np.zeros(num_videos, np.int64) if groups is None else groups
         self._epoch = 0
         self._step = 0
+        self._is_broken: Callable[[int], bool] = lambda video: False
 
-    def set_position(self, epoch: int, step: int) -> None:
-        """Start the next iteration at this step of this epoch, both counted from 0."""
+    def set_position(
+        self, epoch: int, step: int, is_broken: Callable[[int], bool] = lambda video: False
+    ) -> None:
+        """Start the next iteration at this step of this epoch, both counted from 0.
+
+        The keys begin with the first attempt whose video is not broken.
+        """
         self._epoch = epoch
         self._step = step
+        self._is_broken = is_broken
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        shuffled = np.random.default_rng([self._seed, self._epoch]).permutation(self._num_videos)
+    def __iter__(self) -> Iterator[SampleKey]:
+        rng = np.random.default_rng([self._seed, self._epoch])
         shape = (self.steps_per_epoch, *self._layout)
-        batches = np.resize(shuffled, shape)  # repeats the videos, or drops the last ones
-        for video in batches[self._step :, :, self._rank].ravel().tolist():
-            yield self._epoch, video
+        if self._weights is None:
+            videos = rng.permutation(self._num_videos)
+            copies = np.zeros_like(videos)
+        else:
+            videos, copies = self._draw(rng, int(np.prod(shape)))
+        # `resize` repeats the videos, or drops the last ones.
+        parts = (np.resize(part, shape)[self._step :, :, self._rank] for part in (videos, copies))
+        rows = np.stack([part.ravel() for part in parts], axis=1)
+        for video, copy in rows.tolist():
+            yield self._readable(SampleKey(self._epoch, video, copy))
 
     def __len__(self) -> int:
         accumulate, _, micro_batch = self._layout
         return (self.steps_per_epoch - self._step) * accumulate * micro_batch
 
+    def _draw(self, rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """`count` videos and their copy numbers, by systematic sampling, in random order."""
+        assert self._weights is not None
+        order = rng.permutation(self._num_videos)
+        order = order[np.argsort(self._groups[order], kind="stable")]
+        ends = np.cumsum(self._weights[order].astype(np.float64))
+        ends = np.where(ends == ends[-1], count, ends * (count / ends[-1]))
+        # How many whole numbers plus an offset lie between the ends of two neighbors.
+        offset = 1 - rng.random()  # above 0, so that floor(0 - offset) is -1
+        times = np.diff(np.floor(ends - offset), prepend=-1).astype(np.int64)
+        videos = np.repeat(order, times)
+        copies = np.arange(count) - np.repeat(np.cumsum(times) - times, times)
+        shuffled = rng.permutation(count)
+        return videos[shuffled], copies[shuffled]
 
-def evaluation_order(num_videos: int, *, rank: int, world_size: int) -> list[tuple[int, int]]:
+    def _readable(self, key: SampleKey) -> SampleKey:
+        attempt = 0
+        while attempt <= self._replacements and self._is_broken(
+            stand_in(self._seed, key, attempt, self._num_videos)
+        ):
+            attempt += 1
+        return key._replace(attempt=attempt)
+
+
+def evaluation_order(num_videos: int, *, rank: int, world_size: int) -> list[SampleKey]:
     """One rank's share of an evaluation: each video is in the share of exactly one rank."""
-    return [(0, video) for video in range(rank, num_videos, world_size)]
+    return [SampleKey(0, video) for video in range(rank, num_videos, world_size)]

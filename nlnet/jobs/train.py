@@ -98,7 +98,7 @@ def _train(run: RunConfig, out_dir: Path, device: torch.device) -> float:
     """
     loader, val_loader = _build_loaders(run, device)
     state, lines = _build_state(run, loader.index.class_names, device)
-    settings = build_settings(run, loader.steps_per_epoch, device)
+    settings = build_settings(run, loader.steps_per_epoch, device, loader.index.class_counts)
     lines += _describe_data(run, loader, val_loader, settings.total_steps, device)
     lines += resume(state, out_dir)
     with RunLogger(
@@ -117,13 +117,14 @@ def _train(run: RunConfig, out_dir: Path, device: torch.device) -> float:
             compiled=run.trainer.compile,
         )
         with suppress(OutOfTime):  # the log says so, and last.pt is written
-            if run_debug(run, state, network, settings, loader.at, logger):
+            loader_at = partial(loader.at, known=state.progress.bad_files)
+            if run_debug(run, state, network, settings, loader_at, logger):
                 return 0.0
             fit(
                 state,
                 network,
                 settings,
-                loader_at=loader.at,
+                loader_at=loader_at,
                 validate=partial(validate, run, state.model, val_loader, device),
                 logger=logger,
                 out_dir=out_dir,

@@ -111,8 +111,16 @@ def build_scaler(cfg: TrainerConfig, device: torch.device) -> GradScaler:
     return GradScaler(device.type, enabled=needed)
 
 
-def build_settings(cfg: RunConfig, steps_per_epoch: int, device: torch.device) -> LoopSettings:
-    """Build the settings of the loop. Raises UsageError if a number is out of range."""
+def build_settings(
+    cfg: RunConfig,
+    steps_per_epoch: int,
+    device: torch.device,
+    class_counts: np.ndarray | None = None,
+) -> LoopSettings:
+    """Build the settings of the loop. Raises UsageError if a number is out of range.
+
+    `class_counts` (K,) are the numbers of training videos; without them, classes weigh alike.
+    """
     trainer = cfg.trainer
     _check_ranges(trainer)
     within("data.max_bad_share", cfg.data.max_bad_share, 0, 1)
@@ -128,6 +136,7 @@ def build_settings(cfg: RunConfig, steps_per_epoch: int, device: torch.device) -
         clip_grad_norm=trainer.clip_grad_norm,
         label_smoothing=trainer.label_smoothing,
         one_label=cfg.model.activation == "softmax",
+        class_weights=_class_weights(trainer.loss_balance, class_counts, device),
         precision=build_precision(trainer, device),
         channels_last=trainer.channels_last,
         freeze=tuple(trainer.freeze),
@@ -158,8 +167,20 @@ def _check_ranges(cfg: TrainerConfig) -> None:
             f"trainer.clip_grad_norm={cfg.clip_grad_norm} must be above 0, or null for no clipping"
         )
     at_least("trainer.precise_bn", cfg.precise_bn, 0)
+    within("trainer.loss_balance", cfg.loss_balance, 0, 1)
     if cfg.max_minutes is not None:
         positive("trainer.max_minutes", cfg.max_minutes)
+
+
+def _class_weights(
+    balance: float, counts: np.ndarray | None, device: torch.device
+) -> torch.Tensor | None:
+    """Weights (K,) in proportion to n^-balance, whose mean over the videos is 1."""
+    if counts is None or balance == 0:
+        return None
+    weights = np.maximum(counts, 1.0) ** -balance
+    weights *= counts.sum() / (weights * counts).sum()
+    return torch.tensor(weights, dtype=torch.float32, device=device)
 
 
 def _total_steps(cfg: TrainerConfig, steps_per_epoch: int) -> int:

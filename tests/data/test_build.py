@@ -229,6 +229,81 @@ def test_strong_augmentation_depends_on_neither_workers_nor_ranks_nor_steps(data
     assert torch.equal(torch.cat([part.label for part in parts]), whole.label)
 
 
+@pytest.mark.filterwarnings(MORE_WORKERS_THAN_CPUS)
+def test_repeated_clips_come_from_one_reading_and_each_video_once_an_epoch(data: DataConfig):
+    data.repeats, data.batch_size = 2, 4
+    loader = train(data)
+    assert loader.steps_per_epoch == 5
+    batches = list(loader.at(1))
+    rows = [row for batch in batches for row in batch.video_id.tolist()]
+    assert rows[::2] == rows[1::2] and sorted(rows[::2]) == [*range(10)]
+    for batch in batches:
+        assert not torch.equal(batch.video[0], batch.video[1])
+    assert_equal(list(train(data).at(1, 3)), batches[3:])
+    data.num_workers = 2
+    assert_equal(list(train(data).at(1)), batches)
+    data.num_workers, data.augment.mixup = 0, 0.8
+    with pytest.raises(UsageError, match=r"data\.augment\.mixup .* has 1;"):
+        train(data, world=2)
+    (a, b, c, d) = next(train(data).at(1)).label
+    assert set(a.nonzero().flatten().tolist()) >= {loader.index.labels[rows[0]]}
+    torch.testing.assert_close(torch.stack([a + c, b + d]).sum(1), torch.full((2,), 2.0))
+
+
+def test_balanced_sampling_makes_classes_equally_frequent(data: DataConfig, tmp_path: Path):
+    for i in range(2, 5):
+        (tmp_path / "train" / "walk" / f"{i}.mp4").unlink()
+    data.balance, data.batch_size = 1.0, 3
+    loader = train(data)
+    assert loader.steps_per_epoch == 2
+    for epoch in range(4):
+        batches = list(loader.at(epoch))
+        labels = torch.cat([batch.label for batch in batches])
+        assert labels.bincount().tolist() == [3, 3]
+        assert_equal(list(train(data).at(epoch, 1)), batches[1:])
+    rows = torch.cat([batch.video_id for batch in batches]).tolist()
+    walks = [video for row, video in zip(rows, videos_of(batches), strict=True) if row > 4]
+    assert len({video.numpy().tobytes() for video in walks}) == 3  # 2 videos, 3 different clips
+
+
+def videos_of(batches: list[ClipBatch]) -> list[Tensor]:
+    return [video for batch in batches for video in batch.video]
+
+
+def test_weights_of_videos_are_read_below_the_root(data: DataConfig, tmp_path: Path):
+    lines = [f"train/{name}/{i}.mp4 0" for name in ("eat", "walk") for i in range(5)][:-1]
+    (tmp_path / "weights.txt").write_text("\n".join(lines))
+    data.video_weights = "weights.txt"
+    for batch in train(data).at(0):
+        assert batch.video_id.tolist() == [9, 9, 9, 9]
+        assert len({video.numpy().tobytes() for video in batch.video}) > 1
+
+
+def test_wrong_repeats_and_balances_are_named(data: DataConfig):
+    data.repeats = 0
+    with pytest.raises(UsageError, match=r"^data\.repeats=0 "):
+        train(data)
+    data.repeats = 3
+    with pytest.raises(UsageError, match=r"data\.batch_size=4 .*3 clips of a video.* use 3 or 6"):
+        train(data)
+    data.repeats, data.balance = 1, 1.5
+    with pytest.raises(UsageError, match=r"^data\.balance=1\.5 "):
+        train(data)
+
+
+def test_a_known_broken_file_is_not_opened_and_changes_no_batch(data: DataConfig, tmp_path: Path):
+    bad = tmp_path / "train" / "eat" / "9.mp4"
+    bad.write_bytes(b"")
+    tried = [list(train(data).at(epoch)) for epoch in range(3)]
+    causes = {failure for batches in tried for batch in batches for failure in batch.failures}
+    ((path, cause),) = causes
+    assert path == str(bad)
+    loader = train(data)
+    bad.unlink()  # a further attempt would have another cause
+    for epoch, batches in enumerate(tried):
+        assert_equal(list(loader.at(epoch, known={path: cause})), batches)
+
+
 def test_an_odd_number_of_videos_is_not_mixed_in_pairs(data: DataConfig):
     strong(data)
     data.batch_size = 6

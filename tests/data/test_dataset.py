@@ -14,7 +14,7 @@ from nlnet.data.clip_sampling import (
     FixedClips,
     RandomClip,
 )
-from nlnet.data.dataset import Transform, VideoDataset, collate
+from nlnet.data.dataset import KNOWN, Transform, VideoDataset, collate
 from nlnet.data.decoding.pyav import PyAVReader
 from nlnet.data.index.video_index import VideoIndex
 from nlnet.data.transforms import EvalTransform, JitterCrop, TrainTransform
@@ -104,6 +104,43 @@ def test_the_replacement_of_an_unreadable_video_is_deterministic(
         }
         chosen.add(clip.video_id)
     assert len(chosen) > 2
+
+
+def test_copies_are_independent_samples_from_one_reading(video_file: VideoFactory):
+    path, opened = video_file(), []
+
+    def open_once(path: Path) -> PyAVReader:
+        opened.append(path)
+        return PyAVReader(path)
+
+    index = VideoIndex([path], [0], ("0",))
+    options = {"seed": 5, "replacements": 0}
+    three = VideoDataset(index, RANDOM, JITTER, open_video=open_once, copies=3, **options)
+    single = VideoDataset(index, RANDOM, JITTER, open_video=PyAVReader, **options)
+    for copy in range(2):
+        sample = three[2, 0, copy]
+        for j, clip in enumerate(sample.clips):
+            (expected,) = single[2, 0, 3 * copy + j].clips
+            assert torch.equal(clip.video, expected.video)
+    assert len(opened) == 2
+    assert same(single[2, 0, 0], single[2, 0])  # the first copy is the sample of the video
+    videos = {clip.video.numpy().tobytes() for q in range(2) for clip in three[2, 0, q].clips}
+    assert len(videos) > 3
+
+
+def test_a_video_that_is_known_to_fail_is_not_opened(video_file: VideoFactory, tmp_path: Path):
+    bad = tmp_path / "bad.mp4"
+    bad.write_bytes(b"")
+    paths = [bad, video_file("a.mp4"), video_file("b.mp4")]
+    data = dataset(paths, replacements=10)
+    for epoch in range(8):
+        expected = data[epoch, 0]
+        attempt = len(expected.failures)
+        bad.unlink()
+        skipped = data[epoch, 0, 0, attempt]
+        bad.write_bytes(b"")
+        assert skipped.failures == attempt * (Failure(str(bad), KNOWN),)
+        assert same(expected, skipped._replace(failures=expected.failures))
 
 
 @pytest.mark.parametrize("replacements", [0, 3])

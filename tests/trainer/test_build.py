@@ -67,6 +67,20 @@ def test_schedules_have_the_values_of_the_config():
     assert cosine(100) == pytest.approx(0.1)
 
 
+@pytest.mark.parametrize("balance", [0.5, 1.0])
+def test_weights_of_the_loss_have_a_mean_of_1_over_the_videos(balance: float):
+    counts = np.array([60, 25, 10, 5, 0])
+    settings = build_settings(run_config(loss_balance=balance), 7, CPU, counts)
+    weights = settings.class_weights.double().numpy()
+    assert (weights * counts).sum() / 100 == pytest.approx(1)
+    assert weights[2] / weights[0] == pytest.approx(6**balance)
+    assert weights[4] == weights.max() < 100
+    assert build_settings(run_config(), 7, CPU, counts).class_weights is None
+    assert build_settings(run_config(loss_balance=balance), 7, CPU).class_weights is None
+    with pytest.raises(UsageError, match=r"^trainer\.loss_balance=2"):
+        build_settings(run_config(loss_balance=2.0), 7, CPU)
+
+
 def test_milestones_in_epochs_are_refused():
     with pytest.raises(UsageError, match=r"schedule\.milestones.*between 0 and 1"):
         build_schedule(StepConfig(milestones=[40, 80]), 100, 10)

@@ -1,4 +1,4 @@
-"""Build the random changes of training clips from an AugmentConfig."""
+"""Build the views of clips, and the random changes of training clips, from their configs."""
 
 from typing import TYPE_CHECKING
 
@@ -6,7 +6,7 @@ from torch.utils.data import Dataset
 
 from nlnet.checks import at_least, below, one_of, within
 from nlnet.clip import Sample
-from nlnet.config import AugmentConfig, ClipConfig
+from nlnet.config import AugmentConfig, ClipConfig, ViewsConfig
 from nlnet.data.augmentation.mixing import MixedPairs, Mixing
 from nlnet.data.augmentation.time import TimeChange
 from nlnet.data.clip_sampling import ClipSampler, RandomClip
@@ -59,7 +59,7 @@ def build_mixing(
     augment: AugmentConfig,
     dataset: Dataset[Sample],
     *,
-    num_classes: int,
+    classes: int,
     seed: int,
     videos_per_batch: int,
 ) -> Dataset[Sample]:
@@ -78,7 +78,22 @@ def build_mixing(
             f"has {videos_per_batch}; choose data.batch_size so that this number is even"
         )
     mixing = Mixing(augment.mixup, augment.cutmix, augment.mix_probability)
-    return MixedPairs(dataset, mixing, num_classes=num_classes, seed=seed)
+    return MixedPairs(dataset, mixing, num_classes=classes, seed=seed)
+
+
+def build_eval_transform(views: ViewsConfig, key: str) -> Transform:
+    """The crops of frames, which are not random. `key` is the section of `views`."""
+    from nlnet.data.transforms import CROPS, EvalTransform  # the import takes seconds
+
+    if views.num_crops not in (1, 3):
+        raise UsageError(f"{key}.num_crops={views.num_crops} must be 1 or 3")
+    if not 1 <= views.crop_size <= views.short_side:
+        raise UsageError(
+            f"{key}.crop_size={views.crop_size} must be from 1 to {views.short_side} "
+            f"({key}.short_side)"
+        )
+    offsets = one_of(f"{key}.crops", views.crops, CROPS)
+    return EvalTransform(views.crop_size, views.short_side, views.num_crops, offsets)
 
 
 def _build_crop(augment: AugmentConfig, crop_size: int) -> "Crop":

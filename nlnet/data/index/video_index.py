@@ -40,6 +40,13 @@ class VideoIndex:
         paths = [self.path(row) for row in rows.tolist()]
         return VideoIndex(paths, self.labels[rows], self.class_names, self.missing)
 
+    @property
+    def class_counts(self) -> np.ndarray:
+        """The number of videos of each class (K,), int64."""
+        if self.labels.ndim == 2:
+            return (self.labels > 0).sum(0)
+        return np.bincount(self.labels, minlength=len(self.class_names))
+
     def path(self, i: int) -> Path:
         """The file of video i, counted from 0."""
         start = self._ends[i - 1] if i else 0

@@ -39,6 +39,7 @@ from nlnet.data.order import EpochOrder, SampleKey, evaluation_order
 from nlnet.data.setting_names import SettingNames
 from nlnet.data.weighting import balanced_weights, read_video_weights
 from nlnet.data.windows import WindowViews
+from nlnet.distributed.signals import leave_signals_to_run
 from nlnet.errors import UsageError
 
 MAX_WORKERS = 8  # and of more files, worker processes decode
@@ -238,6 +239,7 @@ def _batches(
         sampler=order,
         num_workers=num_workers,
         collate_fn=collate,
+        worker_init_fn=leave_signals_to_run,
         pin_memory=pin_memory,
         persistent_workers=num_workers > 0,
         # Without a generator, each iteration would change the state of the global one.

@@ -7,11 +7,11 @@ import subprocess
 import time
 from types import FrameType
 
+from nlnet.distributed.signals import SIGNALS
 from nlnet.errors import ArgumentError
 
 LAUNCHER = "NLNET_LAUNCHER"  # environment variable: the process id of the launcher
-FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-STOPPED = {128 + signum for signum in FORWARDED}  # exit codes of ranks that agreed to stop
+STOPPED = {128 + signum for signum in SIGNALS}  # exit codes of ranks that agreed to stop
 GRACE = 5.0  # seconds between SIGTERM and SIGKILL, for ranks that go on after another one failed
 
 
@@ -36,7 +36,7 @@ def launch(command: list[str], num_procs: int) -> int:
         for process in ranks:
             process.send_signal(signum)
 
-    handlers = {signum: signal.signal(signum, forward) for signum in FORWARDED}
+    handlers = {signum: signal.signal(signum, forward) for signum in SIGNALS}
     try:
         for environment in _environments(num_procs):
             # In its own session, a rank gets Ctrl-C once, through `forward`, and not from the

@@ -6,8 +6,7 @@ import time
 from types import FrameType, TracebackType
 
 from nlnet.distributed.ranks import gather_objects
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+from nlnet.distributed.signals import SIGNALS
 
 
 class Preempted(SystemExit):

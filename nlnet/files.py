@@ -39,7 +39,7 @@ def write_atomic(path: Path, data: Data) -> None:
     try:
         _write_atomic(path, data)
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise cannot_write(path, error) from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -55,7 +55,7 @@ def write_text(path: Path, text: str) -> None:
         else:
             _write_atomic(path, text.encode())
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise cannot_write(path, error) from error
 
 
 def write_verified(path: Path, data: Data, previous: Path | None = None) -> None:
@@ -76,7 +76,7 @@ def write_verified(path: Path, data: Data, previous: Path | None = None) -> None
             _move(path, previous, _valid_digests(path) or [digest(path.read_bytes())])
         _move(partial, path, [digest(data)])
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise cannot_write(path, error) from error
     finally:
         with suppress(OSError):  # an error here would replace the original exception
             partial.unlink()
@@ -157,8 +157,16 @@ def _replace(source: Path, target: Path) -> None:
         os.close(folder)
 
 
-def _cannot_write(path: Path, error: OSError) -> UserError:
+def cannot_write(path: Path, error: OSError) -> UserError:
+    """The error for a file or folder that the system refuses to write, with the remedy."""
+    unchanged = "; the older file is unchanged" if _exists(path) else ""
     return UserError(
-        f"{path}: cannot be written ({error.strerror}); an older file is unchanged: free disk space"
+        f"{path}: cannot be written ({error.strerror}){unchanged}; free disk space"
         " or set another folder, then run the command again"
     )
+
+
+def _exists(path: Path) -> bool:
+    with suppress(OSError):  # a folder of the path may be what cannot be used
+        return path.exists()
+    return False

@@ -13,6 +13,7 @@ Debug runs have their own folders: +debug=overfit learns one batch, +debug=short
 """
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,12 +30,11 @@ def main(run: "RunConfig", out_dir: Path) -> float:
 
     check_training(run)
     # If torchrun or SLURM started the ranks, each composed the same configuration.
-    if not is_rank() or os.environ["RANK"] == "0":
-        claim(run, out_dir)
-    if is_rank() or run.dist.num_procs == 1:
-        return train(run, out_dir)
-    launch_ranks(Path(__file__), out_dir / "config.yaml", run.dist.num_procs)
-    return best_score(out_dir)
+    with nullcontext() if os.environ.get("RANK", "0") != "0" else claim(run, out_dir):
+        if is_rank() or run.dist.num_procs == 1:
+            return train(run, out_dir)
+        launch_ranks(Path(__file__), out_dir / "config.yaml", run.dist.num_procs)
+        return best_score(out_dir)
 
 
 def train_as_rank(run: "RunConfig", out_dir: Path) -> float:

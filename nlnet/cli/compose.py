@@ -19,6 +19,7 @@ from nlnet.cli.choices import CONFIG_DIR, choices
 from nlnet.cli.explain import unknown_key
 from nlnet.cli.folders import flatten
 from nlnet.cli.nearest import nearest
+from nlnet.cli.sweep import name_by_swept
 from nlnet.cli.words import prepare_words
 from nlnet.config import RunConfig, parse_run, register_schemas
 from nlnet.errors import UsageError, UserError
@@ -47,7 +48,7 @@ def compose_and_run(work: Work, config: str, words: list[str], base: Base | None
         ConfigStore.instance().store(name=BASE_NODE, node=run)
         config, words = BASE_CONFIG, [appended(word) for word in words]
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises errors to the caller
-    sys.argv[1:] = sorted(words, key=_place)
+    sys.argv[1:] = sorted([*words, *name_by_swept(words)], key=_place)
 
     @wraps(work)
     def task(cfg: DictConfig) -> Any:

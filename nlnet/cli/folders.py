@@ -1,6 +1,10 @@
 """Run folders: which configuration a folder belongs to, and how two configurations differ."""
 
-from collections.abc import Mapping
+import fcntl
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +14,12 @@ from nlnet.config import ModelConfig, RunConfig, read_run_tree, run_text
 from nlnet.errors import UserError
 from nlnet.files import write_text
 
-# Keys that change where and how fast a run computes, but not its result.
+LOCK = ".lock"  # a file in the folder of a run, which names the process that trains there
+# Keys that change where and how fast a run computes, and what it does about faults, but not the
+# result of a run without faults.
 FREE_KEYS = (
     *("dist.", "data.num_workers", "data.root"),
+    *("data.allow_bad", "data.allow_missing", "data.max_bad_share"),
     *("trainer.allocator", "trainer.fold_norms", "trainer.max_minutes"),
 )
 # Keys of a network that only training reads. The kinds of norm give the same output from the same
@@ -47,6 +54,31 @@ def claim_folder(run: RunConfig, folder: Path) -> Path:
             )
     write_text(path, run_text(run))
     return path
+
+
+@contextmanager
+def hold_folder(folder: Path) -> Iterator[None]:
+    """Keep other processes from training in a folder; the system ends that with the process.
+
+    Raises UserError, with the host and the number of the process, if another one trains there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("a+") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # children of a fork do not keep it
+        except (BlockingIOError, PermissionError) as error:
+            file.seek(0)
+            raise UserError(
+                f"{folder}: {file.read() or 'another process'} trains here now; wait until it has "
+                "ended, or choose another folder with name=NAME"
+            ) from error
+        except OSError:  # a file system without locks
+            yield
+            return
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
 
 
 def network_differences(config: str, model: ModelConfig) -> list[str]:

@@ -48,10 +48,10 @@ def _raise_for(code: int, message: str | None) -> None:
         code: the rank's exit code, not 0
         message: the rank's own error, if it left one
     """
-    if message is not None:
-        raise (UsageError if code == 2 else UserError)(message)
     if code in STOPPED:
         sys.exit(code)
+    if message is not None:
+        raise (UsageError if code == 2 else UserError)(message)
     if code > 128:
         raise UserError(
             f"a rank was ended by {signal.Signals(code - 128).name}, perhaps because the memory "

@@ -5,20 +5,24 @@ import io
 import json
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from nlnet.cli.explain import explain
-from nlnet.cli.mistakes import MISTAKES, fail, fail_with
+from nlnet.cli.mistakes import MISTAKES, fail, fail_with, is_mistake
 from nlnet.cli.quoting import unquoted
 from nlnet.errors import UserError
-from nlnet.files import write_text
+from nlnet.files import digest, write_text
+
+# Keys that a run folder is never named after: its place has the name, or they change no result.
+UNNAMED = {"experiment", "sweep", "debug", "name", "data.root", "weights"}
+MAX_NAME = 200  # bytes of the name of a run folder; file systems allow 255
 
 
 class OneLine(Callback):
@@ -29,7 +33,7 @@ class OneLine(Callback):
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         error = job_return._return_value
-        if config.hydra.mode.name == "RUN" and isinstance(error, MISTAKES):
+        if config.hydra.mode.name == "RUN" and is_mistake(error):
             fail_with(error)
 
 
@@ -57,7 +61,7 @@ class SweepTable(Callback):
         if job_return.status is JobStatus.FAILED:
             error = job_return._return_value
             row["error"] = error_line(error)
-            if not isinstance(error, MISTAKES):
+            if not is_mistake(error):
                 traceback.print_exception(error)
             print(f"error: {row['error']}", file=sys.stderr)
             # The table reports the failure. Hydra would not start the runs that follow.
@@ -90,13 +94,41 @@ def refuse_shared_folders(config: DictConfig) -> None:
     words = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
     swept = {word.key_or_group for word in words if word.is_sweep_override()}
     swept |= set(config.hydra.sweeper.params or {})
-    unnamed = set(config.hydra.job.config.override_dirname.exclude_keys) - {"experiment", "name"}
-    for key in sorted(swept & unnamed):
+    for key in sorted(swept & (UNNAMED - {"experiment", "name"})):
         fail(
             f"{key} cannot be swept, because run folders are not named after it; start a run for "
             f"each, with name=NAME {key}=VALUE (a VALUE with commas: '{key}=\"a,b\"')",
             2,
         )
+
+
+def folder_name(words: str) -> str:
+    """The name of one folder for the words of a run: a slash is %2F, a long text is shortened.
+
+    A shortened name ends with a digest of the whole text, so that different words have different
+    folders.
+    """
+    name = words.replace("%", "%25").replace("/", "%2F")
+    data = name.encode()
+    if len(data) <= MAX_NAME:
+        return name
+    return f"{data[: MAX_NAME - 9].decode(errors='ignore')}~{digest(data)[:8]}"
+
+
+# A launcher may start a run in a process of its own, which imports this module.
+OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
+
+
+def name_by_swept(words: Sequence[str]) -> list[str]:
+    """The word for Hydra that leaves the words with one value out of the names of run folders."""
+    if not {"-m", "--multirun"} & set(words):
+        return []
+    typed = [word for word in words if not word.startswith("-")]
+    parsed = OverridesParser.create().parse_overrides(typed)
+    swept = {each.key_or_group for each in parsed if each.is_sweep_override()}
+    fixed = {each.key_or_group for each in parsed} - swept
+    left_out = ",".join(sorted(UNNAMED | {key for key in fixed if not key.startswith("hydra")}))
+    return [f"hydra.job.config.override_dirname.exclude_keys=[{left_out}]"]
 
 
 def error_line(error: Any) -> str:

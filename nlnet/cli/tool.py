@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from nlnet.cli.choices import group_choices
 from nlnet.cli.environment import prepare_environment
-from nlnet.cli.ranks import RESOLVED
+from nlnet.cli.ranks import ERROR_FILE, RESOLVED
 
 if TYPE_CHECKING:
     from nlnet.cli.compose import Base, Work
@@ -47,15 +47,16 @@ def run_tool(
         with quiet_without_reader():
             print(f"{doc.strip()}\n\n{group_choices()}")
         return
-    from nlnet.cli.compose import compose_and_run, read_run
-    from nlnet.cli.mistakes import one_line_errors
+    with quiet_without_reader(), _ends_on_interrupt():
+        from nlnet.cli.compose import compose_and_run, read_run
+        from nlnet.cli.mistakes import one_line_errors
 
-    with quiet_without_reader(), one_line_errors():
-        if rank is not None and words[:1] == [RESOLVED]:
-            path = Path(words[1])
-            rank(read_run(path), path.parent)
-        else:
-            compose_and_run(work, config, words, base)
+        with one_line_errors():
+            if rank is not None and words[:1] == [RESOLVED]:
+                path = Path(words[1])
+                rank(read_run(path), path.parent)
+            else:
+                compose_and_run(work, config, words, base)
 
 
 def run_parser(main: Callable[[], None]) -> None:
@@ -65,10 +66,22 @@ def run_parser(main: Callable[[], None]) -> None:
         with quiet_without_reader():
             main()  # the parser prints the help and exits
         return
-    from nlnet.cli.mistakes import one_line_errors
+    with quiet_without_reader(), _ends_on_interrupt():
+        from nlnet.cli.mistakes import one_line_errors
 
-    with quiet_without_reader(), one_line_errors():
-        main()
+        with one_line_errors():
+            main()
+
+
+@contextmanager
+def _ends_on_interrupt() -> Iterator[None]:
+    """End with one line and exit code 130 on Ctrl-C, also while libraries are being loaded."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if ERROR_FILE not in os.environ:  # the process that launched the ranks says it
+            print("interrupted", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
 
 
 @contextmanager

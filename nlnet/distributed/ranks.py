@@ -97,19 +97,26 @@ def process_group(device: torch.device) -> Iterator[None]:
     """Join the ranks that RANK, WORLD_SIZE and MASTER_* describe; leave them at the end.
 
     Without RANK in the environment the run is this process alone. CPU tensors and objects use
-    gloo, CUDA tensors NCCL. Raises UserError if SLURM started several tasks without RANK.
+    gloo, CUDA tensors NCCL. Raises UserError if SLURM started several tasks without RANK, and if
+    RANK is set without the other variables.
     """
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if "RANK" not in os.environ:
-        tasks = os.environ.get("SLURM_NTASKS", "1")
+        tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "1")  # srun sets it, salloc does not
         if int(tasks) > 1:
             raise UserError(
-                f"SLURM_NTASKS is {tasks} but RANK and WORLD_SIZE are not set: each task would"
+                f"srun started {tasks} tasks but RANK and WORLD_SIZE are not set: each task would"
                 " train alone; start one task for each node, which runs torchrun or sets num_procs"
             )
         yield
         return
+    missing = [name for name in ("WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if not os.getenv(name)]
+    if missing:
+        raise UserError(
+            f"RANK={os.environ['RANK']} is set in the environment, but not {', '.join(missing)};"
+            " start several ranks with torchrun or with num_procs, or unset RANK"
+        )
     _end_with_launcher()
     dist.init_process_group("gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl")
     try:

@@ -109,8 +109,8 @@ def evaluate_run(run: RunConfig, out_dir: Path, weights: WeightFile | None = Non
         scores = VideoScores(labels, len(class_names), recognizer.ensemble, keep_views=True)
         metrics = recognizer.evaluate(progress_bar(loader, run.data.test), scores)
         if is_main():
+            _print_summary(run, out_dir, scores, metrics)  # first: the disk may be full
             _write_results(run, out_dir, scores, loader.index, metrics)
-            _print_summary(run, out_dir, scores, metrics)
         return metrics.score
 
 

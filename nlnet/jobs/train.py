@@ -1,7 +1,8 @@
 """One training run, from its configuration to its checkpoints."""
 
-from collections.abc import Sequence
-from contextlib import suppress
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -10,8 +11,8 @@ from torch import nn
 
 from nlnet.checkpoint import current_provenance
 from nlnet.checks import one_of, section
-from nlnet.cli.folders import claim_folder, network_differences
-from nlnet.config import RunConfig, run_text
+from nlnet.cli.folders import claim_folder, hold_folder, network_differences
+from nlnet.config import ResNetConfig, RunConfig, run_text
 from nlnet.data.build import build_eval_loader, build_train_loader
 from nlnet.data.loader import EvalLoader, TrainLoader
 from nlnet.distributed.build import build_device
@@ -33,6 +34,7 @@ from nlnet.trainer.build import (
 )
 from nlnet.trainer.loop import evaluate, fit
 from nlnet.trainer.metrics import ENSEMBLES, Metrics, VideoScores
+from nlnet.trainer.norm_values import smallest_norm
 from nlnet.trainer.preemption import OutOfTime
 from nlnet.trainer.prepare import prepare_model, wrap_for_training
 from nlnet.trainer.state import TrainState, resume
@@ -51,6 +53,7 @@ def check_training(run: RunConfig) -> None:
     check_clips(run.model, clip.num_frames, crop_sizes)
     _prepare(run, model)
     build_optimizer(run.optim, model)
+    _check_norms(run)
     one_of("inflation", run.inflation, INFLATIONS)
     one_of("data.val_views.ensemble", run.data.val_views.ensemble, ENSEMBLES)
     if run.weights is not None:
@@ -64,13 +67,43 @@ def check_training(run: RunConfig) -> None:
     check_debug(run)
 
 
-def claim(run: RunConfig, out_dir: Path) -> None:
-    """Write config.yaml to the run folder; an earlier debug run in it is cleared.
+def _check_norms(run: RunConfig) -> None:
+    """Raise UsageError if a batch norm has one value per channel: its variance is not defined."""
+    ranks = int(os.environ.get("WORLD_SIZE", run.dist.num_procs))
+    parts = run.trainer.accumulate
+    match run.model:
+        case ResNetConfig(norm="sync"):
+            pass
+        case _:
+            parts *= ranks
+    if run.data.batch_size > parts:
+        return
+    clip = run.data.clip
+    shape = (3, clip.num_frames, clip.crop_size, clip.crop_size)
+    with section("trainer"):
+        name, values = smallest_norm(
+            partial(build_model, run.model, num_classes=2), shape, run.trainer.freeze
+        )
+    if values == 1:
+        raise UsageError(
+            f"data.batch_size={run.data.batch_size}: the batch norm {name} has one value per "
+            f"channel in a forward pass ({ranks} ranks, trainer.accumulate="
+            f"{run.trainer.accumulate}), which has no variance; use a larger data.batch_size, "
+            "data.clip.crop_size or data.clip.num_frames, or model.norm=frozen"
+        )
 
-    Raises UserError if the folder belongs to a run with another configuration.
+
+@contextmanager
+def claim(run: RunConfig, out_dir: Path) -> Iterator[None]:
+    """Hold the run folder and write config.yaml to it; an earlier debug run in it is cleared.
+
+    Raises UserError if the folder belongs to a run with another configuration, and if another
+    process trains in it.
     """
-    clear_debug_folder(run, out_dir)
-    claim_folder(run, out_dir)
+    with hold_folder(out_dir):
+        clear_debug_folder(run, out_dir)
+        claim_folder(run, out_dir)
+        yield
 
 
 def train(run: RunConfig, out_dir: Path) -> float:
@@ -214,6 +247,11 @@ def _describe_data(
     for index in (loader.index, val_loader.index):
         if index.missing:
             lines.append(f"{len(index.missing)} listed videos have no file and are left out")
+    if len(loader.index.class_names) == 1:
+        lines.append(
+            f"there is one class only, {loader.index.class_names[0]}, and nothing to learn: add "
+            "the videos of another class"
+        )
     return [*lines, *loader.remarks]
 
 

@@ -4,6 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +17,7 @@ from tqdm import tqdm
 from nlnet.checkpoint import BEST, Progress
 from nlnet.clip import Failure
 from nlnet.distributed.ranks import is_main
-from nlnet.errors import UserError
+from nlnet.files import cannot_write
 from nlnet.runs.lines import bar_format, duration, epoch_line, epoch_rows, score_list, step_line
 from nlnet.runs.record import (
     METRICS,
@@ -79,9 +80,7 @@ class RunLogger:
                 out_dir.mkdir(parents=True, exist_ok=True)
                 log = (out_dir / "log.txt").open("a", encoding="utf-8", buffering=1)
             except OSError as error:
-                raise UserError(
-                    f"{out_dir}: cannot be written ({error.strerror}); set another output folder"
-                ) from error
+                raise cannot_write(out_dir, error) from error
             bar = tqdm(
                 total=total_steps,
                 initial=start_step,
@@ -105,7 +104,8 @@ class RunLogger:
         if self.sinks is not None:
             self.sinks.bar.close()
             self.sinks.board.close()
-            self.sinks.log.close()
+            with suppress(OSError):  # `_log` has reported it
+                self.sinks.log.close()
 
     def say(self, line: str) -> None:
         """Write a line to the console and to log.txt."""
@@ -118,7 +118,10 @@ class RunLogger:
         sys.stdout.flush()
 
     def _log(self, sinks: _Sinks, line: str) -> None:
-        sinks.log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+        try:
+            sinks.log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+        except OSError as error:
+            raise cannot_write(Path(sinks.log.name), error) from error
         self.last_line = time.monotonic()
 
     def config(self, text: str) -> None:

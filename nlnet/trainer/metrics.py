@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nlnet.clip import Failure
 from nlnet.distributed.ranks import all_sum, gather_objects, gather_to_main
-from nlnet.errors import choose
+from nlnet.errors import UserError, choose
 
 
 def best_classes(scores: Tensor, k: int) -> Tensor:
@@ -154,8 +154,17 @@ class VideoScores:
         self.failures.extend(failures)
 
     def gather(self) -> None:
-        """Combine the views and failures of all ranks. Call it once on each rank, at the end."""
+        """Combine the views and failures of all ranks. Call it once on each rank, at the end.
+
+        Raises UserError, on every rank, if a probability was not finite.
+        """
         all_sum(self.totals)  # a rank without the views of a video adds exact zeros
+        if not self.totals.isfinite().all():
+            raise UserError(
+                "the scores of the network are not finite, so that no accuracy can be given: its "
+                "weights are not finite (did its training diverge?), or the precision is too low; "
+                "use other weights or float32"
+            )
         all_sum(self.num_views)
         self.failures = [failure for part in gather_objects(self.failures) for failure in part]
         if self.keep_views:

@@ -1,10 +1,15 @@
 """A run folder belongs to one configuration, and differences between configurations are named."""
 
+import os
+import re
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from nlnet.cli.folders import claim_folder, network_differences
+from nlnet.cli.folders import LOCK, claim_folder, hold_folder, network_differences
 from nlnet.config import ResNetConfig, run_text
 from nlnet.errors import UserError
 from nlnet.files import write_text
@@ -20,6 +25,37 @@ def test_a_folder_belongs_to_one_configuration(tmp_path: Path):
     with pytest.raises(UserError, match=r"optim\.lr .* -> 0\.5") as caught:
         claim_folder(run_config("optim.lr=0.5", "seed=3"), tmp_path)
     assert "seed 0 -> 3" in str(caught.value)
+
+
+def test_what_to_do_about_faults_does_not_lock_a_folder(tmp_path: Path):
+    """The remedy of an error message, `data.allow_bad=true`, must work in the same folder."""
+    claim_folder(run_config(), tmp_path)
+    (tmp_path / "log.txt").touch()
+    claim_folder(run_config("data.allow_bad=true", "data.max_bad_share=0.5"), tmp_path)
+
+
+HOLDS = """
+import sys, time
+from pathlib import Path
+from nlnet.cli.folders import hold_folder
+with hold_folder(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_one_process_trains_in_a_folder(tmp_path: Path):
+    """A killed process leaves its file, which the next one takes over."""
+    with subprocess.Popen([sys.executable, "-c", HOLDS, tmp_path], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        named = rf"process {other.pid} on {re.escape(socket.gethostname())} trains here now"
+        with pytest.raises(UserError, match=named), hold_folder(tmp_path):
+            pass
+        other.kill()
+    assert (tmp_path / LOCK).exists()
+    with hold_folder(tmp_path):
+        assert (tmp_path / LOCK).read_text().startswith(f"process {os.getpid()} ")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,9 @@ from omegaconf.errors import MissingMandatoryValue
 from nlnet.cli.choices import CONFIG_DIR
 from nlnet.cli.sweep import (
     error_line,
+    folder_name,
     markdown_table,
+    name_by_swept,
     override_values,
     refuse_shared_folders,
     sweep_table,
@@ -55,6 +57,25 @@ def test_a_sweep_whose_runs_would_share_a_folder_is_refused(
     assert caught.value.code == 2 and error.count("\n") == 1
     assert error.startswith(f"error: {key} cannot be swept") and f"name=NAME {key}=VALUE" in error
     refuse_shared_folders(sweep_config("+experiment=c2d,i3d", f"{key}=a", "block=gaussian,unary"))
+
+
+def test_run_folders_are_named_after_swept_words_only():
+    words = ["-m", "+experiment=c2d", "seed=1,2", "optim.lr=0.1", "model.non_local.res4=[1,3]"]
+    (word,) = name_by_swept([*words, "block=choice(gaussian,unary)", "hydra/launcher=joblib"])
+    assert word.startswith("hydra.job.config.override_dirname.exclude_keys=[")
+    left_out = set(word.partition("[")[2].rstrip("]").split(","))
+    assert {"experiment", "optim.lr", "model.non_local.res4", "data.root"} <= left_out
+    assert not {"seed", "block", "hydra/launcher"} & left_out
+    assert name_by_swept(words[1:]) == []
+
+
+def test_a_run_folder_is_one_folder_that_any_file_system_takes():
+    """Different words have different names."""
+    texts = ["a=1", "a=b/c", "a=b%2Fc", "a=b%252Fc", "x" * 200, "x" * 201, "x" * 202, "é" * 150]
+    names = [folder_name(text) for text in texts]
+    assert len(set(names)) == len(texts)
+    assert all(len(name.encode()) <= 200 and "/" not in name for name in names)
+    assert names[0] == "a=1" and names[4] == "x" * 200
 
 
 def test_the_words_of_a_run_are_the_cells_of_its_row():

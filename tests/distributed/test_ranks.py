@@ -66,11 +66,22 @@ def test_the_process_group_ends_after_an_error_too(monkeypatch, tmp_path: Path):
 
 
 def test_several_slurm_tasks_without_a_rank_are_refused(monkeypatch):
+    """srun starts them; salloc and sbatch start one process, whatever the size of the job."""
     monkeypatch.setenv("SLURM_NTASKS", "4")
-    with pytest.raises(UserError, match="SLURM_NTASKS is 4"), process_group(CPU):
-        pass
-    monkeypatch.setenv("SLURM_NTASKS", "1")
     with process_group(CPU):
+        pass
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+    with pytest.raises(UserError, match="srun started 4 tasks"), process_group(CPU):
+        pass
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
+    with process_group(CPU):
+        pass
+
+
+def test_a_rank_without_a_group_is_refused(monkeypatch):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("MASTER_PORT", "1")
+    with pytest.raises(UserError, match="but not WORLD_SIZE, MASTER_ADDR;"), process_group(CPU):
         pass
 
 

@@ -22,6 +22,10 @@ from tests.cli.commands import run_config
             ["model.head_window=[2,2]", "data.val_views.crop_size=16"],
             "clips of 8 frames and 16 x 16 pixels do not pass",
         ),
+        (
+            ["data.batch_size=1", "data.clip.num_frames=2", "data.clip.crop_size=32"],
+            "data.batch_size=1: the batch norm backbone.res5.block0.norm_b has one value",
+        ),
     ],
 )
 def test_a_mistake_is_found_before_there_are_ranks(words: list[str], named: str):

@@ -106,6 +106,13 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path):
         RunLogger(tmp_path / "file", total_steps=1)
 
 
+def test_a_full_disk_is_named(tmp_path: Path):
+    (tmp_path / "log.txt").symlink_to("/dev/full")
+    named = r"log\.txt: cannot be written \(No space left on device\)"
+    with pytest.raises(UserError, match=named), RunLogger(tmp_path, total_steps=1) as logger:
+        logger.say("a line")
+
+
 def test_other_ranks_are_silent(tmp_path: Path, capsys, monkeypatch):
     monkeypatch.setattr("nlnet.runs.logger.is_main", lambda: False)
     with RunLogger(tmp_path / "none", total_steps=4) as logger:

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from nlnet.clip import Failure
-from nlnet.errors import ArgumentError
+from nlnet.errors import ArgumentError, UserError
 from nlnet.trainer.metrics import (
     ENSEMBLES,
     VideoScores,
@@ -121,6 +121,15 @@ def test_an_ensemble_equals_the_reduction_of_numpy(ensemble: str):
 def test_an_unknown_ensemble_is_refused_with_the_known_ones():
     with pytest.raises(ArgumentError, match="ensemble=median is unknown; choose one of: mean, max"):
         VideoScores(torch.tensor([0]), 1, "median")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("ensemble", list(ENSEMBLES))
+def test_scores_that_are_not_finite_give_no_accuracy(ensemble: str, value: float):
+    scores = VideoScores(torch.tensor([0, 1]), 2, ensemble)
+    scores.add(torch.tensor([[0.5, 0.5], [value, 0.5]]), torch.tensor([0, 1]))
+    with pytest.raises(UserError, match="not finite"):
+        scores.gather()
 
 
 def test_failures_are_recorded():

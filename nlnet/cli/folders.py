@@ -14,6 +14,7 @@ from nlnet.config import ModelConfig, RunConfig, read_run_tree, run_text
 from nlnet.errors import UserError
 from nlnet.files import write_text
 
+LENGTH = "trainer.epochs"
 LOCK = ".lock"  # a file in the folder of a run, which names the process that trains there
 # Keys that change where and how fast a run computes, and what it does about faults, but not the
 # result of a run without faults.
@@ -37,7 +38,8 @@ TRAINING_KEYS = (
 def claim_folder(run: RunConfig, folder: Path) -> Path:
     """Write a run's config.yaml to its folder, and return the path of the file.
 
-    A folder that holds a log belongs to the run that wrote it. The same run may continue in it.
+    A folder that holds a log belongs to the run that wrote it. The same run may continue in it, and
+    it may become longer: `trainer.epochs` may rise.
 
     Raises UserError with every difference if the folder belongs to a run with another
     configuration.
@@ -46,7 +48,8 @@ def claim_folder(run: RunConfig, folder: Path) -> Path:
     if path.exists() and (folder / "log.txt").exists():
         found = flatten(read_run_tree(path.read_text(), str(path)))
         wanted = flatten(OmegaConf.to_container(OmegaConf.structured(run)))
-        changes = differences(found, wanted, free=FREE_KEYS)
+        longer = (LENGTH,) if extension(found, wanted) else ()
+        changes = differences(found, wanted, free=(*FREE_KEYS, *longer))
         if changes:
             raise UserError(
                 f"{folder} holds a run with another configuration ({', '.join(changes)}); "
@@ -54,6 +57,14 @@ def claim_folder(run: RunConfig, folder: Path) -> Path:
             )
     write_text(path, run_text(run))
     return path
+
+
+def extension(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
+    """`trainer.epochs old -> new` if the flat config `wanted` makes the run longer; else None."""
+    old, new = found.get(LENGTH), wanted.get(LENGTH)
+    if isinstance(old, int) and isinstance(new, int) and new > old:
+        return f"{LENGTH} {old} -> {new}"
+    return None
 
 
 @contextmanager

@@ -3,16 +3,17 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from nlnet.checkpoint import current_provenance
+from nlnet.checkpoint import LAST, Provenance, current_provenance
 from nlnet.checks import one_of, section
-from nlnet.cli.folders import claim_folder, hold_folder, network_differences
-from nlnet.config import ResNetConfig, RunConfig, run_text
+from nlnet.cli.folders import claim_folder, extension, flatten, hold_folder, network_differences
+from nlnet.config import ResNetConfig, RunConfig, read_run_tree, run_text
 from nlnet.data.build import build_eval_loader, build_train_loader
 from nlnet.data.loader import EvalLoader, TrainLoader
 from nlnet.distributed.build import build_device
@@ -133,7 +134,7 @@ def _train(run: RunConfig, out_dir: Path, device: torch.device) -> float:
     state, lines = _build_state(run, loader.index.class_names, device)
     settings = build_settings(run, loader.steps_per_epoch, device, loader.index.class_counts)
     lines += _describe_data(run, loader, val_loader, settings.total_steps, device)
-    lines += resume(state, out_dir)
+    lines += [*resume(state, out_dir), *_describe_extension(run, state.resumed)]
     with RunLogger(
         out_dir,
         total_steps=settings.total_steps,
@@ -229,6 +230,17 @@ def _prepare(run: RunConfig, model: VideoClassifier) -> None:
                 checkpoint_stages=run.trainer.checkpoint_stages,
             ),
         )
+
+
+def _describe_extension(run: RunConfig, resumed: Provenance | None) -> list[str]:
+    """A log line for a run that became longer since its checkpoint."""
+    if resumed is None or resumed.config is None:
+        return []
+    found = flatten(read_run_tree(resumed.config, LAST))
+    change = extension(found, flatten(asdict(run)))
+    if change is None:
+        return []
+    return [f"the run is longer, {change}; from here on the learning rate fits the new length"]
 
 
 def _describe_data(

@@ -37,6 +37,7 @@ class TrainState:
     provenance: Provenance
     scaler: GradScaler = field(default_factory=_no_scaler)
     progress: Progress = field(default_factory=Progress)
+    resumed: Provenance | None = None  # of the checkpoint from which the run goes on
 
     def checkpoint(self) -> Checkpoint:
         """Return the state as it is written to disk. The tensors are shared, not copied."""
@@ -94,6 +95,7 @@ class TrainState:
         self.model.load_state_dict(saved.model)
         self.scaler.load_state_dict(training.scaler)
         self.progress = training.progress
+        self.resumed = saved.provenance
 
 
 def resume(state: TrainState, out_dir: Path) -> list[str]:

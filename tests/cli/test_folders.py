@@ -27,6 +27,17 @@ def test_a_folder_belongs_to_one_configuration(tmp_path: Path):
     assert "seed 0 -> 3" in str(caught.value)
 
 
+def test_a_run_may_become_longer_and_not_shorter(tmp_path: Path):
+    words = ("trainer.max_steps=null", "trainer.epochs={}")
+    claim_folder(run_config(words[0], words[1].format(10)), tmp_path)
+    (tmp_path / "log.txt").touch()
+    claim_folder(run_config(words[0], words[1].format(14)), tmp_path)
+    with pytest.raises(UserError, match=r"trainer\.epochs 14 -> 13"):
+        claim_folder(run_config(words[0], words[1].format(13)), tmp_path)
+    with pytest.raises(UserError, match=r"\(seed 0 -> 1\)"):
+        claim_folder(run_config(words[0], words[1].format(15), "seed=1"), tmp_path)
+
+
 def test_what_to_do_about_faults_does_not_lock_a_folder(tmp_path: Path):
     """The remedy of an error message, `data.allow_bad=true`, must work in the same folder."""
     claim_folder(run_config(), tmp_path)

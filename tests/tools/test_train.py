@@ -188,6 +188,22 @@ def test_no_thread_of_the_group_is_left_when_a_rank_ends(
     assert done.stdout.splitlines()[-1] == "left: []"
 
 
+@pytest.mark.slow
+def test_a_finished_run_that_is_made_longer_goes_on(tool: Tool, tmp_path: Path):
+    """With a constant learning rate it equals, bit for bit, the run that was longer from the start.
+
+    The bits are equal on every processor: both do the same operations in the same order.
+    """
+    words = ("trainer.max_steps=null", "schedule=cosine", "schedule.floor=1", "schedule.warmup=0")
+    for epochs in (1, 2):
+        done = tool("train", *words, f"trainer.epochs={epochs}", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    assert "the run is longer, trainer.epochs 1 -> 2; from here on" in done.stdout
+    whole = tool("train", *words, "trainer.epochs=2", "name=whole", cwd=tmp_path)
+    assert whole.returncode == 0, whole.stderr
+    assert_equal(tmp_path / "outputs/smoke/train", tmp_path / "outputs/whole/train")
+
+
 def test_finetuning_loads_all_but_the_classifier(
     trained: Path, tool: Tool, copy_of_videos: Path, tmp_path: Path
 ):

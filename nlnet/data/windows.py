@@ -91,3 +91,16 @@ class WindowViews:
         frames = np.stack(pixels)[places]
         parts = np.split(frames, num_clips)  # all clips have T frames
         return torch.stack([view for clip in parts for view in self.transform(clip, unused)])
+
+    def over(
+        self, stream: FrameStream, window: float | None, step: float | None, *, overlap: float = 0.5
+    ) -> Iterator[tuple[FrameWindow, Tensor]]:
+        """Each window of a stream, and its views.
+
+        Args:
+            window: length in seconds; None is the length of a clip
+            step: seconds from one window to the next; None is `overlap` of a window
+        """
+        length = window or self.span / stream.rate
+        for part in windows(stream, length, step or overlap * length):
+            yield part, self(part, stream)

@@ -11,7 +11,7 @@ from torch import Tensor
 from nlnet.clip import ClipBatch
 from nlnet.data.decoding.reader import DecodeError, VideoReader
 from nlnet.data.decoding.stream import is_live
-from nlnet.data.windows import FrameWindow, WindowViews, windows
+from nlnet.data.windows import FrameWindow, WindowViews
 from nlnet.errors import UserError
 from nlnet.model.classifier import VideoClassifier
 from nlnet.model.non_local.rows import Position
@@ -97,9 +97,25 @@ class Recognizer:
             UserError: the video cannot be read, the query is outside the clip, or the network has
                 no such block.
         """
-        clip = self.clip(video).to(self.device)
+        clip = self.clip(video)
+        return self.attention_in_clip(clip, video_name(video), query, block, method=method)
+
+    def attention_in_clip(
+        self,
+        clip: Tensor,
+        name: str,
+        query: Position | str = AUTO,
+        block: str | None = None,
+        *,
+        method: str = ROWS,
+    ) -> VideoAttention:
+        """What the network attends to in a clip (1, 3, T, S, S) of the video `name`.
+
+        The other arguments and the errors are those of `attention`.
+        """
+        clip = clip.to(self.device)
         return VideoAttention(
-            video_name(video),
+            name,
             clip[0].permute(1, 2, 3, 0).cpu().numpy(),
             self.class_names,
             *maps_of(self.model, clip, query=query, block=block, method=method),
@@ -160,14 +176,19 @@ class Recognizer:
             UserError: the video cannot be read, or a length is not positive.
         """
         for part, views in self._windows(video, window, step, frame_rate):
-            nothing = torch.zeros(len(views), dtype=torch.int64)
-            batch = ClipBatch(views, nothing, nothing, ())
-            probabilities = self._video_scores(batch, 1).probabilities[0]
-            best = top_classes(probabilities, self.class_names, top)
-            # A copy: the memory of many kept tensors, between that of feature maps which were
-            # freed, would keep the C library from using the freed memory again.
-            values = np.array(probabilities.tolist())
-            yield WindowPrediction(part.start, part.end, best, values)
+            yield self.predict_window(part.start, part.end, views, top)
+
+    def predict_window(
+        self, start: float, end: float, views: Tensor, top: int = TOP
+    ) -> WindowPrediction:
+        """The most probable classes of the views (V, 3, T, S, S) of a window, in seconds."""
+        nothing = torch.zeros(len(views), dtype=torch.int64)
+        batch = ClipBatch(views, nothing, nothing, ())
+        probabilities = self._video_scores(batch, 1).probabilities[0]
+        best = top_classes(probabilities, self.class_names, top)
+        # A copy: the memory of many kept tensors, between that of feature maps which were
+        # freed, would keep the C library from using the freed memory again.
+        return WindowPrediction(start, end, best, np.array(probabilities.tolist()))
 
     def features(
         self,
@@ -232,9 +253,7 @@ class Recognizer:
                 raise UserError(f"{name}={seconds} must be a number of seconds above 0")
         try:
             with open_stream(video, frame_rate) as stream:
-                length = window or self.window_views.span / stream.rate
-                for part in windows(stream, length, step or overlap * length):
-                    yield part, self.window_views(part, stream)
+                yield from self.window_views.over(stream, window, step, overlap=overlap)
         except DecodeError as error:
             raise unreadable(video, error.cause) from error
 

@@ -30,7 +30,7 @@ def strip(attention: VideoAttention) -> Image.Image:
     rows: list[Image.Image] = []
     for each in attention.maps:
         shown = shown_frames(each)
-        pictures = [_picture(attention.frames[t]) for t in shown]
+        pictures = [frame_picture(attention.frames[t]) for t in shown]
         if each.query is not None:
             rows.append(_text_row(f"{title(each)}: the largest weights", pictures))
             rows.append(_draw_arrows(_side_by_side(pictures), each, shown))
@@ -52,7 +52,10 @@ def attention_gif(attention: VideoAttention, each: AttentionMap) -> bytes:
     heats = [heat_frames(attention.frames, each, weights) for weights in each.terms.values()]
     frames = []
     for t, frame in enumerate(attention.frames):
-        columns = [_numbered(_picture(frame), each, t), *(_numbered(h[t], each, t) for h in heats)]
+        columns = [
+            _numbered(frame_picture(frame), each, t),
+            *(_numbered(h[t], each, t) for h in heats),
+        ]
         frames.append(_side_by_side(columns))
     buffer = io.BytesIO()
     frames[0].save(
@@ -100,7 +103,7 @@ def heat_frames(frames: np.ndarray, each: AttentionMap, weights: np.ndarray) -> 
     values = values / max(np.abs(values).max(), np.finfo(float).tiny)
     pictures = []
     for frame, value in zip(frames, values, strict=True):
-        picture = _picture(frame)
+        picture = frame_picture(frame)
         size = picture.size
         gray = np.asarray(picture.convert("L"), float)[..., None].repeat(3, axis=2)
         large = np.asarray(
@@ -125,7 +128,8 @@ def _colors(anchors: Sequence[tuple[int, int, int]], values: np.ndarray) -> np.n
     return np.stack(channels, axis=-1)
 
 
-def _picture(frame: np.ndarray) -> Image.Image:
+def frame_picture(frame: np.ndarray) -> Image.Image:
+    """A frame (H, W, 3) as a picture with a short side of SIDE."""
     height, width = frame.shape[:2]
     scale = SIDE / min(height, width)
     size = round(width * scale), round(height * scale)

@@ -74,12 +74,16 @@ class PyAVStream(FrameStream):
     Args:
         path: a file, a camera (/dev/video0) or a URL; with `file`, only a name for messages
         file: a file-like object that is read instead
+        form: FFmpeg's name of the file's format; None detects it
     """
 
-    def __init__(self, path: Path | str, file: BinaryIO | None = None) -> None:
+    def __init__(
+        self, path: Path | str, file: BinaryIO | None = None, *, form: str | None = None
+    ) -> None:
         self.path = Path(path)
         self.is_live = file is None and is_live(path)
-        form = CAMERA_FORMAT if file is None and _is_camera(path) else None
+        if file is None and _is_camera(path):
+            form = CAMERA_FORMAT
         source = path if file is None else file
         self._container, self._stream = open_video_stream(source, path, form=form)
         # One file is read at a time, so that all cores can decode; frames of a live source must

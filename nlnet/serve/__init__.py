@@ -1,0 +1,1 @@
+"""A web page that classifies videos with a trained network and shows what it attends to."""

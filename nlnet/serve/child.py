@@ -25,6 +25,7 @@ from nlnet.serve.limits import Limits
 
 CPUS = 2  # that one decoder may use
 OPEN_FILES = 64
+MOST_BYTES = 8  # of one pixel of a frame, in FFmpeg's formats
 NEARLY = 0.75  # of the memory limit
 NO_MEMORY = "Cannot allocate memory"  # in FFmpeg's messages
 
@@ -110,12 +111,8 @@ def _check_declared(path: str, form: str | None, limits: Limits) -> None:
     with container:
         seconds = 0.0 if container.duration is None else container.duration / 1e6
         _check_seconds(seconds, limits)
-        width, height = stream.codec_context.width, stream.codec_context.height
-        if width * height > limits.frame_pixels:
-            raise UserError(
-                f"its frames of {width} x {height} pixels are larger than "
-                f"{limits.frame_pixels / 1e6:.1f} megapixels; give a smaller video"
-            )
+        context = stream.codec_context
+        _check_pixels(context.width * context.height, limits)
 
 
 def _check_seconds(seconds: float, limits: Limits) -> None:
@@ -126,8 +123,16 @@ def _check_seconds(seconds: float, limits: Limits) -> None:
         )
 
 
+def _check_pixels(pixels: float, limits: Limits) -> None:
+    if pixels > limits.frame_pixels:
+        raise UserError(
+            f"the frames of {pixels / 1e6:.1f} megapixels are larger than "
+            f"{limits.frame_pixels / 1e6:.1f}; give a smaller video"
+        )
+
+
 class _LimitedStream(FrameStream):
-    """The frames of a stream, which ends with an error at the first one after the limit."""
+    """The frames of a stream, which ends with an error at the first one beyond a limit."""
 
     def __init__(self, stream: FrameStream, limits: Limits) -> None:
         self.path, self.rate, self.is_live = stream.path, stream.rate, stream.is_live
@@ -137,6 +142,7 @@ class _LimitedStream(FrameStream):
     def __iter__(self) -> Iterator[Frame]:
         for frame in self._stream:
             _check_seconds(frame.time, self._limits)
+            _check_pixels(frame.num_bytes / MOST_BYTES, self._limits)
             yield frame
 
     def close(self) -> None:

@@ -1,13 +1,10 @@
-"""A server for the tests of a session, and the small runs of tests/tools."""
+"""A server for the tests of a session."""
 
 from collections.abc import Iterator
 
 import pytest
 
 from tests.serve.running import Server
-from tests.tools.conftest import command, few_videos, tool
-
-__all__ = ["command", "few_videos", "server", "tool"]
 
 MAX_MB = 20  # a smaller limit than the default keeps the tests short
 

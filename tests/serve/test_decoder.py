@@ -66,8 +66,26 @@ def test_a_video_that_hides_its_length_is_refused(views: WindowViews, video_file
 
 
 def test_large_frames_are_refused(views: WindowViews, video_file: VideoFactory):
-    message = refusal(views, video_file(size=(1080, 1920), num_frames=2), frame_pixels=10**6)
-    assert "1920 x 1080 pixels" in message and "1.0 megapixels" in message
+    message = refusal(views, video_file(size=(480, 640), num_frames=2), frame_pixels=10**5)
+    assert "0.3 megapixels are larger than 0.1" in message
+
+
+def test_a_small_file_of_huge_frames_is_refused(views: WindowViews, video_file: VideoFactory):
+    path = video_file(size=(2304, 4096), num_frames=2, options={"preset": "ultrafast"})
+    assert path.stat().st_size < 10**6
+    assert "9.4 megapixels are larger than 8.8" in refusal(views, path)
+
+
+def test_a_small_file_that_pretends_to_have_huge_frames_is_refused(
+    views: WindowViews, video_file: VideoFactory
+):
+    """Each JPEG picture says that it has 16384 x 16384 pixels, the container says 64 x 48."""
+    path = video_file("bomb.avi", codec="mjpeg", b_frames=0, options={"strict": "-2"})
+    start = b"\xff\xc0\x00\x11\x08"  # of a picture's header, before height and width
+    small, huge = start + bytes([0, 48, 0, 64]), start + bytes([0x40, 0, 0x40, 0])
+    assert small in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(small, huge))
+    assert "cannot be read" in refusal(views, path, "avi")
 
 
 def test_a_video_that_needs_too_much_memory_is_refused(

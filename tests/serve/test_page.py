@@ -1,15 +1,18 @@
 """The page in Chromium: a real upload, the result, a click on the timeline, a click on a pixel."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from nlnet.demo import VIDEOS
+from nlnet.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from nlnet.config import NonLocalConfig, parse_run
+from nlnet.config.text import run_text
+from nlnet.demo import CHECKPOINT, VIDEOS
 from tests.serve.browser import CHROMIUM, Browser
 from tests.serve.conftest import MAX_MB
 from tests.serve.running import Server
-from tests.tools.conftest import Tool
 
 pytestmark = [
     pytest.mark.slow,
@@ -103,13 +106,11 @@ def test_samples_and_refusals(server: Server, browser: Browser, tmp_path: Path):
     assert text(browser, "#top .bar span") == "same"
 
 
-def test_a_network_without_blocks_offers_gradcam(browser: Browser, tool: Tool, tmp_path: Path):
+def test_a_network_without_blocks_offers_gradcam(browser: Browser, tmp_path: Path):
     """This server also listens elsewhere: the page sends the token of its address."""
-    words = ("model=c2d_tiny", "non_local=none", "trainer.max_steps=1")
-    done = tool("train", *words, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    best = tmp_path / "outputs" / "smoke" / "train" / "best.pt"
-    with Server((str(best), "--host", "0.0.0.0", "--port", "0"), tmp_path) as server:
+    plain = tmp_path / "plain.pt"
+    write_plain_network(plain)
+    with Server((str(plain), "--host", "0.0.0.0", "--port", "0"), tmp_path) as server:
         browser.open(f"http://127.0.0.1:{server.port}/?{server.address.partition('?')[2]}")
         browser.wait_for(READY)
         assert "no non-local block" in text(browser, "#about")
@@ -118,3 +119,15 @@ def test_a_network_without_blocks_offers_gradcam(browser: Browser, tool: Tool, t
         assert "This network has no non-local block" in text(browser, "#hint")
         assert "Grad-CAM of res5" in text(browser, "#maps h3")
         assert browser.value("document.querySelector('#auto').hidden") is True
+
+
+def write_plain_network(path: Path) -> None:
+    """Write the demonstration network without its blocks."""
+    demo = read_checkpoint(CHECKPOINT)
+    config = demo.provenance.config
+    assert config is not None
+    run = parse_run(config, str(CHECKPOINT))
+    plain = replace(run, model=replace(run.model, non_local=NonLocalConfig()))
+    weights = {name: value for name, value in demo.model.items() if ".nl" not in name}
+    provenance = replace(demo.provenance, config=run_text(plain))
+    write_checkpoint(path, Checkpoint(weights, provenance))

@@ -187,9 +187,8 @@ TREATMENT: dict[str, Treatment] = {
     "pip install 'nlnet[serve]'": RunElsewhere("the development environment has the extra"),
     "python tools/serve.py demo": RunElsewhere("tests/serve runs it; it ends with Ctrl-C"),
     "python tools/serve.py outputs/i3d_nl5/train/best.pt": RunElsewhere("the same"),
-    "python tools/serve.py outputs/i3d_nl5/train/best.pt --port 8001 --max-seconds 120": RunElsewhere(
-        "the same"
-    ),
+    "python tools/serve.py outputs/i3d_nl5/train/best.pt --port 8001"
+    " --max-seconds 120": RunElsewhere("the same"),
     "python scripts/score_attention.py": RunElsewhere("tests/scripts/test_score_attention.py"),
     "python tools/export.py outputs/i3d_nl5/train/best.pt --to onnx": Run(),
     "python tools/export.py outputs/i3d_nl5/train/best.pt --to torch_export": Run(),

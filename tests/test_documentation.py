@@ -130,6 +130,7 @@ TWO_RANKS = (("dist.num_procs=8", "dist.num_procs=2"), ("8", "2"))
 FIRST = "python tools/train.py +experiment=i3d_nl5 data.root=/data/kinetics400 dist.num_procs=8"
 
 WALK = RunElsewhere("tests/docs/test_walk.py runs the commands of its page in their order")
+EXTEND = RunElsewhere("tests/docs/test_extend.py runs the examples")
 PAPER = RunElsewhere("tests/test_configs.py composes it; the sweep of table 2a runs")
 
 TREATMENT: dict[str, Treatment] = {
@@ -275,6 +276,15 @@ TREATMENT: dict[str, Treatment] = {
     "python tools/train.py -m +experiment=i3d_nl5_128x1 +sweep=long_clips"
     " data.root=/data/kinetics400": PAPER,
     "python tools/train.py -m +experiment=quickstart +sweep=pairwise": PAPER,
+    "python docs/make_pictures.py": RunElsewhere("tests/docs/test_pictures.py makes the pictures"),
+    "python -m pytest tests/model/non_local/test_block.py -k 'mean and equation'": EXTEND,
+    "python tools/train.py +experiment=folder_small block=mean 'model.non_local.res4=[0]'"
+    " data.root=my_videos": EXTEND,
+    "python tools/describe.py +experiment=folder_small model=plain data.root=my_videos": EXTEND,
+    "python tools/train.py +experiment=folder_small model=plain 'model.non_local.res3=[0]'"
+    " data.root=my_videos name=plain": EXTEND,
+    "python tools/eval.py weights=outputs/plain/train/best.pt data.root=my_videos": EXTEND,
+    "python tools/train.py +experiment=folder_small data=my_set name=json": EXTEND,
 }
 
 

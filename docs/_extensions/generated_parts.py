@@ -168,7 +168,14 @@ def notebook_cells(page: str) -> Iterator[str]:
     """The cells of notebook.ipynb."""
     for cell in json.loads((DOCS / "notebook.ipynb").read_text())["cells"]:
         text = "".join(cell["source"])
-        yield f"\n{text}\n" if cell["cell_type"] == "markdown" else f"\n```python\n{text}\n```\n"
+        language = "text" if re.search("^!", text, re.MULTILINE) else "python"
+        code = f"\n```{language}\n{text}\n```\n"
+        yield code if cell["cell_type"] == "code" else f"\n{_below_title(text)}\n"
+
+
+def _below_title(text: str) -> str:
+    """The Markdown of a cell without the title of the notebook, which is that of the page."""
+    return re.sub(r"^# .*\n", "", text)
 
 
 PARTS: dict[str, Callable[[str], Iterable[str]]] = {

@@ -82,6 +82,9 @@ class DataConfig:
     # often than others, which have the weight 1. Paths are relative to the folder of the videos.
     video_weights: str | None = None
     num_workers: int | None = None  # decoding processes per rank; null: chosen for the machine
+    # Count the distance of frames in time: with data.clip.frame_stride=8 and target_fps=30, frames
+    # are 8/30 s apart in every video. null: distances are numbers of frames of the file.
+    target_fps: float | None = None
     clip: ClipConfig = field(default_factory=ClipConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     val_views: ViewsConfig = field(

@@ -1,17 +1,14 @@
 """Build the index and the loader of a split from a DataConfig."""
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch.utils.data import DataLoader, Dataset
 
 from nlnet.checks import at_least, positive, section, within
-from nlnet.clip import ClipBatch, Sample
+from nlnet.clip import ClipBatch
 from nlnet.config import ClipConfig, DataConfig, ViewsConfig
 from nlnet.data.augmentation.build import (
     build_eval_transform,
@@ -35,14 +32,13 @@ from nlnet.data.index.labels import read_class_names
 from nlnet.data.index.read import read_index
 from nlnet.data.index.video_index import VideoIndex
 from nlnet.data.loader import EvalLoader, TrainLoader
-from nlnet.data.order import EpochOrder, SampleKey, evaluation_order
+from nlnet.data.order import EpochOrder, evaluation_order
 from nlnet.data.setting_names import SettingNames
 from nlnet.data.weighting import balanced_weights, read_video_weights
 from nlnet.data.windows import WindowViews
-from nlnet.distributed.signals import leave_signals_to_run
+from nlnet.data.workers.build import MAX_WORKERS, build_batches
 from nlnet.errors import UsageError
 
-MAX_WORKERS = 8  # and of more files, worker processes decode
 REPLACEMENTS = 10  # how many other videos training tries instead of an unreadable one
 KEYS = SettingNames(
     root="data.root",
@@ -87,6 +83,7 @@ def build_train_loader(
         seed=seed,
         replacements=REPLACEMENTS,
         copies=cfg.repeats,
+        target_fps=_target_fps(cfg),
     )
     order = EpochOrder(
         len(index),
@@ -103,7 +100,9 @@ def build_train_loader(
     samples = build_mixing(
         cfg.augment, dataset, classes=len(index.class_names), seed=seed, videos_per_batch=videos
     )
-    batches = _batches(samples, order, videos, num_workers=cfg.num_workers, pin_memory=pin_memory)
+    batches = build_batches(
+        samples, order, videos, num_workers=cfg.num_workers, pin_memory=pin_memory
+    )
     return TrainLoader(
         index,
         batches,
@@ -137,9 +136,17 @@ def build_eval_loader(
     index = _read_index(cfg, split, class_names or data_class_names(cfg))
     if max_batches is not None:
         index = index.spread(max_batches * videos_per_batch * world_size)
-    dataset = VideoDataset(index, clips, transform, open_video=_opener(cfg), seed=0, replacements=0)
+    dataset = VideoDataset(
+        index,
+        clips,
+        transform,
+        open_video=_opener(cfg),
+        seed=0,
+        replacements=0,
+        target_fps=_target_fps(cfg),
+    )
     order = evaluation_order(len(index), rank=rank, world_size=world_size)
-    batches = _batches(
+    batches = build_batches(
         dataset, order, videos_per_batch, num_workers=cfg.num_workers, pin_memory=pin_memory
     )
     return EvalLoader(index, batches, allow_bad=cfg.allow_bad, settings=KEYS)
@@ -155,7 +162,7 @@ def build_files_loader(cfg: DataConfig, paths: Sequence[Path]) -> Iterator[tuple
     size = _videos_per_batch(cfg.test_views, "data.test_views")
     order = evaluation_order(len(paths), rank=0, world_size=1)
     workers = cfg.num_workers if len(paths) > MAX_WORKERS else 0  # their start takes seconds
-    batches = _batches(_unlabeled(cfg, paths, _opener(cfg)), order, size, num_workers=workers)
+    batches = build_batches(_unlabeled(cfg, paths, _opener(cfg)), order, size, num_workers=workers)
     for first, batch in zip(range(0, len(paths), size), batches, strict=True):
         yield min(size, len(paths) - first), batch
 
@@ -163,7 +170,9 @@ def build_files_loader(cfg: DataConfig, paths: Sequence[Path]) -> Iterator[tuple
 def build_window_views(cfg: DataConfig) -> WindowViews:
     """The views of a part of a video: the clips of data.clip, the center crop of test_views."""
     clips, transform = _eval_views(cfg, replace(cfg.test_views, num_crops=1), "data.test_views")
-    return WindowViews(clips, transform, covers_all=cfg.clip.sampler == "segments")
+    return WindowViews(
+        clips, transform, covers_all=cfg.clip.sampler == "segments", target_fps=_target_fps(cfg)
+    )
 
 
 def _opener(cfg: DataConfig) -> OpenVideo:
@@ -179,7 +188,15 @@ def _videos_per_batch(views: ViewsConfig, key: str) -> int:
 def _unlabeled(cfg: DataConfig, paths: Sequence[Path], open_video: OpenVideo) -> VideoDataset:
     clips, transform = _eval_views(cfg, cfg.test_views, "data.test_views")
     index = VideoIndex(list(paths), [0] * len(paths), ("unknown",))
-    return VideoDataset(index, clips, transform, open_video=open_video, seed=0, replacements=0)
+    return VideoDataset(
+        index,
+        clips,
+        transform,
+        open_video=open_video,
+        seed=0,
+        replacements=0,
+        target_fps=_target_fps(cfg),
+    )
 
 
 def _read_index(cfg: DataConfig, split: str, class_names: tuple[str, ...] | None) -> VideoIndex:
@@ -221,39 +238,6 @@ def _eval_views(cfg: DataConfig, views: ViewsConfig, key: str) -> tuple[FixedCli
     return FixedClips(protocol, shape, rule, views.num_clips), transform
 
 
-def _batches(
-    dataset: Dataset[Sample],
-    order: EpochOrder | list[SampleKey],
-    batch_size: int,
-    *,
-    num_workers: int | None,
-    pin_memory: bool = False,
-) -> DataLoader[Sample]:
-    if num_workers is None:
-        num_workers = _default_workers()
-    if num_workers < 0:
-        raise UsageError(f"data.num_workers={num_workers} must be 0 or more, or null")
-    return DataLoader(
-        dataset,
-        batch_size=batch_size,
-        sampler=order,
-        num_workers=num_workers,
-        collate_fn=collate,
-        worker_init_fn=leave_signals_to_run,
-        pin_memory=pin_memory,
-        persistent_workers=num_workers > 0,
-        # Without a generator, each iteration would change the state of the global one.
-        generator=torch.Generator(),
-    )
-
-
-def _default_workers() -> int:
-    """One decoding process for each CPU of this rank, but none if it has only one CPU."""
-    ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    cpus = len(os.sched_getaffinity(0)) // ranks_here
-    return min(cpus, MAX_WORKERS) if cpus > 1 else 0
-
-
 def _micro_batch(batch_size: int, world_size: int, accumulate: int, repeats: int) -> int:
     """Clips of one rank in one forward pass, a multiple of `repeats`."""
     at_least("data.repeats", repeats, 1)
@@ -267,6 +251,18 @@ def _micro_batch(batch_size: int, world_size: int, accumulate: int, repeats: int
             f"{accumulate} accumulation steps{clips}; use {sizes}"
         )
     return batch_size // (world_size * accumulate)
+
+
+def _target_fps(cfg: DataConfig) -> float | None:
+    """The rate that distances of frames are counted in."""
+    if cfg.target_fps is not None:
+        positive("data.target_fps", cfg.target_fps)
+        if cfg.clip.sampler == "segments":
+            raise UsageError(
+                f"data.target_fps={cfg.target_fps} is for distances of frames, which "
+                "data.clip.sampler=segments does not use; set it to null"
+            )
+    return cfg.target_fps
 
 
 def _sampling_weights(cfg: DataConfig, index: VideoIndex) -> np.ndarray | None:

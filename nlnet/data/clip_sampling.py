@@ -9,19 +9,39 @@ frames, tau frames apart, is written T x tau; its span is the number of frames t
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 
 from nlnet.errors import ArgumentError, choose
 
-ClipSampler = Callable[[int, np.random.Generator], list[np.ndarray]]
 IndexRule = Callable[[np.ndarray, int], np.ndarray]
 
 
+class ClipSampler(Protocol):
+    """Chooses the frames of the clips of a video."""
+
+    def __call__(self, length: int, rng: np.random.Generator) -> list[np.ndarray]:
+        """The frame numbers of each clip, for a video of `length` frames."""
+
+    def times(self, factor: float) -> "ClipSampler":
+        """The same sampler for frames that are `factor` times as far apart."""
+
+
+def at_rate(sampler: ClipSampler, rate: float | None, target_fps: float | None) -> ClipSampler:
+    """The sampler for a video of `rate` frames per second; its distances are for `target_fps`.
+
+    Without `target_fps`, distances are numbers of frames of the file. A video whose rate is unknown
+    counts as one of `target_fps`.
+    """
+    if rate is None or target_fps is None or rate == target_fps:
+        return sampler
+    return sampler.times(rate / target_fps)
+
+
 class ClipShape(NamedTuple):
-    """T frames, tau frames apart. If tau is no whole number, frame numbers are rounded down."""
+    """T frames, tau frames apart. If tau is no whole number, frame numbers are rounded."""
 
     num_frames: int
     frame_stride: float
@@ -50,12 +70,12 @@ INDEX_RULES: dict[str, IndexRule] = {"loop": loop, "hold": hold}
 
 
 def _every_stride(start: int, shape: ClipShape) -> np.ndarray:
-    return start + np.floor(shape.frame_stride * np.arange(shape.num_frames)).astype(np.int64)
+    return start + np.round(shape.frame_stride * np.arange(shape.num_frames)).astype(np.int64)
 
 
 def _last_start(length: int, shape: ClipShape) -> int:
     """The last possible start of a clip that covers (T - 1) tau + 1 frames."""
-    return max(length - (math.floor((shape.num_frames - 1) * shape.frame_stride) + 1), 0)
+    return max(length - (round((shape.num_frames - 1) * shape.frame_stride) + 1), 0)
 
 
 def _last_full_start(length: int, shape: ClipShape) -> int:
@@ -173,7 +193,6 @@ class RandomClip:
         return [self.rule(self.protocol.train(self.shape, length, rng), length)]
 
     def times(self, factor: float) -> "RandomClip":
-        """The same sampler for frames that are `factor` times as far apart."""
         return replace(self, shape=self.shape.times(factor))
 
 
@@ -191,7 +210,6 @@ class FixedClips:
         return [self.rule(indices, length) for indices in clips]
 
     def times(self, factor: float) -> "FixedClips":
-        """The same sampler for frames that are `factor` times as far apart."""
         return replace(self, shape=self.shape.times(factor))
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from nlnet.clip import Clip, ClipBatch, Failure, Sample
-from nlnet.data.clip_sampling import ClipSampler
+from nlnet.data.clip_sampling import ClipSampler, at_rate
 from nlnet.data.decoding.reader import DecodeError, FrameCountError, OpenVideo, VideoReader
 from nlnet.data.index.video_index import VideoIndex
 from nlnet.data.order import SampleKey, entropy, stand_in
@@ -24,7 +24,8 @@ class VideoDataset(Dataset[Sample]):
     All randomness comes from (seed, epoch, video, copy). Neither the number of workers nor a
     restart therefore changes a sample. A video that cannot be read is replaced by a random other
     one, up to `replacements` times. A sample has no clips if none of these videos can be read. A
-    video that the key says is broken is not tried; it is a failure with the cause KNOWN.
+    video that the key says is broken is not tried; it is a failure with the cause KNOWN. With
+    `target_fps`, the clip sampler counts frames of a video that has this rate.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class VideoDataset(Dataset[Sample]):
         seed: int,
         replacements: int,
         copies: int = 1,
+        target_fps: float | None = None,
     ) -> None:
         self.index = index
         self._clip_sampler = clip_sampler
@@ -45,6 +47,7 @@ class VideoDataset(Dataset[Sample]):
         self._seed = seed
         self._replacements = replacements
         self._copies = copies
+        self._target_fps = target_fps
 
     def __len__(self) -> int:
         return len(self.index)
@@ -82,9 +85,10 @@ class VideoDataset(Dataset[Sample]):
     ) -> list[tuple[np.ndarray, np.random.Generator]]:
         """The frames (T, H, W, 3) of each clip, with the generator of its copy after sampling."""
         clips = []
+        sampler = at_rate(self._clip_sampler, video.rate, self._target_fps)
         for seed in seeds:
             rng = np.random.default_rng(seed)
-            clips += [(numbers, rng) for numbers in self._clip_sampler(video.num_frames, rng)]
+            clips += [(numbers, rng) for numbers in sampler(video.num_frames, rng)]
         frames = video.read(np.concatenate([numbers for numbers, _ in clips]))
         parts = np.split(frames, np.cumsum([len(numbers) for numbers, _ in clips])[:-1])
         return [(part, rng) for part, (_, rng) in zip(parts, clips, strict=True)]

@@ -74,18 +74,26 @@ class WindowViews:
     clips: FixedClips
     transform: Transform
     covers_all: bool
+    target_fps: float | None = None  # the rate of the frames of the protocol; None: of the video
 
     @property
     def span(self) -> int:
         """The number of frames that a clip covers."""
         return self.clips.shape.span
 
+    def seconds(self, rate: float) -> float:
+        """The time that a clip covers in a video of `rate` frames per second."""
+        return self.span / (self.target_fps or rate)
+
     def __call__(self, window: FrameWindow, stream: FrameStream) -> Tensor:
         """Views (V, 3, T, S, S) uint8. Only the frames that the clips take are converted."""
         length = len(window.frames)
-        num_clips = 1 if self.covers_all else max(round(length / self.span), 1)
+        clips = self.clips
+        if self.target_fps is not None:
+            clips = clips.times(stream.rate / self.target_fps)
+        num_clips = 1 if self.covers_all else max(round(length / clips.shape.span), 1)
         unused = np.random.default_rng(0)  # views of held-out videos are not random
-        numbers = replace(self.clips, num_clips=num_clips)(length, unused)
+        numbers = replace(clips, num_clips=num_clips)(length, unused)
         wanted, places = np.unique(np.concatenate(numbers), return_inverse=True)
         pixels = [window.frames[i].pixels() for i in wanted]
         frames = np.stack(pixels)[places]
@@ -101,6 +109,6 @@ class WindowViews:
             window: length in seconds; None is the length of a clip
             step: seconds from one window to the next; None is `overlap` of a window
         """
-        length = window or self.span / stream.rate
+        length = window or self.seconds(stream.rate)
         for part in windows(stream, length, step or overlap * length):
             yield part, self(part, stream)

@@ -35,7 +35,7 @@ from nlnet.weights.public import locate
 
 # Groups whose choice replaces the settings in the weights.
 BASE_GROUPS = ("experiment", "recipe", "optim", "schedule")
-TESTING_KEYS = ("data.clip.", "data.test_views.")  # how videos are tested
+TESTING_KEYS = ("data.clip.", "data.target_fps", "data.test_views.")  # how videos are tested
 BATCH_SIZE = "data.test_views.batch_size"  # it changes speed and memory only
 
 

@@ -313,6 +313,22 @@ def test_an_odd_number_of_videos_is_not_mixed_in_pairs(data: DataConfig):
     train(data, accumulate=2)
 
 
+def test_clips_of_a_target_rate_are_those_of_the_file_with_other_distances(data: DataConfig):
+    plain = list(evaluation(data))
+    data.target_fps = 30.0  # the rate of the files
+    assert_equal(list(evaluation(data)), plain)
+    data.target_fps, data.clip.frame_stride = 60.0, 4
+    assert_equal(list(evaluation(data)), plain)
+    data.target_fps = 15.0
+    assert not torch.equal(next(iter(evaluation(data))).video, plain[0].video)
+    data.target_fps = 0.0
+    with pytest.raises(UsageError, match=r"^data\.target_fps=0\.0 "):
+        train(data)
+    data.target_fps, data.clip.sampler = 30.0, "segments"
+    with pytest.raises(UsageError, match=r"^data\.target_fps=30\.0 .*segments"):
+        train(data)
+
+
 MISTAKES = {
     "data.augment.rand_augment": lambda cfg: setattr(cfg.augment, "rand_augment", -1),
     "data.augment.rand_strength": lambda cfg: setattr(cfg.augment, "rand_strength", 1.5),

@@ -13,6 +13,7 @@ from nlnet.data.clip_sampling import (
     ClipShape,
     FixedClips,
     RandomClip,
+    at_rate,
 )
 from nlnet.data.dataset import KNOWN, Transform, VideoDataset, collate
 from nlnet.data.decoding.pyav import PyAVReader
@@ -126,6 +127,28 @@ def test_copies_are_independent_samples_from_one_reading(video_file: VideoFactor
     assert same(single[2, 0, 0], single[2, 0])  # the first copy is the sample of the video
     videos = {clip.video.numpy().tobytes() for q in range(2) for clip in three[2, 0, q].clips}
     assert len(videos) > 3
+
+
+@pytest.mark.parametrize("fps", [10, 30, 60])
+def test_with_a_target_rate_clips_cover_the_same_time_at_every_rate(
+    fps: int, video_file: VideoFactory
+):
+    """At 30 frames per second, 4 frames with a distance of 3 are 0, 0.1, 0.2 and 0.3 s."""
+    path = video_file(num_frames=48, fps=fps)
+    fixed = FixedClips(SAMPLERS["caffe2"], FOUR, INDEX_RULES["loop"], num_clips=2)
+    index = VideoIndex([path], [0], ("0",))
+    options = {"open_video": PyAVReader, "seed": 0, "replacements": 0}
+    data = VideoDataset(index, fixed, WHOLE, target_fps=30.0, **options)
+    distance = fps // 10
+    expected = [[start + distance * i for i in range(4)] for start in (0, 24)]
+    assert [frame_numbers(clip) for clip in data[0, 0].clips] == expected
+    plain = VideoDataset(index, fixed, WHOLE, **options)
+    assert frame_numbers(plain[0, 0].clips[0]) == [0, 3, 6, 9]
+
+
+@pytest.mark.parametrize(("rate", "target"), [(None, 30.0), (25.0, None), (30.0, 30.0)])
+def test_without_a_rate_or_a_target_the_sampler_stays(rate: float | None, target: float | None):
+    assert at_rate(RANDOM, rate, target) is RANDOM
 
 
 def test_a_video_that_is_known_to_fail_is_not_opened(video_file: VideoFactory, tmp_path: Path):

@@ -1,6 +1,6 @@
 """Random changes of the time of a training clip: its speed and its direction."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,3 +27,6 @@ class TimeChange:
         if self.reversal and rng.random() < self.reversal:
             clips = [indices[::-1] for indices in clips]
         return clips
+
+    def times(self, factor: float) -> "TimeChange":
+        return replace(self, clip=self.clip.times(factor))

@@ -14,6 +14,7 @@ from av.video.stream import VideoStream
 # In these containers a packet has the time at which its frame is shown (AVI, for example, has only
 # the order of decoding). In these codecs a packet is one shown frame (VP8 has hidden frames).
 INDEXED_CONTAINERS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
+MAX_RATE = 1000.0  # a higher declared rate is the clock of the time stamps
 INDEXED_CODECS = frozenset({"h264", "hevc", "vp9", "av1"})
 
 
@@ -49,6 +50,15 @@ class FrameIndex(NamedTuple):
             else:
                 found.append(Run(key, last, [number]))
         return found
+
+
+def mean_rate(stream: VideoStream, index: FrameIndex | None) -> float | None:
+    """Frames per second: by the times of the frames, or else as declared; None if unknown."""
+    if index is not None and len(index.times) > 1 and stream.time_base is not None:
+        duration = (index.times[-1] - index.times[0]) * stream.time_base
+        return float((len(index.times) - 1) / duration)
+    declared = stream.average_rate or stream.guessed_rate
+    return float(declared) if declared and 0 < declared <= MAX_RATE else None
 
 
 def read_frame_index(container: InputContainer, stream: VideoStream) -> FrameIndex | None:

@@ -17,7 +17,7 @@ import numpy as np
 from nlnet.data.decoding.container import RgbConverter, open_video_stream
 from nlnet.data.decoding.damage import HeldFrames, is_key
 from nlnet.data.decoding.droppable import droppable_packets
-from nlnet.data.decoding.frame_index import FrameIndex, Run, read_frame_index
+from nlnet.data.decoding.frame_index import FrameIndex, Run, mean_rate, read_frame_index
 from nlnet.data.decoding.reader import DecodeError, FrameCountError, VideoReader
 from nlnet.data.decoding.truncation import DeclaredFrames, check_whole
 
@@ -53,6 +53,7 @@ class PyAVReader(VideoReader):
             check_whole(path, file, self._container, self._stream)
             self._index = self._declared_index()
             self.num_frames = len(self._index.times) if self._index else self._count()
+            self.rate = mean_rate(self._stream, self._index)
         except DecodeError:
             self.close()
             raise

@@ -42,6 +42,7 @@ class VideoReader(ABC):
 
     path: Path
     num_frames: int
+    rate: float | None = None  # frames per second, the mean of the video; None if it is unknown
 
     def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """The frames with these numbers, in this order: uint8 RGB (n, H, W, 3).

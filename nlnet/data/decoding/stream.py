@@ -17,12 +17,12 @@ import numpy as np
 
 from nlnet.data.decoding.array import ArrayReader
 from nlnet.data.decoding.container import RgbConverter, open_video_stream
+from nlnet.data.decoding.frame_index import mean_rate
 from nlnet.data.decoding.reader import DecodeError
 
 Stream = TypeVar("Stream", bound="FrameStream")
 
 DEFAULT_RATE = 25.0  # frames per second, if the source declares no rate
-MAX_RATE = 1000.0  # a higher declared rate is the clock of the time stamps
 CAMERAS = "/dev/video"
 CAMERA_FORMAT = "v4l2"
 
@@ -89,8 +89,7 @@ class PyAVStream(FrameStream):
         # One file is read at a time, so that all cores can decode; frames of a live source must
         # not wait until each thread has one.
         self._stream.thread_type = "SLICE" if self.is_live else "AUTO"
-        rate = self._stream.average_rate or self._stream.guessed_rate
-        self.rate = float(rate) if rate and 0 < rate <= MAX_RATE else DEFAULT_RATE
+        self.rate = mean_rate(self._stream, None) or DEFAULT_RATE
         self._rgb = RgbConverter()
 
     def close(self) -> None:

@@ -249,3 +249,10 @@ def test_many_reads_leave_no_files_threads_or_memory(video_file: VideoFactory, t
     files_after, threads_after, memory_after = resources()
     assert (files_after, threads_after) == (files, threads)
     assert memory_after - memory < 4096
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi", "a.ts"])
+@pytest.mark.parametrize("fps", [12, 30])
+def test_the_rate_is_that_of_the_frames(fps: int, name: str, video_file: VideoFactory):
+    with PyAVReader(video_file(name, fps=fps)) as reader:
+        assert reader.rate == pytest.approx(fps, rel=0.02)  # mkv has times in milliseconds

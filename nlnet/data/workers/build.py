@@ -1,0 +1,51 @@
+"""Build the loader that decodes videos in worker processes."""
+
+import os
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from nlnet.clip import Sample
+from nlnet.data.dataset import collate
+from nlnet.data.order import EpochOrder, SampleKey
+from nlnet.distributed.signals import leave_signals_to_run
+from nlnet.errors import UsageError
+
+MAX_WORKERS = 8  # and of more files, worker processes decode
+
+
+def build_batches(
+    dataset: Dataset[Sample],
+    order: EpochOrder | list[SampleKey],
+    batch_size: int,
+    *,
+    num_workers: int | None,
+    pin_memory: bool = False,
+) -> DataLoader[Sample]:
+    """The batches of a data set in an order.
+
+    `num_workers` processes decode; None chooses their number. Raises UsageError if it is negative.
+    """
+    if num_workers is None:
+        num_workers = _default_workers()
+    if num_workers < 0:
+        raise UsageError(f"data.num_workers={num_workers} must be 0 or more, or null")
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=order,
+        num_workers=num_workers,
+        collate_fn=collate,
+        worker_init_fn=leave_signals_to_run,
+        pin_memory=pin_memory,
+        persistent_workers=num_workers > 0,
+        # Without a generator, each iteration would change the state of the global one.
+        generator=torch.Generator(),
+    )
+
+
+def _default_workers() -> int:
+    """One decoding process for each CPU of this rank, but none if it has only one CPU."""
+    ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    cpus = len(os.sched_getaffinity(0)) // ranks_here
+    return min(cpus, MAX_WORKERS) if cpus > 1 else 0

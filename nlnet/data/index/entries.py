@@ -31,6 +31,7 @@ class Entry:
     name: str  # the path or id that is listed
     labels: tuple[str, ...]  # as listed: see `SplitEntries.label_form`
     path: Path | None  # None if there is no file
+    span: tuple[float, float] | None = None  # the seconds of the file; None for the whole file
 
 
 @dataclass(frozen=True)
@@ -40,3 +41,4 @@ class SplitEntries:
     entries: list[Entry]
     label_form: str = "name"  # a key of nlnet.data.index.labels.LABEL_FORMS
     multi_label: bool = False  # whether a video may have several labels, or none
+    remarks: tuple[str, ...] = ()  # what a user should know about the split, one line each

@@ -1,15 +1,26 @@
-"""Which files are videos, and which of them belongs to a listed name."""
+"""Which files are videos, and which of them belongs to a listed name.
+
+Names are compared in Unicode NFC: some systems store `é` as one character, others as two.
+"""
 
 import os
-from collections.abc import Iterable, Mapping
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from nlnet.errors import UserError
 
 VIDEO_SUFFIXES = frozenset(
-    {".3gp", ".avi", ".flv", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts"}
-    | {".webm", ".wmv"}
+    {".264", ".265", ".3gp", ".3gpp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".gif"}
+    | {".h264", ".h265", ".hevc", ".ivf", ".m1v", ".m2ts", ".m2v", ".m4p", ".m4v", ".mjpeg"}
+    | {".mkv", ".mod", ".mov", ".mp4", ".mpe", ".mpeg", ".mpg", ".mpv", ".mts", ".mxf", ".nut"}
+    | {".ogv", ".qt", ".ts", ".vob", ".webm", ".wmv", ".y4m"}
 )
+
+
+def nfc(text: str) -> str:
+    """A text in Unicode's composed form, in which equal names are equal strings."""
+    return unicodedata.normalize("NFC", text)
 
 
 def is_video(path: Path) -> bool:
@@ -17,14 +28,38 @@ def is_video(path: Path) -> bool:
     return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".")
 
 
+def all_files(folder: Path) -> Iterator[Path]:
+    """All files below a folder, by name; hidden files and folders are left out.
+
+    Links are followed, but no folder is entered twice on the way down, so that loops end.
+    """
+    return _walk(folder, frozenset())
+
+
+def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
+    status = folder.stat()
+    here = status.st_dev, status.st_ino
+    if here in above:
+        return
+    with os.scandir(folder) as scan:
+        items = sorted((item for item in scan if item.name[0] != "."), key=lambda item: item.name)
+    for item in items:
+        if item.is_dir():
+            yield from _walk(Path(item.path), above | {here})
+        else:
+            yield Path(item.path)
+
+
+def video_files(folder: Path) -> Iterator[Path]:
+    """All videos below a folder, by name."""
+    return (path for path in all_files(folder) if is_video(path))
+
+
 def files_by_stem(folder: Path) -> dict[str, list[Path]]:
-    """All videos below a folder, by file name without suffix."""
+    """All videos below a folder, by file name without suffix, in NFC."""
     files: dict[str, list[Path]] = {}
-    for parent, _, names in os.walk(folder, followlinks=True):
-        for name in names:
-            path = Path(parent, name)
-            if is_video(path):
-                files.setdefault(path.stem, []).append(path)
+    for path in video_files(folder):
+        files.setdefault(nfc(path.stem), []).append(path)
     return files
 
 
@@ -36,11 +71,36 @@ def find_file(
     If several files have the stem, the one with the most folders named in `hints` is taken. Raises
     UserError, with `source`, if this does not decide.
     """
-    for stem in stems:
+    hints = {nfc(hint) for hint in hints}
+    for stem in map(nfc, stems):
         if stem in files:
-            hits = [len(hints.intersection(path.parts)) for path in files[stem]]
+            hits = [len(hints.intersection(map(nfc, path.parts))) for path in files[stem]]
             best = [p for p, hit in zip(files[stem], hits, strict=True) if hit == max(hits)]
             if len(best) > 1:
                 raise UserError(f"{source} fits two files, {best[0]} and {best[1]}; remove one")
             return best[0]
     return None
+
+
+class NamedFiles:
+    """Finds listed files below a folder, by path or, for a name without suffix, by its stem."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._paths: dict[str, Path] | None = None  # walking takes time: only if it is needed
+        self._stems: dict[str, list[Path]] = {}
+
+    def find(self, name: str, source: str) -> Path | None:
+        """The file of a listed name; None if there is none. Raises UserError if two fit."""
+        path = self._folder / Path(name).expanduser()
+        if path.is_file():
+            return path
+        if self._paths is None:
+            self._paths = {}
+            for each in video_files(self._folder):
+                self._paths[nfc(str(each.relative_to(self._folder)))] = each
+                self._stems.setdefault(nfc(each.stem), []).append(each)
+        found = self._paths.get(nfc(os.path.normpath(name)))
+        if found is None and "/" not in name and Path(name).suffix.lower() not in VIDEO_SUFFIXES:
+            found = find_file(self._stems, (name,), set(), source)
+        return found

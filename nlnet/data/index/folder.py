@@ -1,10 +1,10 @@
-"""A folder of class folders: `train/<class>/<video>`."""
+"""A folder of class folders: `train/<class>/<video>`, or deeper: `train/<class>/.../<video>`."""
 
-from collections.abc import Iterator
+from collections import Counter
 from pathlib import Path
 
 from nlnet.data.index.entries import Entry, SplitEntries, SplitSource
-from nlnet.data.index.files import is_video
+from nlnet.data.index.files import all_files, is_video, nfc
 from nlnet.errors import UserError
 
 
@@ -14,24 +14,35 @@ def is_folder(source: SplitSource) -> bool:
 
 
 def read_folder(source: SplitSource) -> SplitEntries:
-    """The videos of each class folder; the label of a video is the name of its folder.
+    """The videos below each class folder; the label of a video is the name of its class folder.
 
     Raises UserError for a class folder without videos and for a video outside a class folder.
     """
     source.refuse_part()
-    return SplitEntries(list(_entries(source.path)))
-
-
-def _entries(folder: Path) -> Iterator[Entry]:
-    for class_folder in sorted(folder.iterdir()):
+    entries: list[Entry] = []
+    others: Counter[str] = Counter()  # the files that are no videos, by suffix
+    for class_folder in sorted(source.path.iterdir()):
         if not class_folder.is_dir():
             if is_video(class_folder):
                 raise UserError(f"{class_folder} is outside a class folder; move it into one")
             continue
         if class_folder.name.startswith("."):
             continue
-        files = sorted(path for path in class_folder.iterdir() if is_video(path))
-        if not files:
+        label = nfc(class_folder.name)
+        before = len(entries)
+        for path in all_files(class_folder):
+            if is_video(path):
+                name = path.relative_to(class_folder).as_posix()
+                entries.append(Entry(str(class_folder), name, (label,), path))
+            else:
+                others[path.suffix.lower() or "without suffix"] += 1
+        if len(entries) == before:
             raise UserError(f"class folder {class_folder} has no video; fill or remove it")
-        for path in files:
-            yield Entry(str(class_folder), path.name, (class_folder.name,), path)
+    return SplitEntries(entries, remarks=_describe(source.path, others))
+
+
+def _describe(folder: Path, others: Counter[str]) -> tuple[str, ...]:
+    if not others:
+        return ()
+    kinds = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(5))
+    return (f"{folder}: {others.total()} files are no videos and are left out ({kinds})",)

@@ -1,7 +1,10 @@
 """The CSV files of Kinetics: one row for each clip of a YouTube video."""
 
+from collections.abc import Mapping
+from pathlib import Path
+
 from nlnet.data.index.entries import Entry, SplitEntries, SplitSource
-from nlnet.data.index.files import files_by_stem, find_file
+from nlnet.data.index.files import files_by_stem, find_file, nfc
 from nlnet.data.index.text import csv_rows
 from nlnet.errors import UserError
 
@@ -16,10 +19,8 @@ def is_kinetics(source: SplitSource) -> bool:
 def read_kinetics(source: SplitSource) -> SplitEntries:
     """The rows of a CSV whose split column has the value `source.part`; all rows without a part.
 
-    The file of a row is named `{id}_{start}_{end}`, with times in seconds of six digits, or `{id}`.
-    It may be in any folder; if there are several, folders named after the label or the split are
-    preferred. Raises UserError for a part that no row has, and for a CSV of several parts of which
-    none is chosen.
+    Raises UserError for a part that no row has, and for a CSV of several parts of which none is
+    chosen.
     """
     path, part = source.path, source.part
     rows = list(csv_rows(path, COLUMNS, ("label", "youtube_id")))
@@ -32,16 +33,33 @@ def read_kinetics(source: SplitSource) -> SplitEntries:
         choices = " or ".join(f"{path.name}#{each}" for each in parts)
         raise UserError(f"{path} has several splits; choose one: {choices}")
     files = files_by_stem(source.videos)
-    entries = []
-    for place, row in rows:
-        if part and row["split"] != part:
-            continue
-        label, video = row["label"].strip(), row["youtube_id"].strip()
-        try:
-            start, end = int(float(row["time_start"])), int(float(row["time_end"]))
-        except ValueError as error:
-            raise UserError(f"{place} has a time that is not a number; correct it") from error
-        hints = {label, label.replace(" ", "_"), row.get("split", "")}
-        found = find_file(files, (f"{video}_{start:06d}_{end:06d}", video), hints, place)
-        entries.append(Entry(place, video, (label,), found))
-    return SplitEntries(entries)
+    entries = [
+        kinetics_entry(place, row, files) for place, row in rows if not part or row["split"] == part
+    ]
+    whole = sum(entry.span is not None for entry in entries)
+    remark = (
+        f"{path}: the times of {whole} of {len(entries)} rows are not used, because their files "
+        "are named {id}, not {id}_{start}_{end}; if the files are longer than the clips, make a "
+        "manifest, which uses the times: tools/prepare.py kinetics400"
+    )
+    return SplitEntries(entries, remarks=(remark,) if whole else ())
+
+
+def kinetics_entry(place: str, row: Mapping[str, str], files: Mapping[str, list[Path]]) -> Entry:
+    """The video of a row; a row without a label column has no label.
+
+    The file of a row is named `{id}_{start}_{end}`, with times in seconds of six digits, or `{id}`.
+    Only in the second case, the entry has a span. The file may be in any folder; if there are
+    several, folders named after the label or the split are preferred.
+    """
+    label, video = nfc(row.get("label", "").strip()), row["youtube_id"].strip()
+    try:
+        times = float(row["time_start"]), float(row["time_end"])
+        start, end = map(int, times)
+    except (ValueError, OverflowError) as error:
+        raise UserError(f"{place} has a time that is not a number; correct it") from error
+    hints = {label, label.replace(" ", "_"), row.get("split", "")}
+    found = find_file(files, (f"{video}_{start:06d}_{end:06d}", video), hints, place)
+    is_whole = found is not None and nfc(found.stem) == nfc(video)
+    labels = (label,) if label else ()
+    return Entry(place, video, labels, found, times if is_whole else None)

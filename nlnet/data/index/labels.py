@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from nlnet.data.index.entries import SplitEntries
+from nlnet.data.index.files import nfc
 from nlnet.data.index.text import read_text
 from nlnet.data.setting_names import ARGUMENT_NAMES, SettingNames
 from nlnet.errors import UserError
@@ -43,7 +44,8 @@ def read_class_names(path: Path, settings: SettingNames = ARGUMENT_NAMES) -> tup
 def listed_class_names(path: Path, split: SplitEntries, settings: SettingNames) -> tuple[str, ...]:
     """The sorted labels of a split; for whole numbers, "0" to the largest.
 
-    Raises UserError, with `path`, if no video has a label or no video has label 0.
+    A name that only videos without a file have is no class. Raises UserError, with `path`, if no
+    video has a label or no video has label 0.
     """
     labels = {label for entry in split.entries for label in entry.labels}
     if not labels:
@@ -51,25 +53,40 @@ def listed_class_names(path: Path, split: SplitEntries, settings: SettingNames) 
             f"{path}: no video has a label; name the classes with {settings.classes}=FILE"
         )
     if split.label_form != "number":
-        return tuple(sorted(labels))
+        found = {label for entry in split.entries if entry.path for label in entry.labels}
+        return tuple(sorted(found or labels))
     if "0" not in labels:
         raise UserError(f"{path}: no video has label 0; count the labels from 0")
     return tuple(str(number) for number in range(max(int(label) for label in labels) + 1))
 
 
 def class_numbers(
-    split: SplitEntries, class_names: tuple[str, ...], settings: SettingNames
+    split: SplitEntries,
+    class_names: tuple[str, ...],
+    settings: SettingNames,
+    numbered_names: tuple[str, ...] | None = None,
 ) -> list[list[int]]:
     """The classes of each video, as indices into `class_names`.
 
-    Raises UserError, with file and line, for a label that is none of the classes.
+    Labels that are numbers or codes count `numbered_names`, the classes of the data set, if they
+    are given; their names are then looked up in `class_names`, which may have another order. Names
+    are compared in Unicode NFC. Raises UserError, with file and line, for a label that is none of
+    the classes.
     """
+    by_name = {nfc(name): i for i, name in enumerate(class_names)}
     label_of = LABEL_FORMS[split.label_form]
-    numbers = {label_of(i, name): i for i, name in enumerate(class_names)}
-    numbers |= {name: i for i, name in enumerate(class_names)}
+    counted = class_names if numbered_names is None else numbered_names
+    numbers = {
+        nfc(label_of(i, name)): by_name[nfc(name)]
+        for i, name in enumerate(counted)
+        if nfc(name) in by_name
+    }
+    numbers |= by_name
     for entry in split.entries:
+        if entry.path is None:  # it has no row in the index
+            continue
         for label in entry.labels:
-            if label not in numbers:
+            if nfc(label) not in numbers:
                 near = difflib.get_close_matches(label, class_names, n=1)
                 advice = (
                     f"did you mean {near[0]!r}?" if near else f"correct it or {settings.classes}"
@@ -78,7 +95,9 @@ def class_numbers(
                     f"{entry.source} has the label {label!r}, "
                     f"which is none of the {len(class_names)} classes; {advice}"
                 )
-    return [[numbers[label] for label in entry.labels] for entry in split.entries]
+    return [
+        [numbers[nfc(label)] for label in entry.labels] for entry in split.entries if entry.path
+    ]
 
 
 def indicators(numbers: list[list[int]], num_classes: int) -> np.ndarray:

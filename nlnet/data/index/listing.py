@@ -1,25 +1,44 @@
 """A list with one `path label` a line.
 
-Labels are class names or whole numbers from 0. Spaces, tabs or commas separate a path from its
-labels. Commas also separate the labels of a video that has several, `path label,label`. A list
-with a comma between or after the labels of any line is a multi-label list: `path label,` marks a
-list in which each video happens to have one label.
+Spaces, tabs, commas or semicolons separate a path from its labels; a field may be quoted. Labels
+are class names, which may contain spaces, or whole numbers from 0. Commas also separate the labels
+of a video that has several, `path label,label`. A list with a comma between or after the labels of
+any line is a multi-label list: `path label,` marks a list in which each video happens to have one
+label. The first line may be a header, as in `path,label`.
 """
 
+import csv
 import re
+from collections.abc import Iterator
+from pathlib import Path
 
 from nlnet.data.index.entries import Entry, SplitEntries, SplitSource
-from nlnet.data.index.files import VIDEO_SUFFIXES
+from nlnet.data.index.files import VIDEO_SUFFIXES, NamedFiles, nfc
 from nlnet.data.index.text import read_text
 from nlnet.errors import UserError
 
-PATH_AND_LABEL = re.compile(r"(?P<path>.*[^ \t,])[ \t,]+(?P<labels>[^ \t,]+)")
-# A path may contain commas. Several labels are therefore recognized only after a video suffix,
-# which marks the end of the path.
-PATH_AND_LABELS = re.compile(
-    rf"(?P<path>.*(?i:{'|'.join(map(re.escape, sorted(VIDEO_SUFFIXES)))}))[ \t,]+"
-    r"(?P<labels>[^ \t,]+([ \t]*,[ \t]*[^ \t,]+)*,?)"
+_SUFFIX = f"(?i:{'|'.join(map(re.escape, sorted(VIDEO_SUFFIXES)))})"
+# A path may contain spaces, commas and semicolons. A video suffix marks its end, and a quoted path
+# ends with its quotes. A path without a suffix ends at the first semicolon or tab; if there is
+# none, its label is the last word.
+FORMS = [
+    re.compile(r'"(?P<path>[^"]+)"[ \t,;]+(?P<labels>.+)'),
+    re.compile(rf"(?P<path>.*{_SUFFIX})(?P<separator>[ \t]*[ \t,;][ \t]*)(?P<labels>.+)"),
+    re.compile(r"(?P<path>[^;\t]+?)[ ]*[;\t][ ]*(?P<labels>[^;\t]+)"),
+    re.compile(r"(?P<path>.*[^ \t,])[ \t,]+(?P<labels>[^ \t,]+)"),
+]
+PATH_COLUMNS = frozenset(
+    {"path", "file", "filename", "file_name", "file_path", "filepath", "video", "video_path"}
+    | {"video_name", "video_id", "vid_name", "name", "clip", "clip_path"}
 )
+LABEL_COLUMNS = frozenset(
+    {"label", "labels", "class", "class_name", "category", "action", "target"}
+)
+# Official lists that look like `path label`, but are not.
+OFFICIAL = {
+    "hmdb51": re.compile(r".+_test_split\d\.txt"),  # the number is the split
+    "ucf101": re.compile(r"(train|test)list\d+\.txt"),  # numbers from 1, or no label
+}
 
 
 def is_listing(source: SplitSource) -> bool:
@@ -30,24 +49,89 @@ def is_listing(source: SplitSource) -> bool:
 def read_listing(source: SplitSource) -> SplitEntries:
     """The videos of a list; empty lines are skipped.
 
-    Raises UserError for a line without a label, and for names mixed with numbers.
+    Raises UserError for a line without a label, for names mixed with numbers, and for the official
+    lists of UCF101 and HMDB51, whose numbers have another meaning.
     """
     source.refuse_part()
+    for name, pattern in OFFICIAL.items():
+        if pattern.fullmatch(source.path.name):
+            raise UserError(
+                f"{source.path} is an official list of {name}, whose numbers are not classes from "
+                f"0; make a manifest: tools/prepare.py {name} --root {source.videos}"
+            )
+    files = NamedFiles(source.videos)
     entries, multi_label = [], False
-    for line, text in enumerate(read_text(source.path).splitlines(), start=1):
-        words = text.strip()
-        if not words:
+    for place, name, text in _rows(source.path):
+        labels, has_comma = _split_labels(text)
+        multi_label |= has_comma
+        entries.append(Entry(place, name, labels, files.find(name, place)))
+    if not _labels_are_numbers(entries):
+        return SplitEntries(entries, "name", multi_label)
+    numbered = [
+        Entry(e.source, e.name, tuple(str(int(label)) for label in e.labels), e.path)
+        for e in entries
+    ]
+    return SplitEntries(numbered, "number", multi_label)
+
+
+def header_columns(text: str) -> list[str] | None:
+    """The columns of a first line that names a path column and a label column; else None."""
+    for separator in ",;\t ":
+        columns = [field.strip(' "').lower() for field in text.split(separator)]
+        if PATH_COLUMNS & set(columns) and LABEL_COLUMNS & set(columns):
+            return columns
+    return None
+
+
+def _rows(path: Path) -> Iterator[tuple[str, str, str]]:
+    """The place, the path and the labels of each line."""
+    lines = read_text(path).splitlines()
+    columns = header_columns(lines[0]) if lines else None
+    if columns is not None and len(columns) > 2:
+        yield from _rows_by_column(path, lines, columns)
+        return
+    for number, line in enumerate(lines, start=1):
+        words = line.strip()
+        if not words or (number == 1 and columns is not None):
             continue
-        place = f"{source.path} line {line}"
-        match = PATH_AND_LABELS.fullmatch(words) or PATH_AND_LABEL.fullmatch(words)
-        if match is None:
+        place = f"{path} line {number}"
+        match = next((m for m in (form.fullmatch(words) for form in FORMS) if m), None)
+        if match is None or not match["labels"].strip(' \t,"'):
             raise UserError(f"{place} is not `path label`: {words!r}; add the label")
-        multi_label |= "," in match["labels"]
-        labels = tuple(label for label in re.split(r"[ \t,]+", match["labels"]) if label)
-        file = source.videos / match["path"]
-        entries.append(Entry(place, match["path"], labels, file if file.is_file() else None))
-    label_form = "number" if _labels_are_numbers(entries) else "name"
-    return SplitEntries(entries, label_form, multi_label)
+        labels = match["labels"]
+        if re.fullmatch(r"\d+([ \t]+\d+)+", labels):
+            raise UserError(
+                f"{place} has several numbers after the path, {labels!r}; separate the labels of "
+                "a video with commas, `path 0,1`, and remove other numbers"
+            )
+        yield place, match["path"].strip(), labels
+
+
+def _rows_by_column(
+    path: Path, lines: list[str], columns: list[str]
+) -> Iterator[tuple[str, str, str]]:
+    """The rows of a table with more columns than path and label."""
+    separator = next(s for s in ",;\t " if len(lines[0].split(s)) == len(columns))
+    at = next(i for i, name in enumerate(columns) if name in PATH_COLUMNS)
+    label = next(i for i, name in enumerate(columns) if name in LABEL_COLUMNS)
+    for number, fields in enumerate(csv.reader(lines, delimiter=separator), start=1):
+        if number == 1 or not fields:
+            continue
+        place = f"{path} line {number}"
+        if len(fields) != len(columns) or not fields[label].strip():
+            raise UserError(
+                f"{place} does not have as many fields as the header, or no label; correct it"
+            )
+        yield place, fields[at].strip(), f'"{fields[label].strip()}"'
+
+
+def _split_labels(text: str) -> tuple[tuple[str, ...], bool]:
+    """The labels of a line, and whether a comma separates them; quotes keep a name together."""
+    parts = text.split(",")
+    if re.fullmatch(r'"[^"]*"', text) and not re.fullmatch(r'"[\d, ]*"', text):
+        parts = [text]
+    labels = (nfc(part.strip(' \t"')) for part in parts)
+    return tuple(label for label in labels if label), len(parts) > 1
 
 
 def _labels_are_numbers(entries: list[Entry]) -> bool:

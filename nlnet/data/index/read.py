@@ -7,12 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from nlnet.data.index.charades import is_charades, read_charades
 from nlnet.data.index.entries import SplitEntries, SplitSource
 from nlnet.data.index.folder import is_folder, read_folder
 from nlnet.data.index.kinetics import is_kinetics, read_kinetics
 from nlnet.data.index.labels import class_numbers, indicators, listed_class_names
 from nlnet.data.index.listing import is_listing, read_listing
+from nlnet.data.index.manifest import is_manifest
+from nlnet.data.index.manifest_split import read_manifest
 from nlnet.data.index.text import csv_columns
 from nlnet.data.index.video_index import VideoIndex
 from nlnet.data.setting_names import ARGUMENT_NAMES, SettingNames
@@ -46,19 +50,23 @@ def read_index(
     *,
     videos: str = ".",
     class_names: tuple[str, ...] | None = None,
+    numbered_names: tuple[str, ...] | None = None,
     allow_missing: bool = False,
     settings: SettingNames = ARGUMENT_NAMES,
 ) -> VideoIndex:
     """Read the index of a split below `root`.
 
     `split` is a folder or a file below `root`; `file.csv#val` takes the rows of a Kinetics CSV
-    whose split column is val. `videos` is the folder, below `root`, that files refer to. If
-    `class_names` is None, the class names are the sorted labels of the split, or, for whole
-    numbers, "0" to the largest. Raises UserError, with file and line, for every mistake in a
-    split. A listed video without a file is a mistake unless `allow_missing`. `settings` are the
-    names that messages use.
+    whose split column is val, `manifest.parquet#val` those of a manifest. `videos` is the folder,
+    below `root`, that files refer to. If `class_names` is None, the class names are those of the
+    manifest or the sorted labels of the split, or, for whole numbers, "0" to the largest.
+    `numbered_names` are the classes that whole numbers count, if they are not `class_names`. Raises
+    UserError, with file and line, for every mistake in a split. A listed video without a file is a
+    mistake unless `allow_missing`. `settings` are the names that messages use.
     """
     source = _locate(root, split, videos, settings)
+    if source.path.is_file() and is_manifest(source.path):  # no Entry for each of a million rows
+        return read_manifest(source, class_names, settings)
     listed = FORMATS[detect_format(source)].read(source)
     entries = listed.entries
     if not entries:
@@ -67,7 +75,7 @@ def read_index(
         )
     if class_names is None:
         class_names = listed_class_names(source.path, listed, settings)
-    numbers = class_numbers(listed, class_names, settings)
+    numbers = class_numbers(listed, class_names, settings, numbered_names)
     missing = tuple(entry for entry in entries if entry.path is None)
     if missing and not allow_missing:
         first = "; ".join(f"{entry.name} ({entry.source})" for entry in missing[:3])
@@ -81,11 +89,17 @@ def read_index(
         raise UserError(
             f"none of the videos of {root / split} has a file; correct {settings.videos}"
         )
-    numbers = [each for each, entry in zip(numbers, entries, strict=True) if entry.path]
+    labels = (
+        indicators(numbers, len(class_names))
+        if listed.multi_label
+        else np.array([number for (number,) in numbers])
+    )
     names = tuple(entry.name for entry in missing)
-    if listed.multi_label:
-        return VideoIndex(paths, indicators(numbers, len(class_names)), class_names, names)
-    return VideoIndex(paths, [number for (number,) in numbers], class_names, names)
+    remarks = listed.remarks
+    absent = {label for entry in missing for label in entry.labels} - {*class_names}
+    if absent and listed.label_form == "name":
+        remarks += (f"{source.path}: no class {', '.join(sorted(absent))}: it has no file",)
+    return VideoIndex(paths, labels, class_names, names, remarks=remarks)
 
 
 def _locate(root: Path, split: str, videos: str, settings: SettingNames) -> SplitSource:
@@ -98,4 +112,4 @@ def _locate(root: Path, split: str, videos: str, settings: SettingNames) -> Spli
         return SplitSource(path, part, folder)
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; correct {settings.videos}")
-    return SplitSource(path, part, folder, csv_columns(path))
+    return SplitSource(path, part, folder, () if is_manifest(path) else csv_columns(path))

@@ -1,35 +1,89 @@
 """The index of a split: the path and the labels of each video."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+
+
+@dataclass(frozen=True)
+class PathTable:
+    """N paths below a folder in one array of bytes, so that forked workers share the memory.
+
+    Separate Python objects would be copied into each worker when their reference counts change.
+    """
+
+    data: np.ndarray  # uint8, the paths one after the other
+    ends: np.ndarray  # (N,) int64, where each path ends in `data`
+    folder: bytes = b""  # comes before each path
+
+    def __getitem__(self, i: int) -> Path:
+        start = self.ends[i - 1] if i else 0
+        return Path(os.fsdecode(self.folder + self.data[start : self.ends[i]].tobytes()))
+
+
+def path_table(paths: Iterable[Path]) -> PathTable:
+    """A table of the given paths."""
+    encoded = [os.fsencode(path) for path in paths]
+    ends = np.cumsum([len(path) for path in encoded], dtype=np.int64)
+    return PathTable(np.frombuffer(b"".join(encoded), dtype=np.uint8), ends)
+
+
+class MeasuredFrames(NamedTuple):
+    """What a manifest knows about the frames of N videos."""
+
+    num_frames: np.ndarray  # (N,) int32, frames of the file that decode
+    first: np.ndarray  # (N,) int32, the first frame of the clip that the row describes
+    end: np.ndarray  # (N,) int32, the frame after its last
+
+
+@dataclass(frozen=True)
+class ManifestUse:
+    """Which manifest a split was read from, and how much of it is used."""
+
+    file: str
+    part: str  # the split, "" for all rows
+    sha256: str  # of the file
+    rows: int  # of the split
+    used: int
+    left_out: Mapping[str, int]  # rows by the status that is not ok
+
+    @property
+    def completeness(self) -> float:
+        """The share of the rows that is used."""
+        return self.used / self.rows
 
 
 class VideoIndex:
     """Paths and labels of N videos, and the K class names that the labels refer to.
 
     `labels` is (N,) int64 if each video has one label. It is (N, K) float32 with a 1 at each label
-    if videos may have several. `missing` names the listed videos that have no file.
-
-    The paths are stored in one array of bytes, so that forked worker processes share the memory.
-    Separate Python objects would be copied into each worker when their reference counts change.
+    if videos may have several. `missing` names the listed videos that have no file. `remarks` are
+    lines about the split that a user should see. An index from a manifest also has `manifest` and
+    `frames`.
     """
 
     def __init__(
         self,
-        paths: Iterable[Path],
+        paths: Iterable[Path] | PathTable,
         labels: Sequence[int] | np.ndarray,
         class_names: tuple[str, ...],
         missing: tuple[str, ...] = (),
+        *,
+        remarks: tuple[str, ...] = (),
+        manifest: ManifestUse | None = None,
+        frames: MeasuredFrames | None = None,
     ) -> None:
-        encoded = [os.fsencode(path) for path in paths]
         self.class_names = class_names
         self.missing = missing
+        self.remarks = remarks
+        self.manifest = manifest
+        self.frames = frames
         self.labels = np.asarray(labels)
-        self._ends = np.cumsum([len(path) for path in encoded], dtype=np.int64)
-        self._bytes = np.frombuffer(b"".join(encoded), dtype=np.uint8)
+        self._paths = paths if isinstance(paths, PathTable) else path_table(paths)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -37,8 +91,16 @@ class VideoIndex:
     def spread(self, count: int) -> "VideoIndex":
         """At most `count` of the videos, evenly spaced over the index, with the same classes."""
         rows = np.unique(np.linspace(0, len(self) - 1, min(count, len(self))).round().astype(int))
-        paths = [self.path(row) for row in rows.tolist()]
-        return VideoIndex(paths, self.labels[rows], self.class_names, self.missing)
+        frames = self.frames
+        return VideoIndex(
+            [self.path(row) for row in rows.tolist()],
+            self.labels[rows],
+            self.class_names,
+            self.missing,
+            remarks=self.remarks,
+            manifest=self.manifest,
+            frames=None if frames is None else MeasuredFrames(*(array[rows] for array in frames)),
+        )
 
     @property
     def class_counts(self) -> np.ndarray:
@@ -49,5 +111,4 @@ class VideoIndex:
 
     def path(self, i: int) -> Path:
         """The file of video i, counted from 0."""
-        start = self._ends[i - 1] if i else 0
-        return Path(os.fsdecode(self._bytes[start : self._ends[i]].tobytes()))
+        return self._paths[i]

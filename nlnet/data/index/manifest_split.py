@@ -1,0 +1,134 @@
+"""The index of a split from a manifest, by column and in batches: a million rows in seconds."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from nlnet.data.index.entries import SplitSource
+from nlnet.data.index.files import nfc
+from nlnet.data.index.manifest import (
+    BATCH,
+    OK,
+    file_digest,
+    left_out,
+    open_manifest,
+    read_manifest_header,
+)
+from nlnet.data.index.video_index import ManifestUse, MeasuredFrames, PathTable, VideoIndex
+from nlnet.data.setting_names import SettingNames
+from nlnet.errors import UserError
+
+COLUMNS = ("path", "split", "labels", "status", "num_frames", "start_frame", "end_frame")
+
+
+def read_manifest(
+    source: SplitSource, class_names: tuple[str, ...] | None, settings: SettingNames
+) -> VideoIndex:
+    """The rows of a split whose status is ok; the others are counted by their status.
+
+    `class_names` is the order of the classes; None takes that of the manifest. Raises UserError if
+    the split has no such row, if the manifest has several splits and none is chosen, and for a
+    class that is not in `class_names`.
+    """
+    file = open_manifest(source.path)
+    header = read_manifest_header(source.path, file)
+    splits = _splits(file)
+    if (source.part and source.part not in splits) or (not source.part and len(splits) > 1):
+        choices = " or ".join(f"{source.path.name}#{name}" for name in splits)
+        what = f"no split {source.part!r}" if source.part else "several splits"
+        raise UserError(f"{source.path} has {what}; choose one: {choices}")
+    statuses: Counter[str] = Counter()
+    parts = list(_ok_parts(file, source.part, statuses))
+    used, rows = sum(len(part[1]) for part in parts), statuses.total()
+    if not used:
+        raise UserError(
+            f"{source.path}: no row of the split can be used ({_counts(statuses)}); correct the "
+            "files and run tools/prepare.py again"
+        )
+    lengths, texts, counts, labels, *frames = (
+        np.concatenate(arrays) for arrays in zip(*parts, strict=True)
+    )
+    names = header.class_names if class_names is None else class_names
+    numbers = _renumbered(source, header.class_names, names, labels, settings)
+    if header.multi_label:
+        matrix = np.zeros((used, len(names)), np.float32)
+        matrix[np.repeat(np.arange(used), counts), numbers] = 1
+        numbers = matrix
+    use = ManifestUse(
+        file=source.path.name,
+        part=source.part,
+        sha256=file_digest(source.path),
+        rows=rows,
+        used=used,
+        left_out=left_out(statuses),
+    )
+    remark = f"{use.file}: {used} of {rows} rows of {source.part or 'all splits'} are used"
+    remarks = (f"{remark}; left out: {_counts(statuses)}",) if use.left_out else ()
+    table = PathTable(texts, np.cumsum(lengths, dtype=np.int64), os.fsencode(source.videos) + b"/")
+    return VideoIndex(
+        table, numbers, names, remarks=remarks, manifest=use, frames=MeasuredFrames(*frames)
+    )
+
+
+def _splits(file: Any) -> list[str]:
+    found: set[str] = set()
+    for batch in file.iter_batches(BATCH, columns=["split"]):
+        found.update(batch.column("split").unique().to_pylist())
+    return sorted(found)
+
+
+def _ok_parts(file: Any, part: str, statuses: Counter[str]) -> Iterator[tuple[np.ndarray, ...]]:
+    """For each batch: lengths and bytes of paths, labels of each row, labels, frames.
+
+    Counts the statuses of the rows of the split.
+    """
+    for batch in file.iter_batches(BATCH, columns=list(COLUMNS)):
+        status = _strings(batch, "status")
+        chosen = np.ones(len(status), bool) if not part else _strings(batch, "split") == part
+        names, counts = np.unique(status[chosen], return_counts=True)
+        statuses.update(dict(zip(names.tolist(), counts.tolist(), strict=True)))
+        rows = np.flatnonzero(chosen & (status == OK))
+        ok = batch.take(rows)
+        path = ok.column("path")
+        offsets = np.frombuffer(path.buffers()[1], np.int32)[: len(rows) + 1]
+        label = ok.column("labels")
+        yield (
+            np.diff(offsets),
+            np.frombuffer(path.buffers()[2] or b"", np.uint8)[offsets[0] : offsets[-1]],
+            label.value_lengths().to_numpy(),
+            label.flatten().to_numpy(),
+            *(ok.column(name).to_numpy() for name in COLUMNS[-3:]),
+        )
+
+
+def _strings(batch: Any, name: str) -> np.ndarray:
+    """A column of few different strings."""
+    coded = batch.column(name).dictionary_encode()
+    return np.array(coded.dictionary.to_pylist())[coded.indices.to_numpy()]
+
+
+def _renumbered(
+    source: SplitSource,
+    listed: tuple[str, ...],
+    wanted: tuple[str, ...],
+    labels: np.ndarray,
+    settings: SettingNames,
+) -> np.ndarray:
+    """Labels that count `listed`, as numbers that count `wanted`; matched by name in NFC."""
+    number = {nfc(name): i for i, name in enumerate(wanted)}
+    table = np.array([number.get(nfc(name), -1) for name in listed], np.int64)
+    numbers = table[labels]
+    if (numbers < 0).any():
+        name = listed[labels[np.flatnonzero(numbers < 0)[0]]]
+        raise UserError(
+            f"{source.path} has the class {name!r}, which is none of the {len(wanted)} classes; "
+            f"correct {settings.classes}"
+        )
+    return numbers
+
+
+def _counts(statuses: Counter[str]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in left_out(statuses).items())

@@ -1,0 +1,183 @@
+"""Measure one video file: whether and how far it decodes, its size, rate, key frames and digest."""
+
+import math
+import os
+import stat
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import av
+import numpy as np
+from av.video.stream import VideoStream
+
+from nlnet.data.decoding.container import open_video_stream
+from nlnet.data.decoding.pyav import INDEXED_CODECS, INDEXED_CONTAINERS
+from nlnet.data.decoding.reader import DecodeError
+from nlnet.data.index.manifest import OK, VideoFacts, file_digest
+from nlnet.data.prepare.cut import missing_bytes
+
+# What can be wrong with a row, as a short name. Training uses rows that are "ok".
+MISSING = "missing"  # no file
+UNREADABLE = "unreadable"  # nothing decodes
+CUT_SHORT = "cut short"  # the file ends before its announced end
+DAMAGED = "damaged"  # something inside the file does not decode
+# How a file is read: packets (all packets, and the first frame), or full (all frames).
+LEVELS = ("packets", "full")
+
+
+@dataclass
+class _Packets:
+    """The packets of the video stream."""
+
+    times: list[int] = field(default_factory=list)  # when each is shown
+    keys: list[int] = field(default_factory=list)  # those from which decoding can start
+    has_all_times: bool = True
+    damage: str = ""
+
+
+def probe_video(path: Path, verify: str = "packets") -> VideoFacts:
+    """The facts of a file; `verify` is one of LEVELS. It never raises: see status and cause.
+
+    In containers and codecs with a reliable index, the packets are the frames. In all others, and
+    in files that are damaged, every frame is decoded and counted.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            return VideoFacts(UNREADABLE, "it is not a regular file")
+        known = VideoFacts(size=status.st_size, modified=status.st_mtime_ns, verified=verify)
+        if not status.st_size:
+            return replace(known, status=UNREADABLE, cause="the file is empty")
+        known = replace(known, sha256=file_digest(path))
+        missing = missing_bytes(path)
+    except OSError as error:
+        return VideoFacts(UNREADABLE, error.strerror or "the system cannot read it")
+    facts = _measure(path, known, "full" if missing else verify)
+    if missing:
+        size = f"{missing:,} bytes are missing at its end"
+        cause = f"{size}; {facts.cause}" if facts.cause else size
+        status_name = CUT_SHORT if facts.num_frames else UNREADABLE
+        return replace(facts, status=status_name, cause=cause)
+    return facts
+
+
+def _measure(path: Path, known: VideoFacts, verify: str) -> VideoFacts:
+    """The facts from the packets and the frames of a file."""
+    try:
+        packets, facts = _read_packets(path, known)
+        indexed = (
+            facts.container in INDEXED_CONTAINERS
+            and facts.codec in INDEXED_CODECS
+            and packets.has_all_times
+            and packets.keys[:1] == packets.times[:1]
+            and not packets.damage
+        )
+        if indexed and verify == "packets":
+            facts = replace(_decode(path, facts, limit=1), num_frames=len(packets.times))
+        else:
+            facts = _decode(path, facts, limit=None)
+    except DecodeError as error:
+        return replace(known, status=UNREADABLE, cause=error.cause)
+    order = {time: number for number, time in enumerate(sorted(set(packets.times)))}
+    keys = sorted(set(packets.keys)) if packets.has_all_times else []
+    seconds = facts.duration or (facts.num_frames / facts.rate if facts.rate else 0.0)
+    facts = replace(
+        facts,
+        duration=seconds,
+        rate=facts.num_frames / seconds if seconds else facts.rate,
+        key_frames=tuple(order[time] for time in keys),
+        key_times=tuple(keys),
+    )
+    if packets.damage and facts.status == OK:
+        return replace(facts, status=DAMAGED, cause=packets.damage)
+    return facts
+
+
+def _read_packets(path: Path, known: VideoFacts) -> tuple[_Packets, VideoFacts]:
+    """Read all packets without decoding."""
+    container, stream = open_video_stream(path, path)
+    with container:
+        codec = _codec(path, stream)
+        packets, end = _Packets(), -math.inf
+        try:
+            for packet in container.demux(stream):
+                if packet.size == 0 or packet.is_discard:
+                    continue
+                if packet.is_corrupt:
+                    packets.damage = f"packet {len(packets.times)} is damaged"
+                if packet.pts is None:
+                    packets.has_all_times = False
+                    continue
+                packets.times.append(packet.pts)
+                end = max(end, packet.pts + (packet.duration or 0))
+                if packet.is_keyframe:
+                    packets.keys.append(packet.pts)
+        except av.FFmpegError as error:
+            packets.damage = f"{error.strerror} after {len(packets.times)} packets"
+        seconds = 0.0
+        if packets.times and stream.time_base is not None:
+            seconds = float((end - min(packets.times)) * stream.time_base)
+        rate = stream.average_rate or stream.guessed_rate
+        return packets, replace(
+            known,
+            codec=codec,
+            container=container.format.name,
+            duration=max(seconds, 0.0),
+            rate=float(rate or 0),
+        )
+
+
+def _decode(path: Path, facts: VideoFacts, limit: int | None) -> VideoFacts:
+    """Decode the first `limit` frames, or all; the size is that of the first frame."""
+    container, stream = open_video_stream(path, path)
+    with container:
+        _codec(path, stream)
+        stream.thread_type = "NONE"
+        stream.codec_context.thread_count = 1
+        count = 0
+        try:
+            for frame in container.decode(stream):
+                if count == 0:
+                    facts = _shown(frame, facts)
+                if frame.is_corrupt and facts.status == OK:
+                    facts = replace(facts, status=DAMAGED, cause=f"frame {count} is damaged")
+                count += 1
+                if count == limit:
+                    break
+        except av.FFmpegError as error:
+            if count == 0:
+                raise DecodeError(path, error.strerror or "no frame can be decoded") from error
+            cause = f"{error.strerror} after {count} frames"
+            facts = replace(facts, status=DAMAGED, cause=cause)
+    if count == 0:
+        raise DecodeError(path, "no frame can be decoded")
+    return replace(facts, num_frames=count)
+
+
+def _codec(path: Path, stream: VideoStream) -> str:
+    """The name of the codec; raises DecodeError if FFmpeg has no decoder for the stream."""
+    if stream.codec_context is None:
+        raise DecodeError(path, "there is no decoder for this stream")
+    return str(stream.codec_context.codec.canonical_name)
+
+
+def _shown(frame: av.VideoFrame, facts: VideoFacts) -> VideoFacts:
+    """The size, rotation and mirroring of a frame as it is shown."""
+    rotation, mirrored = round(frame.rotation / 90) * 90 % 360, False
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is not None:
+        matrix = np.frombuffer(bytes(data)[:36], np.int32).reshape(3, 3)[:2, :2].astype(np.float64)
+        mirrored = bool(np.linalg.det(matrix) < 0)
+    width, height = frame.width, frame.height
+    if rotation % 180:
+        width, height = height, width
+    return replace(facts, width=width, height=height, rotation=rotation, mirrored=mirrored)
+
+
+def same_file(path: Path, facts: VideoFacts) -> bool:
+    """Whether a file has not changed since its facts were measured, by its size and time."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return False
+    return (status.st_size, status.st_mtime_ns) == (facts.size, facts.modified)

@@ -1,0 +1,182 @@
+"""Prepare a data set: read its annotations, find and measure its videos, write a manifest."""
+
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from nlnet.checks import at_least, one_of
+from nlnet.data.index.labels import read_class_names
+from nlnet.data.index.manifest import (
+    OK,
+    ManifestHeader,
+    VideoFacts,
+    read_manifest_rows,
+    require_parquet,
+    write_manifest,
+)
+from nlnet.data.prepare.data_set import OPTIONS, DataFolder, DataSet
+from nlnet.data.prepare.findings import find_problems
+from nlnet.data.prepare.formats.all import DATA_SETS
+from nlnet.data.prepare.measure import FactsFile, Known, measure_files, still_valid
+from nlnet.data.prepare.probe import LEVELS
+from nlnet.data.prepare.rows import make_rows, printable
+from nlnet.data.prepare.suspects import read_suspects
+from nlnet.errors import UsageError, UserError
+from nlnet.jobs.prepare_summary import summary_lines, training_words
+
+MANIFEST = "manifest.parquet"
+CHECK = "check"  # the NAME that tests files again
+
+
+@dataclass(frozen=True)
+class PrepareOptions:
+    """The options of tools/prepare.py."""
+
+    root: Path | None = None  # the folder of the data set
+    videos: Path | None = None  # the folder of its videos; the root by default
+    annotations: Sequence[Path] = ()  # the files to read; found below the root by default
+    classes: Path | None = None  # a file with one class name in each line
+    split_number: int = 1
+    out: Path | None = None  # the manifest
+    verify: str = "packets"
+    clip: tuple[int, int] = (8, 8)  # T frames with stride tau, to name shorter videos
+    workers: int | None = None
+    time_limit: float = 600.0  # seconds for one file
+
+
+def run_prepare(name: str, suspects: Path | None, clip: str | None, **words: Any) -> None:
+    """Do what the words of tools/prepare.py say; a word that is None has its default.
+
+    Raises UsageError for a wrong word.
+    """
+    given = {key: value for key, value in words.items() if value is not None}
+    if clip is not None:
+        match = re.fullmatch(r"(\d+)x(\d+)", clip)
+        if match is None:
+            raise UsageError(f"--clip={clip} is not frames x stride, as in 8x8")
+        given["clip"] = int(match[1]), int(match[2])
+    options = PrepareOptions(**given)
+    _check(options)
+    if name != CHECK:
+        if suspects is not None:
+            raise UsageError(f"LIST={suspects} has a meaning after check only; remove it")
+        prepare(name, options)
+    elif suspects is None:
+        raise UsageError("check wants a list of files; give check LIST")
+    else:
+        check_suspects(suspects, options)
+
+
+def prepare(name: str, options: PrepareOptions) -> None:
+    """Prepare the data set `name`, and print what was found.
+
+    Raises UserError for a mistake in the annotations, and if no video can be used.
+    """
+    read = one_of("NAME", name, DATA_SETS)
+    require_parquet()
+    if options.root is None:
+        raise UsageError("--root is not set; give the folder of the data set, --root DIR")
+    videos = options.videos or options.root
+    out = options.out or options.root / MANIFEST
+    for folder in (options.root, videos, out.parent):
+        if not folder.is_dir():
+            raise UserError(f"{folder} is not a folder; correct --root, --videos or --out")
+    data = read(DataFolder(options.root, videos, tuple(options.annotations), options.split_number))
+    header = ManifestHeader(_class_names(data, options.classes), data.multi_label)
+    print(f"{name}: {_counts(data)}; {len(header.class_names)} classes")
+    for remark in (remark for split in data.splits.values() for remark in split.remarks):
+        print(printable(remark))
+    partial = FactsFile(out.with_name(f"{out.name}.partial"), videos)
+    facts = _measure(data, partial, {**_known(out, videos), **partial.read()}, options)
+    rows = make_rows(data, header.class_names, videos, facts)
+    digest = write_manifest(out, header, rows)
+    partial.remove()
+    frames, stride = options.clip
+    found = find_problems(header, rows, (frames - 1) * stride + 1)
+    for line in summary_lines(header, rows, found):
+        print(line)
+    print(f"{out}: {len(rows)} rows, SHA-256 {digest[:16]}")
+    if not found.usable:
+        raise UserError(f"none of the {len(rows)} videos can be used; correct --root or --videos")
+    print(f"train with: {training_words(videos, out, list(found.usable))}")
+
+
+def check_suspects(path: Path, options: PrepareOptions) -> None:
+    """Decode all frames of the files that a list names, and print what is wrong with each.
+
+    Raises UserError if a file is still bad.
+    """
+    paths = read_suspects(path, options.videos or options.root)
+    if not paths:
+        raise UserError(f"{path} names no file")
+    bad = 0
+    for file, facts in _bar(paths, _measured(paths, options, "full")):
+        is_bad = facts.status != OK
+        bad += is_bad
+        what = f"{facts.status}: {facts.cause}" if is_bad else f"ok, {facts.num_frames} frames"
+        tqdm.write(f"{printable(str(file))}: {what}", file=sys.stdout)
+    print(f"{len(paths) - bad} of {len(paths)} files are ok")
+    if bad:
+        raise UserError(f"{bad} of the files of {path} cannot be used; replace or remove them")
+
+
+def _check(options: PrepareOptions) -> None:
+    one_of("--verify", options.verify, dict.fromkeys(LEVELS))
+    at_least("--split-number", options.split_number, 1)
+    at_least("--time-limit", options.time_limit, 1)
+    if options.workers is not None:
+        at_least("--workers", options.workers, 0)
+
+
+def _class_names(data: DataSet, file: Path | None) -> tuple[str, ...]:
+    return data.names() if file is None else read_class_names(file, OPTIONS)
+
+
+def _counts(data: DataSet) -> str:
+    return ", ".join(f"{split} {len(each.entries)}" for split, each in data.splits.items())
+
+
+def _known(manifest: Path, videos: Path) -> Known:
+    """The facts in an older manifest; a file that is not one must not be replaced."""
+    if not manifest.exists():
+        return {}
+    _, rows = read_manifest_rows(manifest)
+    return {videos / row.path: row.facts for row in rows if row.path}
+
+
+def _measure(
+    data: DataSet, partial: FactsFile, known: Known, options: PrepareOptions
+) -> dict[Path, VideoFacts]:
+    """The facts of all files; those that are known and have not changed are not read again."""
+    entries = (entry for split in data.splits.values() for entry in split.entries)
+    paths = list({entry.path: None for entry in entries if entry.path is not None})
+    facts = still_valid(known, paths, options.verify)
+    todo = [path for path in paths if path not in facts]
+    if facts:
+        print(f"{len(facts)} of {len(paths)} files have been measured before")
+    for path, each in _bar(todo, _measured(todo, options, options.verify)):
+        facts[path] = each
+        partial.add(path, each)
+    return facts
+
+
+def _measured(
+    paths: Sequence[Path], options: PrepareOptions, verify: str
+) -> Iterator[tuple[Path, VideoFacts]]:
+    workers = len(os.sched_getaffinity(0)) if options.workers is None else options.workers
+    return measure_files(paths, verify=verify, num_workers=workers, time_limit=options.time_limit)
+
+
+def _bar(
+    paths: Sequence[Path], results: Iterable[tuple[Path, VideoFacts]]
+) -> Iterable[tuple[Path, VideoFacts]]:
+    """The results, with a progress bar and the time that is left, if there is a terminal."""
+    return tqdm(
+        results, total=len(paths), unit="video", disable=not sys.stderr.isatty(), leave=False
+    )

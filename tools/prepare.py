@@ -1,0 +1,46 @@
+"""Prepare a data set: find and measure its videos, and write one manifest that training reads.
+
+NAME is a data set, `folder`, or `list`; `check LIST` tests suspect files again, frame by frame.
+An interrupted command goes on where it was, and a repeated one reads only what has changed.
+"""
+
+from pathlib import Path
+
+from nlnet.cli.arguments import Parser
+from nlnet.cli.tool import run_parser
+
+EXAMPLES = """\
+Names: folder list kinetics400 kinetics600 kinetics700 ssv2 ucf101 hmdb51 jhmdb charades diving48
+jester check
+
+Examples:
+  python tools/prepare.py folder --root my_videos
+  python tools/prepare.py kinetics400 --root /data/kinetics400 --workers 16
+  python tools/prepare.py hmdb51 --root hmdb51 --split-number 2 --out hmdb51/split2.parquet
+  python tools/prepare.py check my_videos/manifest.parquet
+"""
+
+
+def main() -> None:
+    parser = Parser(__doc__, EXAMPLES)
+    add = parser.add_argument
+    add("name", metavar="NAME", help="see below")
+    add("suspects", metavar="LIST", nargs="?", type=Path, help="of check: a manifest, CSV or text")
+    add("--root", metavar="DIR", type=Path, help="folder of the data set")
+    add("--videos", metavar="DIR", type=Path, help="folder of its videos; default the root")
+    add("--annotations", metavar="FILE", type=Path, nargs="+", help="default: found in the root")
+    add("--classes", metavar="FILE", type=Path, help="one class name in each line")
+    add("--split-number", metavar="N", type=int, help="official split of UCF101, HMDB51, J-HMDB")
+    add("--out", metavar="MANIFEST", type=Path, help="default: manifest.parquet in the root")
+    add("--verify", metavar="LEVEL", help="packets (default), or full: decode every frame")
+    add("--clip", metavar="TxTAU", help="name videos shorter than such a clip; default 8x8")
+    add("--workers", metavar="N", type=int, help="processes; default one for each CPU")
+    add("--time-limit", metavar="SECONDS", type=float, help="for one file; default 600")
+    words = vars(parser.parse_args())
+    from nlnet.jobs.prepare import run_prepare
+
+    run_prepare(**words)
+
+
+if __name__ == "__main__":
+    run_parser(main)

@@ -1,5 +1,6 @@
-"""The data that passes from the loaders to the training loop: views of videos."""
+"""The data that passes from the loaders to the training loop: views of videos, and their source."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -11,6 +12,21 @@ class Failure(NamedTuple):
 
     path: str
     cause: str
+
+
+class ManifestUse(NamedTuple):
+    """Which manifest a split was read from, and how much of it is used."""
+
+    file: str
+    part: str  # the split; "" for all rows
+    sha256: str  # of the file
+    rows: int  # of the split
+    used: int
+    left_out: Mapping[str, int]  # rows by the status that is not ok
+
+    def record(self) -> dict[str, object]:
+        """What the results of a run say about it."""
+        return {**self._asdict(), "completeness": self.used / self.rows}
 
 
 class Clip(NamedTuple):

@@ -45,15 +45,17 @@ def write_atomic(path: Path, data: Data) -> None:
 def write_text(path: Path, text: str) -> None:
     """Replace a text file (UTF-8) as `write_atomic` does, and create its folder if necessary.
 
+    Bytes of file names that are not UTF-8 are written escaped, as `caf\\udce9.mp4`.
+
     Raises:
         UserError: the file cannot be written; the old content is unchanged.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not path.is_file():  # a device or a pipe, such as /dev/stdout
-            path.write_text(text, encoding="utf-8")
+            path.write_text(text, encoding="utf-8", errors="backslashreplace")
         else:
-            _write_atomic(path, text.encode())
+            _write_atomic(path, text.encode(errors="backslashreplace"))
     except OSError as error:
         raise cannot_write(path, error) from error
 

@@ -49,9 +49,10 @@ def write_gray_video(
     tint: tuple[int, int, int] = (1, 1, 1),  # 0 removes a color
     codec: str = "libx264",
     options: dict[str, str] | None = None,
+    container_options: dict[str, str] | None = None,
 ) -> Path:
     height, width = size
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", options=container_options or {}) as container:
         stream = container.add_stream(codec, rate=fps)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.thread_count = 1

@@ -1,7 +1,7 @@
 """Prepare a data set: find and measure its videos, and write one manifest that training reads.
 
-NAME is a data set, `folder`, or `list`; `check LIST` tests suspect files again, frame by frame.
-An interrupted command goes on where it was, and a repeated one reads only what has changed.
+NAME: folder, list, kinetics400, kinetics600, kinetics700, ssv2, ucf101, hmdb51, jhmdb, charades,
+diving48, jester. `check LIST` tests suspect files again. A repeated command continues.
 """
 
 from pathlib import Path
@@ -10,12 +10,9 @@ from nlnet.cli.arguments import Parser
 from nlnet.cli.tool import run_parser
 
 EXAMPLES = """\
-Names: folder list kinetics400 kinetics600 kinetics700 ssv2 ucf101 hmdb51 jhmdb charades diving48
-jester check
-
 Examples:
   python tools/prepare.py folder --root my_videos
-  python tools/prepare.py kinetics400 --root /data/kinetics400 --workers 16
+  python tools/prepare.py kinetics400 --root /data/kinetics400
   python tools/prepare.py hmdb51 --root hmdb51 --split-number 2 --out hmdb51/split2.parquet
   python tools/prepare.py check my_videos/manifest.parquet
 """
@@ -24,7 +21,7 @@ Examples:
 def main() -> None:
     parser = Parser(__doc__, EXAMPLES)
     add = parser.add_argument
-    add("name", metavar="NAME", help="see below")
+    add("name", metavar="NAME", help="a data set, or check")
     add("suspects", metavar="LIST", nargs="?", type=Path, help="of check: a manifest, CSV or text")
     add("--root", metavar="DIR", type=Path, help="folder of the data set")
     add("--videos", metavar="DIR", type=Path, help="folder of its videos; default the root")

@@ -51,9 +51,7 @@ KEYS = SettingNames(
 
 def data_class_names(cfg: DataConfig) -> tuple[str, ...]:
     """The class names of a data set: from its file of classes, or else from its training split."""
-    if cfg.classes is not None:
-        return read_class_names(Path(cfg.root) / cfg.classes, KEYS)
-    return _read_index(cfg, cfg.train, None).class_names
+    return _listed_classes(cfg) or _read_index(cfg, cfg.train, None).class_names
 
 
 def build_train_loader(
@@ -205,14 +203,19 @@ def _read_index(cfg: DataConfig, split: str, class_names: tuple[str, ...] | None
         split,
         videos=cfg.videos,
         class_names=class_names,
+        numbered_names=_listed_classes(cfg),
         allow_missing=cfg.allow_missing,
         settings=KEYS,
     )
 
 
+def _listed_classes(cfg: DataConfig) -> tuple[str, ...] | None:
+    return None if cfg.classes is None else read_class_names(Path(cfg.root) / cfg.classes, KEYS)
+
+
 def _remarks(cfg: DataConfig, index: VideoIndex) -> tuple[str, ...]:
     """Lines about settings that do not fit the training videos; they are no errors."""
-    lines = []
+    lines = [*index.remarks]
     clips = len(index) * cfg.repeats
     if cfg.batch_size > clips:
         lines.append(

@@ -74,21 +74,22 @@ class VideoDataset(Dataset[Sample]):
         label = torch.tensor(self.index.labels[video_id])
         with self._open_video(self.index.path(video_id)) as video:
             try:
-                clips = self._frames(video, seeds)
+                clips = self._frames(video, video_id, seeds)
             except FrameCountError:  # the count is exact from now on
-                clips = self._frames(video, seeds)
+                clips = self._frames(video, video_id, seeds)
         views = [view for frames, rng in clips for view in self._transform(frames, rng)]
         return tuple(Clip(view, label, video_id) for view in views)
 
     def _frames(
-        self, video: VideoReader, seeds: list[list[int]]
+        self, video: VideoReader, video_id: int, seeds: list[list[int]]
     ) -> list[tuple[np.ndarray, np.random.Generator]]:
         """The frames (T, H, W, 3) of each clip, with the generator of its copy after sampling."""
+        first, num_frames = self.index.clip_range(video_id, video.num_frames)
         clips = []
         sampler = at_rate(self._clip_sampler, video.rate, self._target_fps)
         for seed in seeds:
             rng = np.random.default_rng(seed)
-            clips += [(numbers, rng) for numbers in sampler(video.num_frames, rng)]
+            clips += [(first + numbers, rng) for numbers in sampler(num_frames, rng)]
         frames = video.read(np.concatenate([numbers for numbers, _ in clips]))
         parts = np.split(frames, np.cumsum([len(numbers) for numbers, _ in clips])[:-1])
         return [(part, rng) for part, (_, rng) in zip(parts, clips, strict=True)]

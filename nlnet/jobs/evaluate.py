@@ -105,6 +105,8 @@ def evaluate_run(run: RunConfig, out_dir: Path, weights: WeightFile | None = Non
         check_labels(run, run.data.test, loader.index.labels)
         if is_main():
             _print_changes(run, weights, source)
+            for remark in loader.index.remarks:
+                print(remark)
         labels = torch.from_numpy(loader.index.labels)
         scores = VideoScores(labels, len(class_names), recognizer.ensemble, keep_views=True)
         metrics = recognizer.evaluate(progress_bar(loader, run.data.test), scores)
@@ -172,6 +174,7 @@ def _write_results(
         "protocol": protocol(run),
         "split": run.data.test,
         "weights": run.weights,
+        "manifest": index.manifest and index.manifest.record(),
     }
     write_text(out_dir / "config.yaml", run_text(run))
     write_scores(out_dir / SCORES, _scores_of(run, scores, index))

@@ -264,7 +264,7 @@ def _describe_data(
             f"there is one class only, {loader.index.class_names[0]}, and nothing to learn: add "
             "the videos of another class"
         )
-    return [*lines, *loader.remarks]
+    return [*lines, *val_loader.index.remarks, *loader.remarks]
 
 
 def validate(run: RunConfig, model: nn.Module, loader: EvalLoader, device: torch.device) -> Metrics:

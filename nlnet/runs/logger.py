@@ -78,7 +78,8 @@ class RunLogger:
         if is_main():
             try:
                 out_dir.mkdir(parents=True, exist_ok=True)
-                log = (out_dir / "log.txt").open("a", encoding="utf-8", buffering=1)
+                path = out_dir / "log.txt"
+                log = path.open("a", 1, encoding="utf-8", errors="backslashreplace")
             except OSError as error:
                 raise cannot_write(out_dir, error) from error
             bar = tqdm(

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from nlnet.clip import ManifestUse
 from nlnet.data.index.entries import SplitSource
 from nlnet.data.index.files import nfc
 from nlnet.data.index.manifest import (
@@ -17,7 +18,7 @@ from nlnet.data.index.manifest import (
     open_manifest,
     read_manifest_header,
 )
-from nlnet.data.index.video_index import ManifestUse, MeasuredFrames, PathTable, VideoIndex
+from nlnet.data.index.video_index import MeasuredFrames, PathTable, VideoIndex
 from nlnet.data.setting_names import SettingNames
 from nlnet.errors import UserError
 
@@ -42,7 +43,7 @@ def read_manifest(
         raise UserError(f"{source.path} has {what}; choose one: {choices}")
     statuses: Counter[str] = Counter()
     parts = list(_ok_parts(file, source.part, statuses))
-    used, rows = sum(len(part[1]) for part in parts), statuses.total()
+    used, rows = sum(len(part[0]) for part in parts), statuses.total()
     if not used:
         raise UserError(
             f"{source.path}: no row of the split can be used ({_counts(statuses)}); correct the "

@@ -1,12 +1,14 @@
 """The index of a split: the path and the labels of each video."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+from nlnet.clip import ManifestUse
 
 
 @dataclass(frozen=True)
@@ -38,23 +40,6 @@ class MeasuredFrames(NamedTuple):
     num_frames: np.ndarray  # (N,) int32, frames of the file that decode
     first: np.ndarray  # (N,) int32, the first frame of the clip that the row describes
     end: np.ndarray  # (N,) int32, the frame after its last
-
-
-@dataclass(frozen=True)
-class ManifestUse:
-    """Which manifest a split was read from, and how much of it is used."""
-
-    file: str
-    part: str  # the split, "" for all rows
-    sha256: str  # of the file
-    rows: int  # of the split
-    used: int
-    left_out: Mapping[str, int]  # rows by the status that is not ok
-
-    @property
-    def completeness(self) -> float:
-        """The share of the rows that is used."""
-        return self.used / self.rows
 
 
 class VideoIndex:
@@ -112,3 +97,14 @@ class VideoIndex:
     def path(self, i: int) -> Path:
         """The file of video i, counted from 0."""
         return self._paths[i]
+
+    def clip_range(self, i: int, num_frames: int) -> tuple[int, int]:
+        """The first frame of video i that belongs to its row, and how many there are.
+
+        All frames of the file, unless a manifest says otherwise; `num_frames` is what the reader
+        of the file says now.
+        """
+        if self.frames is None:
+            return 0, num_frames
+        first = min(int(self.frames.first[i]), num_frames - 1)
+        return first, max(min(int(self.frames.end[i]), num_frames) - first, 1)

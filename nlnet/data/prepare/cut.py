@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 MP4_BOXES = frozenset({b"moov", b"mdat", b"moof", b"free", b"skip", b"wide", b"uuid", b"sidx"})
+RIFF_SLACK = 9  # bytes; some writers count the header of 8 bytes, and leave out the padding
 SEGMENT = b"\x18\x53\x80\x67"  # the element of Matroska that holds all others
 
 
@@ -54,7 +55,7 @@ def _riff_end(file: BinaryIO, size: int) -> int:
         if kind != b"RIFF" or length in (0, 0xFFFFFFFF):
             return size
         at += 8 + length + length % 2
-    return max(at - 1, size) if at == size + 1 else max(at, size)  # the padding may be absent
+    return at if at > size + RIFF_SLACK else size
 
 
 def _matroska_end(file: BinaryIO, size: int) -> int:

@@ -37,3 +37,20 @@ def test_a_mistake_is_one_line_that_names_it(files: list[str], message: str, tmp
     assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="no split column"):
         read_index(tmp_path, "train#val")
+
+
+def test_videos_of_every_container_at_any_depth_are_read_and_others_counted(
+    tmp_path: Path, touch, listed
+):
+    touch("train/run/a.mp4", "train/run/b.MTS", "train/run/c.ogv", "train/run/v_01/d.m2ts")
+    touch("train/walk/e.asf", "train/walk/x.txt", "train/walk/y.txt", "train/walk/z")
+    index = read_index(tmp_path, "train")
+    assert [path.split("/")[-1][0] for path, _ in listed(index)] == list("abcde")
+    (remark,) = index.remarks
+    assert "3 files are no videos" in remark and "2 .txt" in remark
+
+
+def test_a_loop_of_links_ends(tmp_path: Path, touch, listed):
+    touch("train/run/a.mp4")
+    (tmp_path / "train" / "run" / "again").symlink_to(tmp_path / "train")
+    assert ("train/run/a.mp4", "run") in listed(read_index(tmp_path, "train"))

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,70 @@ def test_a_mistake_is_one_line_that_names_it(case: str, mistake):
     content, message = MISTAKES[case]
     assert message in mistake("train.txt", content)
     assert "no split column" in mistake("train.txt#val", content)
+
+
+TWO_WORDS = ["playing guitar", "riding a bike"]
+OTHER_FORMS = {
+    "spaces in names": (
+        "a.mp4,playing guitar\nb.mp4,riding a bike\n",
+        ["playing guitar", "riding a bike"],
+    ),
+    "tabs": ("a.mp4\tplaying guitar\nb.mp4\triding a bike\n", TWO_WORDS),
+    "all quoted": ('"a.mp4","0"\n"b.mp4","1"\n', ["0", "1"]),
+    "semicolons": ("a;Drumming Fingers\nb;Swiping Left\n", ["Drumming Fingers", "Swiping Left"]),
+    "zero-padded": ("a.mp4 000\nb.mp4 001\n", ["0", "1"]),
+    "header": ("path,label\na.mp4,run\nb.mp4,walk\n", ["run", "walk"]),
+    "header of numbers": ("video label\na.mp4 0\nb.mp4 1\n", ["0", "1"]),
+    "more columns": ("id,file_name,label\n7,a.mp4,run\n8,b.mp4,walk\n", ["run", "walk"]),
+    "quoted comma": ('a.mp4,"eat, drink"\nb.mp4,run\n', ["eat, drink", "run"]),
+}
+
+
+@pytest.mark.parametrize("case", OTHER_FORMS)
+def test_lists_of_other_programs(case: str, tmp_path: Path, touch):
+    text, names = OTHER_FORMS[case]
+    touch("a.mp4", "b.mp4")
+    (tmp_path / "l.csv").write_text(text)
+    index = read_index(tmp_path, "l.csv")
+    assert [index.class_names[label] for label in index.labels] == names
+    assert [index.path(i).name for i in range(2)] == ["a.mp4", "b.mp4"]
+
+
+def test_quoted_paths_may_have_separators(tmp_path: Path, touch, listed):
+    touch("a,1.mp4", "b c.mp4")
+    (tmp_path / "l.csv").write_text('"a,1.mp4",0\nb c.mp4,1\n')
+    assert listed(read_index(tmp_path, "l.csv")) == [("a,1.mp4", "0"), ("b c.mp4", "1")]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("walk_test_split1.txt", "a.mp4 1 \nb.mp4 2 \nc.mp4 0 \n"),
+        ("trainlist01.txt", "walk/a.mp4 1\n"),
+        ("testlist01.txt", "walk/a.mp4\n"),
+    ],
+)
+def test_official_lists_are_refused_with_advice(name: str, text: str, mistake):
+    assert re.search(r"tools/prepare\.py (hmdb51|ucf101)", mistake(name, text))
+
+
+def test_names_are_compared_in_nfc(tmp_path: Path, touch):
+    composed, two_characters = "caf\u00e9", "cafe\u0301"
+    touch(f"train/{composed}/a.mp4", "train/run/a.mp4", f"val/{two_characters}/b.mp4")
+    touch(f"{two_characters}.mp4")
+    train = read_index(tmp_path, "train")
+    val = read_index(tmp_path, "val", class_names=train.class_names)
+    assert val.class_names[val.labels[0]] == composed
+    (tmp_path / "l.txt").write_text(f"{composed}.mp4 0\n")
+    assert read_index(tmp_path, "l.txt").path(0).is_file()
+
+
+def test_numbers_count_the_classes_of_the_data_set(tmp_path: Path, touch):
+    touch("a.mp4", "b.mp4")
+    (tmp_path / "l.txt").write_text("a.mp4 0\nb.mp4 1\n")
+    index = read_index(
+        tmp_path, "l.txt", class_names=("run", "walk"), numbered_names=("walk", "run")
+    )
+    assert [index.class_names[label] for label in index.labels] == ["walk", "run"]
+    with pytest.raises(UserError, match="line 2 has the label '1'"):
+        read_index(tmp_path, "l.txt", class_names=("run", "walk"), numbered_names=("walk", "eat"))

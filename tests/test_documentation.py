@@ -133,6 +133,8 @@ WALK = RunElsewhere("tests/docs/test_walk.py runs the commands of its page in th
 EXTEND = RunElsewhere("tests/docs/test_extend.py runs the examples")
 PAPER = RunElsewhere("tests/test_configs.py composes it; the sweep of table 2a runs")
 
+PREPARE = "python tools/prepare.py folder --root my_videos"
+
 TREATMENT: dict[str, Treatment] = {
     FIRST: Run(SMALL, replace=TWO_RANKS),
     "python tools/train.py +experiment=i3d_nl5 block=dot_product name=i3d_nl5_dot"
@@ -208,6 +210,23 @@ TREATMENT: dict[str, Treatment] = {
         SMALL
     ),
     "python tools/doctor.py": Run(slow=False),
+    PREPARE: Run(slow=False),
+    "python tools/prepare.py check my_videos/manifest.parquet": Run(slow=False, first=(PREPARE,)),
+    "python tools/train.py +experiment=folder_small data.root=my_videos"
+    " 'data.train=manifest.parquet#train' 'data.val=manifest.parquet#val'": Run(
+        SHORT, first=(PREPARE,)
+    ),
+    "pip install 'nlnet[parquet]'": RunElsewhere("the development environment has the extra"),
+    **{
+        f"python tools/prepare.py {name} --root /data/{name}{more}": RunElsewhere(
+            "tests/data/prepare reads annotations of every data set"
+        )
+        for name, more in {
+            **dict.fromkeys(("kinetics400", "ssv2", "ucf101", "jhmdb"), ""),
+            **dict.fromkeys(("charades", "diving48", "jester"), ""),
+            "hmdb51": " --split-number 2 --out /data/hmdb51/split2.parquet",
+        }.items()
+    },
     "OMP_NUM_THREADS=2 python tools/benchmark.py bench=ops json=ops.json": ComposeOnly(
         "it takes 23 minutes; tests/bench measures small shapes with the same code"
     ),
@@ -439,6 +458,8 @@ def test_the_command_runs(command: str, folder: Path):
         assert "<html" in next(path for path in folder.rglob("*.html")).read_text()
     elif "tools/tables.py" in words:
         assert "Table 2a" in said
+    elif "tools/prepare.py" in words:
+        assert "videos can be used" in said or "no row to test again" in said
     elif "tools/doctor.py" in words:
         assert said.startswith("nlnet doctor: everything that is needed works")
     else:

@@ -174,8 +174,9 @@ def _write_results(
         "protocol": protocol(run),
         "split": run.data.test,
         "weights": run.weights,
-        "manifest": index.manifest and index.manifest.record(),
     }
+    if index.manifest is not None:
+        facts["manifest"] = index.manifest.record()
     write_text(out_dir / "config.yaml", run_text(run))
     write_scores(out_dir / SCORES, _scores_of(run, scores, index))
     results = {**metrics.values, "main_metric": metrics.main, **facts}

@@ -114,7 +114,8 @@ def check_suspects(path: Path, options: PrepareOptions) -> None:
     """
     paths = read_suspects(path, options.videos or options.root)
     if not paths:
-        raise UserError(f"{path} names no file")
+        print(f"{path} has no row to test again")
+        return
     bad = 0
     for file, facts in _bar(paths, _measured(paths, options, "full")):
         is_bad = facts.status != OK

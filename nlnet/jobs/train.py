@@ -13,8 +13,10 @@ from torch import nn
 from nlnet.checkpoint import LAST, Provenance, current_provenance
 from nlnet.checks import one_of, section
 from nlnet.cli.folders import claim_folder, extension, flatten, hold_folder, network_differences
+from nlnet.clip import ManifestUse
 from nlnet.config import ResNetConfig, RunConfig, read_run_tree, run_text
 from nlnet.data.build import build_eval_loader, build_train_loader
+from nlnet.data.index.video_index import VideoIndex
 from nlnet.data.loader import EvalLoader, TrainLoader
 from nlnet.distributed.build import build_device
 from nlnet.distributed.ranks import process_group, rank, world_size
@@ -140,6 +142,7 @@ def _train(run: RunConfig, out_dir: Path, device: torch.device) -> float:
         total_steps=settings.total_steps,
         start_step=state.progress.global_step,
         missing={"train": len(loader.index.missing), "val": len(val_loader.index.missing)},
+        manifests=_manifests(train=loader.index, val=val_loader.index),
     ) as logger:
         logger.config(run_text(run))
         for line in lines:
@@ -192,6 +195,10 @@ def _build_loaders(run: RunConfig, device: torch.device) -> tuple[TrainLoader, E
     check_labels(run, run.data.train, loader.index.labels)
     check_labels(run, run.data.val, val_loader.index.labels)
     return loader, val_loader
+
+
+def _manifests(**splits: VideoIndex) -> dict[str, ManifestUse]:
+    return {name: index.manifest for name, index in splits.items() if index.manifest is not None}
 
 
 def _build_state(

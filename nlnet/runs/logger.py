@@ -15,7 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from nlnet.checkpoint import BEST, Progress
-from nlnet.clip import Failure
+from nlnet.clip import Failure, ManifestUse
 from nlnet.distributed.ranks import is_main
 from nlnet.files import cannot_write
 from nlnet.runs.lines import bar_format, duration, epoch_line, epoch_rows, score_list, step_line
@@ -58,6 +58,7 @@ class RunLogger:
         start_step: the step at which the run starts or resumes. TensorBoard drops the points of
             an earlier attempt after it.
         missing: per split, the number of listed videos that have no file
+        manifests: per split that was read from a manifest, what is used of it
 
     Raises:
         UserError: out_dir cannot be written.
@@ -70,9 +71,11 @@ class RunLogger:
         total_steps: int,
         start_step: int = 0,
         missing: Mapping[str, int] | None = None,
+        manifests: Mapping[str, ManifestUse] | None = None,
     ) -> None:
         self.out_dir = out_dir
         self.missing = dict(missing or {})
+        self.manifests = dict(manifests or {})
         self.last_line = time.monotonic()
         self.sinks: _Sinks | None = None
         if is_main():
@@ -175,7 +178,7 @@ class RunLogger:
     def metrics(self, progress: Progress) -> None:
         """Write metrics.json."""
         if self.sinks is not None:
-            write_metrics(self.out_dir / METRICS, progress, self.missing)
+            write_metrics(self.out_dir / METRICS, progress, self.missing, self.manifests)
 
     def done(self, progress: Progress) -> None:
         """Show the results of a finished run."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nlnet.checkpoint import EpochRecord, Progress
+from nlnet.clip import ManifestUse
 from nlnet.files import write_atomic
 
 METRICS = "metrics.json"
@@ -167,13 +168,19 @@ def training_seconds(progress: Progress) -> float:
     return sum(record.seconds for record in progress.history)
 
 
-def write_metrics(path: Path, progress: Progress, missing: Mapping[str, int]) -> None:
+def write_metrics(
+    path: Path,
+    progress: Progress,
+    missing: Mapping[str, int],
+    manifests: Mapping[str, ManifestUse] | None = None,
+) -> None:
     """Write metrics.json. Its epochs count from 1.
 
     Args:
         path: the file to replace
         progress: of the run
         missing: per split, the number of listed videos that have no file
+        manifests: per split that was read from a manifest, what is used of it
     """
     metrics: dict[str, object] = {}
     if best := best_record(progress):
@@ -181,6 +188,8 @@ def write_metrics(path: Path, progress: Progress, missing: Mapping[str, int]) ->
         metrics |= {"best_epoch": best.epoch, "main_metric": best.main}
     unreadable = {"clips": progress.bad, "of": progress.asked, "files": progress.bad_files}
     metrics |= {"unreadable": unreadable, "missing": dict(missing)}
+    if manifests:
+        metrics["manifests"] = {split: use.record() for split, use in manifests.items()}
     metrics["epochs"] = [_epoch_entry(record) for record in progress.history]
     write_atomic(path, json.dumps(metrics, indent=1).encode())
 

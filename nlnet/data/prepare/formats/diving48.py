@@ -3,7 +3,7 @@
 from nlnet.data.index.entries import Entry, SplitEntries
 from nlnet.data.index.files import files_by_stem, find_file
 from nlnet.data.prepare.data_set import DataFolder, DataSet, split_of
-from nlnet.data.prepare.formats.something import read_json
+from nlnet.data.prepare.formats.something import read_json_annotation
 from nlnet.errors import UserError
 
 PATTERN = r"Diving48(_V2)?_(train|test)\.json"
@@ -16,11 +16,11 @@ def list_diving48(data: DataFolder) -> DataSet:
     """
     files = files_by_stem(data.videos)
     (vocabulary, *_) = data.find(r"Diving48_vocab\.json", what="Diving48_vocab.json")
-    names = tuple(" ".join(parts) for parts in read_json(vocabulary))
+    names = tuple(" ".join(parts) for parts in read_json_annotation(vocabulary))
     splits: dict[str, SplitEntries] = {}
     for path in data.find(PATTERN, what="Diving48_V2_train.json"):
         entries = []
-        for number, row in enumerate(read_json(path), start=1):
+        for number, row in enumerate(read_json_annotation(path), start=1):
             place = f"{path} entry {number}"
             try:
                 video, label = str(row["vid_name"]), names[int(row["label"])]

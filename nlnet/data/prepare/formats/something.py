@@ -18,12 +18,12 @@ def list_something(data: DataFolder) -> DataSet:
     """The videos of the JSON files; the class of a video is its template without brackets."""
     files = files_by_stem(data.videos)
     (labels, *_) = data.find(LABELS, what="something-something-v2-labels.json")
-    numbers = read_json(labels)
+    numbers = read_json_annotation(labels)
     names = tuple(sorted(numbers, key=lambda name: int(numbers[name])))
     splits = {}
     for path in data.find(PATTERN, what="something-something-v2-train.json"):
         entries = []
-        for number, row in enumerate(read_json(path), start=1):
+        for number, row in enumerate(read_json_annotation(path), start=1):
             place = f"{path} entry {number}"
             if "id" not in row:
                 raise UserError(f"{place} has no id; download the file again")
@@ -35,7 +35,7 @@ def list_something(data: DataFolder) -> DataSet:
     return DataSet(splits, names)
 
 
-def read_json(path: Path) -> Any:
+def read_json_annotation(path: Path) -> Any:
     """The content of a JSON file; raises UserError if it is not JSON."""
     try:
         return json.loads(read_text(path))

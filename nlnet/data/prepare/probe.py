@@ -8,10 +8,9 @@ from pathlib import Path
 
 import av
 import numpy as np
-from av.video.stream import VideoStream
 
 from nlnet.data.decoding.container import open_video_stream
-from nlnet.data.decoding.pyav import INDEXED_CODECS, INDEXED_CONTAINERS
+from nlnet.data.decoding.frame_index import INDEXED_CODECS, INDEXED_CONTAINERS
 from nlnet.data.decoding.reader import DecodeError
 from nlnet.data.index.manifest import OK, VideoFacts, file_digest
 from nlnet.data.prepare.cut import missing_bytes
@@ -97,7 +96,6 @@ def _read_packets(path: Path, known: VideoFacts) -> tuple[_Packets, VideoFacts]:
     """Read all packets without decoding."""
     container, stream = open_video_stream(path, path)
     with container:
-        codec = _codec(path, stream)
         packets, end = _Packets(), -math.inf
         try:
             for packet in container.demux(stream):
@@ -120,7 +118,7 @@ def _read_packets(path: Path, known: VideoFacts) -> tuple[_Packets, VideoFacts]:
         rate = stream.average_rate or stream.guessed_rate
         return packets, replace(
             known,
-            codec=codec,
+            codec=str(stream.codec_context.codec.canonical_name),
             container=container.format.name,
             duration=max(seconds, 0.0),
             rate=float(rate or 0),
@@ -131,7 +129,6 @@ def _decode(path: Path, facts: VideoFacts, limit: int | None) -> VideoFacts:
     """Decode the first `limit` frames, or all; the size is that of the first frame."""
     container, stream = open_video_stream(path, path)
     with container:
-        _codec(path, stream)
         stream.thread_type = "NONE"
         stream.codec_context.thread_count = 1
         count = 0
@@ -152,13 +149,6 @@ def _decode(path: Path, facts: VideoFacts, limit: int | None) -> VideoFacts:
     if count == 0:
         raise DecodeError(path, "no frame can be decoded")
     return replace(facts, num_frames=count)
-
-
-def _codec(path: Path, stream: VideoStream) -> str:
-    """The name of the codec; raises DecodeError if FFmpeg has no decoder for the stream."""
-    if stream.codec_context is None:
-        raise DecodeError(path, "there is no decoder for this stream")
-    return str(stream.codec_context.codec.canonical_name)
 
 
 def _shown(frame: av.VideoFrame, facts: VideoFacts) -> VideoFacts:

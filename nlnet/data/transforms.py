@@ -9,7 +9,6 @@ not influence its border. All randomness comes from the generator that is passed
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,23 +16,16 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
+from nlnet.data.views import Transform, Window
+
 ASPECT_RATIOS = (3 / 4, 4 / 3)  # width over height of a resized window
 RESIZED_ATTEMPTS = 10
-
-
-class _Window(NamedTuple):
-    """A rectangle of the source frame."""
-
-    top: int
-    left: int
-    height: int
-    width: int
 
 
 # frames (T, 3, S, S), generator -> changed frames of the same shape
 Change = Callable[[Tensor, np.random.Generator], Tensor]
 # (height, width, generator) -> window
-Crop = Callable[[int, int, np.random.Generator], _Window]
+Crop = Callable[[int, int, np.random.Generator], Window]
 
 
 @dataclass(frozen=True)
@@ -47,11 +39,11 @@ class JitterCrop:
     shortest: int
     longest: int
 
-    def __call__(self, height: int, width: int, rng: np.random.Generator) -> _Window:
+    def __call__(self, height: int, width: int, rng: np.random.Generator) -> Window:
         short_side = int(rng.integers(self.shortest, self.longest + 1))
         side = _window_side(self.crop_size, short_side, height, width)
         top = int(rng.integers(height - side + 1))
-        return _Window(top, int(rng.integers(width - side + 1)), side, side)
+        return Window(top, int(rng.integers(width - side + 1)), side, side)
 
 
 @dataclass(frozen=True)
@@ -65,20 +57,31 @@ class ResizedCrop:
     smallest: float
     largest: float
 
-    def __call__(self, height: int, width: int, rng: np.random.Generator) -> _Window:
+    def __call__(self, height: int, width: int, rng: np.random.Generator) -> Window:
         for _ in range(RESIZED_ATTEMPTS):
             area = height * width * rng.uniform(self.smallest, self.largest)
             aspect = math.exp(rng.uniform(*np.log(ASPECT_RATIOS)))
             h, w = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
             if 0 < h <= height and 0 < w <= width:
                 top = int(rng.integers(height - h + 1))
-                return _Window(top, int(rng.integers(width - w + 1)), h, w)
+                return Window(top, int(rng.integers(width - w + 1)), h, w)
         side = min(height, width)
-        return _Window((height - side) // 2, (width - side) // 2, side, side)
+        return Window((height - side) // 2, (width - side) // 2, side, side)
+
+
+class ResizingTransform(Transform):
+    """A transform that resizes its windows with bilinear weights of all pixels (antialiasing)."""
+
+    def resized(self, frames: np.ndarray, window: Window) -> Tensor:
+        top, left, height, width = window
+        pixels = frames[:, top : top + height, left : left + width]
+        video = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2)  # (T, 3, h, w)
+        size = [self.crop_size, self.crop_size]
+        return F.resize(video, size, InterpolationMode.BILINEAR, antialias=True)
 
 
 @dataclass(frozen=True)
-class TrainTransform:
+class TrainTransform(ResizingTransform):
     """One random view: crop, flip left-right with probability 1/2, change colors, other changes.
 
     The factors of brightness, contrast and saturation are uniform in [1 - s, 1 + s], with
@@ -92,9 +95,10 @@ class TrainTransform:
     color_jitter: float
     changes: tuple[Change, ...] = ()
 
-    def __call__(self, frames: np.ndarray, rng: np.random.Generator) -> list[Tensor]:
-        height, width = frames.shape[1:3]
-        view = _resized(frames, self.crop(height, width, rng), self.crop_size)
+    def windows(self, height: int, width: int, rng: np.random.Generator) -> list[Window]:
+        return [self.crop(height, width, rng)]
+
+    def changed(self, view: Tensor, rng: np.random.Generator) -> Tensor:
         if self.flip and rng.random() < 0.5:
             view = F.horizontal_flip(view)
         if self.color_jitter:
@@ -105,7 +109,7 @@ class TrainTransform:
             view = F.adjust_saturation(view, saturation)
         for change in self.changes:
             view = change(view, rng)
-        return [_channels_first(view)]
+        return view
 
 
 # Free pixels along a side -> offsets of three crops; the second is the center.
@@ -131,7 +135,7 @@ CROPS: dict[str, Offsets] = {"spread": spread, "stepped": stepped, "ceiled": cei
 
 
 @dataclass(frozen=True)
-class EvalTransform:
+class EvalTransform(ResizingTransform):
     """One or three squares of `crop_size` of a frame with the given short side.
 
     One square is at the center. Three squares are along the longer side, at `offsets`: left or top,
@@ -143,8 +147,7 @@ class EvalTransform:
     num_crops: int
     offsets: Offsets = spread
 
-    def __call__(self, frames: np.ndarray, rng: np.random.Generator) -> list[Tensor]:
-        height, width = frames.shape[1:3]
+    def windows(self, height: int, width: int, rng: np.random.Generator) -> list[Window]:
         side = _window_side(self.crop_size, self.short_side, height, width)
         tops, lefts = self.offsets(height - side), self.offsets(width - side)
         if self.num_crops == 1:
@@ -153,22 +156,10 @@ class EvalTransform:
             corners = [(top, lefts[1]) for top in tops]
         else:
             corners = [(tops[1], left) for left in lefts]
-        windows = [_Window(y, x, side, side) for y, x in corners]
-        return [_channels_first(_resized(frames, w, self.crop_size)) for w in windows]
+        return [Window(y, x, side, side) for y, x in corners]
 
 
 def _window_side(crop_size: int, short_side: int, height: int, width: int) -> int:
     """The side, in source pixels, of a `crop_size` square of a frame resized to `short_side`."""
     shorter = min(height, width)
     return min(max(round(crop_size * shorter / short_side), 1), shorter)
-
-
-def _resized(frames: np.ndarray, window: _Window, size: int) -> Tensor:
-    top, left, height, width = window
-    pixels = frames[:, top : top + height, left : left + width]
-    video = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2)  # (T, 3, h, w)
-    return F.resize(video, [size, size], InterpolationMode.BILINEAR, antialias=True)
-
-
-def _channels_first(view: Tensor) -> Tensor:
-    return view.transpose(0, 1).contiguous()  # (T, 3, S, S) -> (3, T, S, S)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from nlnet.data.clip_sampling import FixedClips
-from nlnet.data.dataset import Transform
 from nlnet.data.decoding.stream import Frame, FrameStream
+from nlnet.data.views import ClipFrames, Transform, read_views, wanted_numbers
 from nlnet.errors import UserError
 
 TOLERANCE = 1e-6  # seconds; times are rounded
@@ -94,11 +94,9 @@ class WindowViews:
         num_clips = 1 if self.covers_all else max(round(length / clips.shape.span), 1)
         unused = np.random.default_rng(0)  # views of held-out videos are not random
         numbers = replace(clips, num_clips=num_clips)(length, unused)
-        wanted, places = np.unique(np.concatenate(numbers), return_inverse=True)
-        pixels = [window.frames[i].pixels() for i in wanted]
-        frames = np.stack(pixels)[places]
-        parts = np.split(frames, num_clips)  # all clips have T frames
-        return torch.stack([view for clip in parts for view in self.transform(clip, unused)])
+        wanted = [ClipFrames(clip, unused) for clip in numbers]
+        frames = (window.frames[i].pixels() for i in wanted_numbers(wanted))
+        return torch.stack(read_views(frames, wanted, self.transform))
 
     def over(
         self, stream: FrameStream, window: float | None, step: float | None, *, overlap: float = 0.5

@@ -24,7 +24,7 @@ from nlnet.data.clip_sampling import (
     RandomClip,
     choose_protocol,
 )
-from nlnet.data.dataset import Transform, VideoDataset, collate
+from nlnet.data.dataset import VideoDataset, collate
 from nlnet.data.decoding.opening import open_video
 from nlnet.data.decoding.reader import OpenVideo, VideoReader
 from nlnet.data.flips import directional_names
@@ -34,6 +34,7 @@ from nlnet.data.index.video_index import VideoIndex
 from nlnet.data.loader import EvalLoader, TrainLoader
 from nlnet.data.order import EpochOrder, evaluation_order
 from nlnet.data.setting_names import SettingNames
+from nlnet.data.views import Transform
 from nlnet.data.weighting import balanced_weights, read_video_weights
 from nlnet.data.windows import WindowViews
 from nlnet.data.workers.build import MAX_WORKERS, build_batches

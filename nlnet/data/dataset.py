@@ -1,6 +1,6 @@
 """The views of a video by its key, and batches of views."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -12,10 +12,9 @@ from nlnet.data.clip_sampling import ClipSampler, at_rate
 from nlnet.data.decoding.reader import DecodeError, FrameCountError, OpenVideo, VideoReader
 from nlnet.data.index.video_index import VideoIndex
 from nlnet.data.order import SampleKey, entropy, stand_in
+from nlnet.data.views import ClipFrames, Transform, read_views, stack_views, wanted_numbers
 
 KNOWN = ""  # cause of a failure that an earlier failure of the same file has
-# frames uint8 (T, H, W, 3) -> views uint8 (3, T, S, S)
-Transform = Callable[[np.ndarray, np.random.Generator], list[Tensor]]
 
 
 class VideoDataset(Dataset[Sample]):
@@ -74,25 +73,22 @@ class VideoDataset(Dataset[Sample]):
         label = torch.tensor(self.index.labels[video_id])
         with self._open_video(self.index.path(video_id)) as video:
             try:
-                clips = self._frames(video, video_id, seeds)
+                views = self._read_views(video, video_id, seeds)
             except FrameCountError:  # the count is exact from now on
-                clips = self._frames(video, video_id, seeds)
-        views = [view for frames, rng in clips for view in self._transform(frames, rng)]
+                views = self._read_views(video, video_id, seeds)
         return tuple(Clip(view, label, video_id) for view in views)
 
-    def _frames(
+    def _read_views(
         self, video: VideoReader, video_id: int, seeds: list[list[int]]
-    ) -> list[tuple[np.ndarray, np.random.Generator]]:
-        """The frames (T, H, W, 3) of each clip, with the generator of its copy after sampling."""
+    ) -> list[Tensor]:
+        """Views (3, T, S, S); each copy has a generator, for its clips and then for its views."""
         first, num_frames = self.index.clip_range(video_id, video.num_frames)
         clips = []
         sampler = at_rate(self._clip_sampler, video.rate, self._target_fps)
         for seed in seeds:
             rng = np.random.default_rng(seed)
-            clips += [(first + numbers, rng) for numbers in sampler(num_frames, rng)]
-        frames = video.read(np.concatenate([numbers for numbers, _ in clips]))
-        parts = np.split(frames, np.cumsum([len(numbers) for numbers, _ in clips])[:-1])
-        return [(part, rng) for part, (_, rng) in zip(parts, clips, strict=True)]
+            clips += [ClipFrames(first + numbers, rng) for numbers in sampler(num_frames, rng)]
+        return read_views(video.frames(wanted_numbers(clips)), clips, self._transform)
 
 
 def collate(samples: Sequence[Sample]) -> ClipBatch:
@@ -104,7 +100,7 @@ def collate(samples: Sequence[Sample]) -> ClipBatch:
         video = torch.empty((0, 3, 0, 0, 0), dtype=torch.uint8)
         return ClipBatch(video, nothing, nothing, failures)
     return ClipBatch(
-        torch.stack([clip.video for clip in clips]),  # (B, 3, T, S, S)
+        stack_views([clip.video for clip in clips]),  # (B, 3, T, S, S)
         torch.stack([clip.label for clip in clips]),
         torch.tensor([clip.video_id for clip in clips]),
         failures,

@@ -94,6 +94,7 @@ class TrainTransform(ResizingTransform):
     flip: bool
     color_jitter: float
     changes: tuple[Change, ...] = ()
+    has_changes = True
 
     def windows(self, height: int, width: int, rng: np.random.Generator) -> list[Window]:
         return [self.crop(height, width, rng)]

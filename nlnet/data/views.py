@@ -7,6 +7,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import default_collate, get_worker_info
+
+SHARED_BYTES = 2**26  # of the views of one video
 
 
 class Window(NamedTuple):
@@ -21,11 +24,13 @@ class Window(NamedTuple):
 class Transform(ABC):
     """What turns the frames of a clip into its views: squares with the side `crop_size`.
 
-    A view is a window of each frame, resized, and then changed as a whole. Calling a transform
-    does this with frames that are all in memory: uint8 (T, H, W, 3) -> uint8 (3, T, S, S) each.
+    A view is a window of each frame, resized, and then, if `has_changes`, changed as a whole.
+    Calling a transform does this with frames that are all in memory: uint8 (T, H, W, 3) to views
+    (3, T, S, S).
     """
 
     crop_size: int
+    has_changes = False
 
     @abstractmethod
     def windows(self, height: int, width: int, rng: np.random.Generator) -> list[Window]:
@@ -40,9 +45,10 @@ class Transform(ABC):
         return view
 
     def __call__(self, frames: np.ndarray, rng: np.random.Generator) -> list[Tensor]:
-        windows = self.windows(*frames.shape[1:3], rng)
+        height, width = frames.shape[1:3]
+        windows = self.windows(height, width, rng)
         views = [self.changed(self.resized(frames, window), rng) for window in windows]
-        return [_channels_first(view) for view in views]
+        return [view.transpose(0, 1).contiguous() for view in views]
 
 
 class ClipFrames(NamedTuple):
@@ -60,53 +66,66 @@ def wanted_numbers(clips: Sequence[ClipFrames]) -> np.ndarray:
 def read_views(
     frames: Iterable[np.ndarray], clips: Sequence[ClipFrames], transform: Transform
 ) -> list[Tensor]:
-    """All views of all clips, clip by clip: uint8 (3, T, S, S) each.
+    """All views of all clips, clip by clip: uint8 (3, T, S, S) each, in one block of memory.
 
     Each frame is cropped and resized before the next one is read. If each clip has a generator of
     its own, or if nothing is random, the result is that of transforming clip after clip.
 
     Args:
         frames: uint8 (H, W, 3), those of `wanted_numbers`
+        clips: all of T frames
     """
-    views: list[np.ndarray] = []  # (T, S, S, 3)
     windows: list[list[Window]] = []
-    for number, frame in zip(wanted_numbers(clips), frames, strict=True):
-        if not views:
-            windows = [transform.windows(*frame.shape[:2], clip.rng) for clip in clips]
-            side = transform.crop_size
-            views = [
-                np.empty((len(clip.numbers), side, side, 3), np.uint8)
-                for clip, its_windows in zip(clips, windows, strict=True)
-                for _ in its_windows
-            ]
+    block = torch.empty(0)
+    targets: list[np.ndarray] = []  # of each view, (T, S, S, 3)
+    source = iter(frames)
+    for number in wanted_numbers(clips):
+        frame = next(source)
+        if not windows:
+            height, width = frame.shape[:2]
+            windows = [transform.windows(height, width, clip.rng) for clip in clips]
+            block = _empty_views(sum(map(len, windows)), len(clips[0].numbers), transform.crop_size)
+            targets = [view.permute(1, 2, 3, 0).numpy() for view in block]
+            if transform.has_changes:  # they see frames whose channels come last
+                targets = [np.empty(target.shape, np.uint8) for target in targets]
         crops: dict[Window, np.ndarray] = {}
-        view = iter(views)
+        target = iter(targets)
         for clip, its_windows in zip(clips, windows, strict=True):
             places = np.flatnonzero(clip.numbers == number)
-            for window in its_windows:
-                target = next(view)
-                if not places.size:
-                    continue
-                if window not in crops:
-                    crops[window] = transform.resized(frame[None], window)[0].permute(1, 2, 0).numpy()
-                target[places] = crops[window]
-    generators = [
-        clip.rng for clip, its_windows in zip(clips, windows, strict=True) for _ in its_windows
-    ]
-    return _changed(views, generators, transform)
+            for window, view in zip(its_windows, target, strict=False):
+                if places.size and window not in crops:
+                    crop = transform.resized(frame[None], window)[0]
+                    crops[window] = crop.permute(1, 2, 0).numpy()
+                if places.size:
+                    view[places] = crops[window]
+        del frame  # before the next one is made
+    if transform.has_changes:
+        rngs = [clip.rng for clip, its in zip(clips, windows, strict=True) for _ in its]
+        for view, pixels, rng in zip(block, targets, rngs, strict=True):
+            changed = transform.changed(torch.from_numpy(pixels).permute(0, 3, 1, 2), rng)
+            view.copy_(changed.transpose(0, 1))
+    return list(block)
 
 
-def _changed(
-    views: list[np.ndarray], generators: list[np.random.Generator], transform: Transform
-) -> list[Tensor]:
-    """Change each view and give its memory back before the next one."""
-    views.reverse()
-    done = []
-    for rng in generators:
-        view = torch.from_numpy(views.pop()).permute(0, 3, 1, 2)
-        done.append(_channels_first(transform.changed(view, rng)))
-    return done
+def _empty_views(num_views: int, num_frames: int, side: int) -> Tensor:
+    """Memory for (V, 3, T, S, S); a large block is shared, so that a worker need not copy it."""
+    block = torch.empty(num_views, 3, num_frames, side, side, dtype=torch.uint8)
+    if get_worker_info() is not None and block.nbytes >= SHARED_BYTES:
+        block.share_memory_()
+    return block
 
 
-def _channels_first(view: Tensor) -> Tensor:
-    return view.transpose(0, 1).contiguous()  # (T, 3, S, S) -> (3, T, S, S)
+def stack_views(views: Sequence[Tensor]) -> Tensor:
+    """Stack views; those that make up one block of memory are not copied."""
+    first, size = views[0], views[0].numel()
+    storage = first.untyped_storage().data_ptr()
+    is_block = all(
+        view.untyped_storage().data_ptr() == storage
+        and view.is_contiguous()
+        and view.storage_offset() == i * size
+        for i, view in enumerate(views)
+    )
+    if is_block:
+        return first.as_strided((len(views), *first.shape), (size, *first.stride()))
+    stacked: Tensor = default_collate(list(views))  # in a worker process, in shared memory
+    return stacked

@@ -7,12 +7,11 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from nlnet.data.clip_sampling import FixedClips
 from nlnet.data.decoding.stream import Frame, FrameStream
-from nlnet.data.views import ClipFrames, Transform, read_views, wanted_numbers
+from nlnet.data.views import ClipFrames, Transform, read_views, stack_views, wanted_numbers
 from nlnet.errors import UserError
 
 TOLERANCE = 1e-6  # seconds; times are rounded
@@ -96,7 +95,7 @@ class WindowViews:
         numbers = replace(clips, num_clips=num_clips)(length, unused)
         wanted = [ClipFrames(clip, unused) for clip in numbers]
         frames = (window.frames[i].pixels() for i in wanted_numbers(wanted))
-        return torch.stack(read_views(frames, wanted, self.transform))
+        return stack_views(read_views(frames, wanted, self.transform))
 
     def over(
         self, stream: FrameStream, window: float | None, step: float | None, *, overlap: float = 0.5

@@ -15,10 +15,11 @@ from nlnet.data.clip_sampling import (
     RandomClip,
     at_rate,
 )
-from nlnet.data.dataset import KNOWN, Transform, VideoDataset, collate
+from nlnet.data.dataset import KNOWN, VideoDataset, collate
 from nlnet.data.decoding.pyav import PyAVReader
 from nlnet.data.index.video_index import VideoIndex
 from nlnet.data.transforms import EvalTransform, JitterCrop, TrainTransform
+from nlnet.data.views import Transform
 
 VideoFactory = Callable[..., Path]
 

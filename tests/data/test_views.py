@@ -36,9 +36,7 @@ def test_views_are_those_of_whole_clips(transform: Transform, clips: list[list[i
         for i, clip in enumerate(clips)
         for view in transform(frames[clip], np.random.default_rng(i))
     ]
-    wanted = [
-        ClipFrames(np.array(clip), np.random.default_rng(i)) for i, clip in enumerate(clips)
-    ]
+    wanted = [ClipFrames(np.array(clip), np.random.default_rng(i)) for i, clip in enumerate(clips)]
     read: list[int] = []
 
     def source() -> Iterator[np.ndarray]:
@@ -110,7 +108,7 @@ def peak_memory(path: Path, side: int) -> float:
 
 def test_memory_is_that_of_the_views_and_of_a_few_frames(tmp_path: Path):
     """All frames of all clips at full size would be 10 x 32 x 1.2 MB = 380 MB."""
-    path = write_gray_video(tmp_path / "video.mp4", num_frames=400, size=(480, 864))
+    path = write_gray_video(tmp_path / "video.mp4", num_frames=100, size=(480, 864))
     assert peak_memory(path, 64) < 100
 
 
@@ -119,7 +117,7 @@ def test_a_4k_video_needs_less_than_400_mib(tmp_path: Path):
     """All frames at full size would be 8 GB; the views of 256 pixels are 180 MiB."""
     path = write_gray_video(
         tmp_path / "video.mp4",
-        num_frames=400,
+        num_frames=80,
         size=(2160, 3840),
         options={"preset": "ultrafast", "refs": "3"},
     )

@@ -10,7 +10,7 @@ from nlnet.config import AugmentConfig, ClipConfig, ViewsConfig
 from nlnet.data.augmentation.mixing import MixedPairs, Mixing
 from nlnet.data.augmentation.time import TimeChange
 from nlnet.data.clip_sampling import ClipSampler, RandomClip
-from nlnet.data.dataset import Transform
+from nlnet.data.views import Transform
 from nlnet.errors import UsageError
 
 if TYPE_CHECKING:

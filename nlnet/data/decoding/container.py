@@ -90,7 +90,12 @@ class RgbConverter:
         assert self._size is not None
         width, height = self._size
         rgb = self._reformatter.reformat(frame, width, height, format="rgb24", threads=1)
-        return _oriented(rgb.to_ndarray(), frame)
+        # The array refers to the memory of the converted frame, whose rows may be padded.
+        strides = (rgb.planes[0].line_size, 3, 1)
+        pixels = np.ndarray(
+            (height, width, 3), np.uint8, memoryview(rgb.planes[0]), strides=strides
+        )
+        return _oriented(pixels, frame)
 
 
 def _oriented(pixels: np.ndarray, frame: av.VideoFrame) -> np.ndarray:

@@ -118,6 +118,7 @@ def build_app(handlers: Handlers, token: str | None) -> ASGIApp:
     errors: dict[type[Exception], Callable[[Request, Exception], Response]] = {
         UserError: _user_error,
         HTTPException: _http_error,
+        Exception: _failure,
     }
     app = Starlette(routes=routes, exception_handlers=errors)
     return Lingering(Guard(app, token))
@@ -142,3 +143,8 @@ def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     text = f"{request.method} {request.url.path}: {error.detail}"
     return JSONResponse({"error": text}, status_code=error.status_code)
+
+
+def _failure(request: Request, error: Exception) -> Response:
+    """The answer after an error of the program, which the server also prints."""
+    return JSONResponse({"error": "the server failed; its output says why"}, status_code=500)

@@ -17,6 +17,7 @@ class Limits:
     waiting: int = 8  # videos that are uploaded, wait or are analyzed, at one time
     pictures: int = 8  # requests for pictures that wait, at one time
     kept_bytes: int = 2**30  # clips of all videos that are kept in memory
+    upload_seconds: float = 600.0  # that one upload may take
     idle_seconds: float = 20.0  # without data, after which an upload has failed
 
 

@@ -6,6 +6,7 @@ import secrets
 import socket
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from urllib.parse import quote
 
@@ -63,7 +64,7 @@ def serve(checkpoint: str, experiment: str | None, device: str, options: ServeOp
         decoder = Decoder(recognizer.window_views, options.window, options.step, limits)
         analyzer = Analyzer(recognizer, decoder, limits)
         samples = {path.stem: path for path in VIDEOS} if checkpoint == DEMO else {}
-        app = build_app(Handlers(analyzer, limits, checkpoint, samples), token)
+        app = build_app(Handlers(analyzer, limits, _shown_name(checkpoint), samples), token)
         server = _QuietServer(
             uvicorn.Config(
                 app,
@@ -86,6 +87,11 @@ def serve(checkpoint: str, experiment: str | None, device: str, options: ServeOp
                 server.run(sockets=[listener])
         finally:
             analyzer.close()
+
+
+def _shown_name(checkpoint: str) -> str:
+    """The name of a checkpoint on the page, without the folders of this machine."""
+    return "/".join(Path(checkpoint).parts[-3:])
 
 
 def _check(options: ServeOptions) -> None:

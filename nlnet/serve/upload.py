@@ -68,7 +68,12 @@ async def store(body: AsyncIterator[bytes], length: str | None, limits: Limits) 
         raise _too_large(limits)
     upload = Upload()
     try:
-        await _fill(upload, body, limits)
+        await asyncio.wait_for(_fill(upload, body, limits), limits.upload_seconds)
+    except asyncio.TimeoutError as error:
+        upload.close()
+        raise Refusal(
+            408, f"the upload took more than {limits.upload_seconds:g} seconds; give a smaller file"
+        ) from error
     except BaseException:
         upload.close()
         raise

@@ -94,3 +94,4 @@ def test_the_reference_has_every_public_name_of_its_modules(site: Path):
             is_code = isclass(value) or isfunction(value)
             if is_code and value.__module__ == name and not public.startswith("_"):
                 assert f'id="{name}.{public}"' in built, f"{name}.{public}"
+    assert "K names, in the order of the scores" in text_of(site / "api.html")  # a field's comment

@@ -1,6 +1,7 @@
 """Opening a video with FFmpeg, and the pixels of its frames. Both readers of videos use it."""
 
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -66,6 +67,19 @@ def _check_file(path: Path) -> None:
         raise DecodeError(path, error.strerror or "cannot be opened") from error
     if not stat.S_ISREG(mode):
         raise DecodeError(path, "is not a regular file")
+
+
+def read_packets(container: InputContainer, stream: VideoStream) -> Iterator[av.Packet]:
+    """The packets of a stream from the current position of the file to its end.
+
+    The last one is empty: it ends decoding.
+    """
+    try:
+        yield from container.demux(stream)
+    except IndexError:
+        # A damaged MPEG-TS file can announce another stream while it is read. PyAV ends all streams
+        # after the last packet, and fails at this one, which comes after `stream`.
+        return
 
 
 class RgbConverter:

@@ -11,6 +11,8 @@ import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
+from nlnet.data.decoding.container import read_packets
+
 # In these containers a packet has the time at which its frame is shown (AVI, for example, has only
 # the order of decoding). In these codecs a packet is one shown frame (VP8 has hidden frames).
 INDEXED_CONTAINERS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
@@ -70,7 +72,7 @@ def read_frame_index(container: InputContainer, stream: VideoStream) -> FrameInd
         return None
     times, key_times = [], []
     try:
-        for packet in container.demux(stream):
+        for packet in read_packets(container, stream):
             if packet.size == 0 or packet.is_discard:
                 continue
             if packet.is_corrupt or packet.pts is None:

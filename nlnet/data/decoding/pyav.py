@@ -14,7 +14,7 @@ from typing import BinaryIO
 import av
 import numpy as np
 
-from nlnet.data.decoding.container import RgbConverter, open_video_stream
+from nlnet.data.decoding.container import RgbConverter, open_video_stream, read_packets
 from nlnet.data.decoding.damage import HeldFrames, is_key
 from nlnet.data.decoding.droppable import droppable_packets
 from nlnet.data.decoding.frame_index import FrameIndex, Run, mean_rate, read_frame_index
@@ -115,7 +115,7 @@ class PyAVReader(VideoReader):
         self._open()
         before = self.num_decoded
         try:
-            for packet in self._container.demux(self._stream):
+            for packet in read_packets(self._container, self._stream):
                 watch(packet)
                 yield from self._decode(packet)
         except av.FFmpegError as error:
@@ -188,7 +188,7 @@ class PyAVReader(VideoReader):
         wanted: set[int | None] = {index.times[number] for number in run.wanted}
         try:
             self._container.seek(index.times[run.key], stream=self._stream)
-            for packet in self._container.demux(self._stream):
+            for packet in read_packets(self._container, self._stream):
                 time = packet.pts
                 position = -1 if time is None else index.positions.get(time, -1)
                 if position > run.last:

@@ -16,7 +16,7 @@ import av
 import numpy as np
 
 from nlnet.data.decoding.array import ArrayReader
-from nlnet.data.decoding.container import RgbConverter, open_video_stream
+from nlnet.data.decoding.container import RgbConverter, open_video_stream, read_packets
 from nlnet.data.decoding.frame_index import mean_rate
 from nlnet.data.decoding.reader import DecodeError
 
@@ -98,7 +98,7 @@ class PyAVStream(FrameStream):
     def __iter__(self) -> Iterator[Frame]:
         count, time, start = 0, 0.0, None
         try:
-            for frame in self._container.decode(self._stream):
+            for frame in self._decoded():
                 if frame.is_corrupt and not self.is_live:
                     raise DecodeError(self.path, f"frame {count} is damaged")
                 self._rgb.start(frame)
@@ -120,6 +120,10 @@ class PyAVStream(FrameStream):
             raise DecodeError(self.path, f"{error.strerror} after {count} frames") from error
         if count == 0:
             raise DecodeError(self.path, "no frame can be decoded")
+
+    def _decoded(self) -> Iterator[av.VideoFrame]:
+        for packet in read_packets(self._container, self._stream):
+            yield from self._stream.codec_context.decode(packet)
 
 
 class ArrayStream(FrameStream):

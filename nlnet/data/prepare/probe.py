@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from nlnet.data.decoding.container import open_video_stream
+from nlnet.data.decoding.container import open_video_stream, read_packets
 from nlnet.data.decoding.frame_index import INDEXED_CODECS, INDEXED_CONTAINERS
 from nlnet.data.decoding.reader import DecodeError
 from nlnet.data.index.manifest import OK, VideoFacts, file_digest
@@ -98,7 +98,7 @@ def _read_packets(path: Path, known: VideoFacts) -> tuple[_Packets, VideoFacts]:
     with container:
         packets, end = _Packets(), -math.inf
         try:
-            for packet in container.demux(stream):
+            for packet in read_packets(container, stream):
                 if packet.size == 0 or packet.is_discard:
                     continue
                 if packet.is_corrupt:
@@ -133,7 +133,8 @@ def _decode(path: Path, facts: VideoFacts, limit: int | None) -> VideoFacts:
         stream.codec_context.thread_count = 1
         count = 0
         try:
-            for frame in container.decode(stream):
+            packets = read_packets(container, stream)
+            for frame in (frame for packet in packets for frame in packet.decode()):
                 if count == 0:
                     facts = _shown(frame, facts)
                 if frame.is_corrupt and facts.status == OK:

@@ -1,0 +1,233 @@
+"""Faulty files end in frames or in a named error: no crash, no hang, no file left open."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from nlnet.data.decoding.opening import open_video
+from nlnet.data.decoding.reader import DecodeError, FrameCountError
+from tests.data.decoding.videos import write_moving_video
+
+LIMIT = 30.0  # seconds for one file; the machine may be busy
+CODECS = {
+    "h264": ("libx264", {"bf": "2", "x264-params": "cpu-independent=1"}),
+    "hevc": ("libx265", {"x265-params": "log-level=none:pools=none:keyint=12"}),
+    "mpeg4": ("mpeg4", {}),
+    "mpeg2": ("mpeg2video", {"bf": "2"}),
+}
+CONTAINERS = ("mp4", "mkv", "avi", "ts")
+FILES = [
+    (codec, suffix)
+    for codec in CODECS
+    for suffix in CONTAINERS
+    if (codec, suffix) != ("hevc", "avi")  # FFmpeg cannot write it
+]
+
+
+def outcome(path: Path, **options) -> int | str:
+    """The number of frames that were read, or the cause of the error."""
+    start = time.monotonic()
+    try:
+        with open_video(path, **options) as video:
+            for attempt in range(2):
+                try:
+                    count = sum(1 for _ in video.frames(range(video.num_frames)))
+                    break
+                except FrameCountError:
+                    assert attempt == 0, "the second count is exact"
+            assert count == video.num_frames
+            assert video.read([0, count - 1]).dtype == np.uint8
+            return count
+    except DecodeError as error:
+        assert error.path == path and error.cause and "\n" not in error.cause
+        return error.cause
+    finally:
+        assert time.monotonic() - start < LIMIT
+
+
+@pytest.fixture(autouse=True)
+def no_file_stays_open() -> Iterator[None]:
+    before = len(os.listdir("/proc/self/fd"))
+    yield
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def video(path: Path) -> Path:
+    return write_moving_video(path, num_frames=24)
+
+
+def audio_only(path: Path) -> None:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=16000)
+        stream.layout = "mono"
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+        frame.sample_rate = 16000
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+
+
+def without_duration(path: Path) -> None:
+    """As a live stream is recorded: no length, no index."""
+    source = video(path.with_name("whole.mp4"))
+    with (
+        av.open(str(source)) as whole,
+        av.open(str(path), "w", options={"live": "1"}) as container,
+    ):
+        stream = container.add_stream_from_template(whole.streams.video[0])
+        for packet in whole.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                container.mux(packet)
+
+
+def huge_header(path: Path) -> None:
+    """A box of 2 GB that is not there."""
+    data = video(path.with_name("whole.mp4")).read_bytes()
+    path.write_bytes(data[:32] + (2**31 - 1).to_bytes(4, "big") + b"moov" + bytes(100))
+
+
+def symlink_loop(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+# What makes a file, and its outcome: the number of frames, or a part of the error.
+SPECIAL: dict[str, tuple[str, Callable[[Path], object], int | str]] = {
+    "empty": ("a.mp4", lambda path: path.write_bytes(b""), "Invalid data"),
+    "text": ("a.mp4", lambda path: path.write_text("<html>404</html>"), "Invalid data"),
+    "zeros": ("a.mp4", lambda path: path.write_bytes(bytes(10_000)), "Invalid data"),
+    "audio only": ("a.mp4", audio_only, "no video stream"),
+    "no duration": ("a.mkv", without_duration, 24),
+    "huge header": ("a.mp4", huge_header, ""),
+    "wrong extension": (
+        "a.avi",
+        lambda path: video(path.with_name("b.mp4")).rename(path),
+        24,
+    ),
+    "named pipe": ("a.mp4", os.mkfifo, "not a regular file"),
+    "folder": ("a.mp4", Path.mkdir, "not a regular file"),
+    "symlink loop": ("a.mp4", symlink_loop, "symbolic links"),
+    "absent": ("a.mp4", lambda path: None, "No such file"),
+}
+
+
+@pytest.mark.parametrize("name", SPECIAL)
+def test_a_special_file_has_its_outcome(name: str, tmp_path: Path):
+    file_name, make, expected = SPECIAL[name]
+    make(tmp_path / file_name)
+    found = outcome(tmp_path / file_name)
+    if isinstance(expected, int):
+        assert found == expected
+    else:
+        assert isinstance(found, str) and expected in found
+
+
+def test_a_name_that_is_not_utf_8_is_read(tmp_path: Path):
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.mp4"))
+    video(tmp_path / "a.mp4").rename(path)
+    assert outcome(path) == 24
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
+def test_a_file_without_permission_is_named(tmp_path: Path):
+    path = video(tmp_path / "a.mp4")
+    path.chmod(0)
+    assert outcome(path) == "Permission denied"
+
+
+def test_a_long_video_ends_at_its_time_limit(tmp_path: Path):
+    path = write_moving_video(tmp_path / "a.avi", codec="mpeg4", num_frames=400)
+    found = outcome(path, decode_seconds=0.005)
+    assert isinstance(found, str) and "decode_seconds=0.005" in found
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], bytes]:
+    """Each codec in each container."""
+    folder = tmp_path_factory.mktemp("files")
+    made = {}
+    for codec, suffix in FILES:
+        encoder, options = CODECS[codec]
+        path = write_moving_video(
+            folder / f"{codec}.{suffix}", codec=encoder, options=options, num_frames=24
+        )
+        made[codec, suffix] = path.read_bytes()
+    return made
+
+
+@pytest.mark.parametrize(("codec", "suffix"), FILES)
+def test_a_file_that_is_cut_anywhere(
+    codec: str, suffix: str, files: dict[tuple[str, str], bytes], tmp_path: Path
+):
+    data = files[codec, suffix]
+    path = tmp_path / f"cut.{suffix}"
+    path.write_bytes(data)
+    assert outcome(path) == 24
+    for tenth in range(10):
+        path.write_bytes(data[: len(data) * tenth // 10])
+        found = outcome(path)
+        # Only MPEG-TS may be cut: it is a stream that has no end of its own.
+        assert isinstance(found, str) or suffix == "ts"
+
+
+@pytest.mark.parametrize(("codec", "suffix"), FILES)
+def test_200_random_bytes_are_changed(
+    codec: str, suffix: str, files: dict[tuple[str, str], bytes], tmp_path: Path
+):
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        data = np.frombuffer(files[codec, suffix], np.uint8).copy()
+        data[rng.integers(0, len(data), 200)] = rng.integers(0, 256, 200)
+        path = tmp_path / f"flipped{seed}.{suffix}"
+        path.write_bytes(data.tobytes())
+        outcome(path)
+
+
+CHANGES = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=40)
+
+
+def fuzz(files: dict[tuple[str, str], bytes], folder: Path, count: int) -> None:
+    """Change bytes, remove a part and repeat a part of any of the files."""
+
+    @settings(
+        max_examples=count,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(st.sampled_from(FILES), CHANGES, st.floats(0, 1), st.floats(0, 0.3), st.booleans())
+    def check(
+        file: tuple[str, str],
+        changes: list[tuple[float, int]],
+        start: float,
+        share: float,
+        is_repeated: bool,
+    ) -> None:
+        data = bytearray(files[file])
+        for place, value in changes:
+            data[int(place * (len(data) - 1))] = value
+        first = int(start * len(data))
+        part = data[first : first + int(share * len(data))]
+        data[first : first + len(part)] = 2 * part if is_repeated else b""
+        path = folder / f"fuzzed.{file[1]}"
+        path.write_bytes(data)
+        outcome(path)
+
+    check()
+
+
+def test_fuzzed_files_have_an_outcome(files: dict[tuple[str, str], bytes], tmp_path: Path):
+    fuzz(files, tmp_path, 150)
+
+
+@pytest.mark.slow
+def test_fuzzed_files_have_an_outcome_for_a_minute(
+    files: dict[tuple[str, str], bytes], tmp_path: Path
+):
+    fuzz(files, tmp_path, 2500)

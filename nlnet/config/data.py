@@ -66,6 +66,9 @@ class DataConfig:
     # File with one class name per line, relative to root; null: class names come from the split.
     classes: str | None = None
     allow_missing: bool = False  # skip listed videos that have no file, and report their number
+    # Before the first step of a run, look for training files that cannot be read, and leave them
+    # out: none, open (read each header), decode (decode each file).
+    probe: str = "none"
     # Training stops if more than this share of the requested videos cannot be read.
     max_bad_share: float = 0.01
     allow_bad: bool = False  # evaluation: count an unreadable video as wrong instead of stopping

@@ -1,14 +1,14 @@
 """Build the index and the loader of a split from a DataConfig."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from nlnet.checks import at_least, positive, section, within
-from nlnet.clip import ClipBatch
+from nlnet.checks import at_least, one_of, positive, section, within
+from nlnet.clip import ClipBatch, Failure
 from nlnet.config import ClipConfig, DataConfig, ViewsConfig
 from nlnet.data.augmentation.build import (
     build_eval_transform,
@@ -26,6 +26,7 @@ from nlnet.data.clip_sampling import (
 )
 from nlnet.data.dataset import VideoDataset, collate
 from nlnet.data.decoding.opening import open_video
+from nlnet.data.decoding.probing import PROBES, probe_files
 from nlnet.data.decoding.reader import OpenVideo, VideoReader
 from nlnet.data.flips import directional_names
 from nlnet.data.index.labels import read_class_names
@@ -37,7 +38,7 @@ from nlnet.data.setting_names import SettingNames
 from nlnet.data.views import Transform
 from nlnet.data.weighting import balanced_weights, read_video_weights
 from nlnet.data.windows import WindowViews
-from nlnet.data.workers.build import MAX_WORKERS, build_batches
+from nlnet.data.workers.build import MAX_WORKERS, build_batches, micro_batch_size
 from nlnet.errors import UsageError
 
 REPLACEMENTS = 10  # how many other videos training tries instead of an unreadable one
@@ -63,17 +64,19 @@ def build_train_loader(
     rank: int,
     world_size: int,
     pin_memory: bool = False,
+    left_out: Collection[str] = (),
 ) -> TrainLoader:
     """Random clips of the training split, for one rank.
 
-    An optimizer step uses `cfg.batch_size` clips, over all ranks and accumulation steps. Raises
-    UsageError, with the key, for a wrong setting.
+    An optimizer step uses `cfg.batch_size` clips, over all ranks and accumulation steps. The files
+    `left_out` are treated as if they were not in the split. Raises UsageError, with the key, for a
+    wrong setting.
     """
-    micro_batch = _micro_batch(cfg.batch_size, world_size, accumulate, cfg.repeats)
+    micro_batch = micro_batch_size(cfg.batch_size, world_size, accumulate, cfg.repeats)
     at_least("seed", seed, 0)
     clips = build_train_clips(cfg.augment, cfg.clip, RandomClip(*_clips(cfg.clip)))
     transform = build_train_transform(cfg.augment, cfg.clip.crop_size)
-    index = _read_index(cfg, cfg.train, data_class_names(cfg))
+    index = _read_index(cfg, cfg.train, data_class_names(cfg)).without(left_out)
     dataset = VideoDataset(
         index,
         clips,
@@ -110,6 +113,15 @@ def build_train_loader(
         remarks=_remarks(cfg, index),
         settings=KEYS,
     )
+
+
+def find_broken(cfg: DataConfig) -> tuple[list[Failure], int]:
+    """The training files that data.probe finds broken, and the number of training videos."""
+    probe = one_of("data.probe", cfg.probe, PROBES)
+    if probe is None:
+        return [], 0
+    index = _read_index(cfg, cfg.train, data_class_names(cfg))
+    return probe_files([index.path(i) for i in range(len(index))], probe), len(index)
 
 
 def build_eval_loader(
@@ -240,21 +252,6 @@ def _eval_views(cfg: DataConfig, views: ViewsConfig, key: str) -> tuple[FixedCli
     transform = build_eval_transform(views, key)
     at_least(f"{key}.num_clips", views.num_clips, 1)
     return FixedClips(protocol, shape, rule, views.num_clips), transform
-
-
-def _micro_batch(batch_size: int, world_size: int, accumulate: int, repeats: int) -> int:
-    """Clips of one rank in one forward pass, a multiple of `repeats`."""
-    at_least("data.repeats", repeats, 1)
-    parts = world_size * accumulate * repeats
-    if batch_size < 1 or batch_size % parts:
-        below = batch_size // parts * parts
-        sizes = f"{below} or {below + parts}" if below > 0 else f"{parts}"
-        clips = f" x {repeats} clips of a video (data.repeats)" if repeats > 1 else ""
-        raise UsageError(
-            f"data.batch_size={batch_size} is not a positive multiple of {world_size} ranks x "
-            f"{accumulate} accumulation steps{clips}; use {sizes}"
-        )
-    return batch_size // (world_size * accumulate)
 
 
 def _target_fps(cfg: DataConfig) -> float | None:

@@ -18,6 +18,7 @@ from nlnet.files import digest_path, write_text
 from nlnet.model.build import describe_model
 from nlnet.model.cost import training_operations
 from nlnet.runs.logger import RunLogger
+from nlnet.runs.quarantine import QUARANTINE
 from nlnet.runs.record import METRICS
 from nlnet.trainer.build import build_precision
 from nlnet.trainer.overfit import overfit
@@ -62,7 +63,7 @@ def clear_debug_folder(run: RunConfig, folder: Path) -> None:
     for name in (LAST, PREVIOUS, BEST):
         digest_path(folder / name).unlink(missing_ok=True)
         (folder / name).unlink(missing_ok=True)
-    for name in ("log.txt", METRICS, PROFILE):
+    for name in ("log.txt", METRICS, PROFILE, QUARANTINE):
         (folder / name).unlink(missing_ok=True)
 
 

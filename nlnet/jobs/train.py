@@ -1,27 +1,29 @@
 """One training run, from its configuration to its checkpoints."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from nlnet.checkpoint import LAST, Provenance, current_provenance
+from nlnet.checkpoint import current_provenance
 from nlnet.checks import one_of, section
-from nlnet.cli.folders import claim_folder, extension, flatten, hold_folder, network_differences
+from nlnet.cli.folders import claim_folder, hold_folder, network_differences
 from nlnet.clip import ManifestUse
-from nlnet.config import ResNetConfig, RunConfig, read_run_tree, run_text
+from nlnet.config import ResNetConfig, RunConfig, run_text
 from nlnet.data.build import build_eval_loader, build_train_loader
+from nlnet.data.decoding.probing import PROBES
 from nlnet.data.index.video_index import VideoIndex
 from nlnet.data.loader import EvalLoader, TrainLoader
 from nlnet.distributed.build import build_device
 from nlnet.distributed.ranks import process_group, rank, world_size
 from nlnet.errors import UsageError
 from nlnet.jobs.debug import check_debug, clear_debug_folder, run_debug
+from nlnet.jobs.describe_run import describe_data, describe_extension
+from nlnet.jobs.quarantine import broken_files, describe_broken, report_validation
 from nlnet.model.build import build_model, check_clips
 from nlnet.model.classifier import VideoClassifier
 from nlnet.model.speed.checkpointing import save_memory
@@ -58,6 +60,7 @@ def check_training(run: RunConfig) -> None:
     build_optimizer(run.optim, model)
     _check_norms(run)
     one_of("inflation", run.inflation, INFLATIONS)
+    one_of("data.probe", run.data.probe, PROBES)
     one_of("data.val_views.ensemble", run.data.val_views.ensemble, ENSEMBLES)
     if run.weights is not None:
         locate(run.weights)
@@ -132,11 +135,16 @@ def _train(run: RunConfig, out_dir: Path, device: torch.device) -> float:
 
     It is a function of its own so that no network, and with it DDP, is left when the group ends.
     """
-    loader, val_loader = _build_loaders(run, device)
+    broken = broken_files(run, out_dir)
+    loader, val_loader = _build_loaders(run, device, broken)
     state, lines = _build_state(run, loader.index.class_names, device)
     settings = build_settings(run, loader.steps_per_epoch, device, loader.index.class_counts)
-    lines += _describe_data(run, loader, val_loader, settings.total_steps, device)
-    lines += [*resume(state, out_dir), *_describe_extension(run, state.resumed)]
+    lines += describe_data(run, loader, val_loader, settings.total_steps, device)
+    lines += [
+        *describe_broken(broken),
+        *resume(state, out_dir),
+        *describe_extension(run, state.resumed),
+    ]
     with RunLogger(
         out_dir,
         total_steps=settings.total_steps,
@@ -162,7 +170,7 @@ def _train(run: RunConfig, out_dir: Path, device: torch.device) -> float:
                 network,
                 settings,
                 loader_at=loader_at,
-                validate=partial(validate, run, state.model, val_loader, device),
+                validate=partial(validate, run, state.model, val_loader, device, logger),
                 logger=logger,
                 out_dir=out_dir,
             )
@@ -170,8 +178,10 @@ def _train(run: RunConfig, out_dir: Path, device: torch.device) -> float:
     return state.progress.best or 0.0
 
 
-def _build_loaders(run: RunConfig, device: torch.device) -> tuple[TrainLoader, EvalLoader]:
-    """This rank's share of the training split and of the validation split."""
+def _build_loaders(
+    run: RunConfig, device: torch.device, broken: Collection[str]
+) -> tuple[TrainLoader, EvalLoader]:
+    """This rank's share of the training split, without broken files, and of validation."""
     pin_memory = device.type == "cuda"
     loader = build_train_loader(
         run.data,
@@ -180,6 +190,7 @@ def _build_loaders(run: RunConfig, device: torch.device) -> tuple[TrainLoader, E
         rank=rank(),
         world_size=world_size(),
         pin_memory=pin_memory,
+        left_out=broken,
     )
     val_loader = build_eval_loader(
         run.data,
@@ -239,48 +250,15 @@ def _prepare(run: RunConfig, model: VideoClassifier) -> None:
         )
 
 
-def _describe_extension(run: RunConfig, resumed: Provenance | None) -> list[str]:
-    """A log line for a run that became longer since its checkpoint."""
-    if resumed is None or resumed.config is None:
-        return []
-    found = flatten(read_run_tree(resumed.config, LAST))
-    change = extension(found, flatten(asdict(run)))
-    if change is None:
-        return []
-    return [f"the run is longer, {change}; from here on the learning rate fits the new length"]
-
-
-def _describe_data(
-    run: RunConfig,
-    loader: TrainLoader,
-    val_loader: EvalLoader,
-    total_steps: int,
-    device: torch.device,
-) -> list[str]:
-    """Log lines: ranks, precision, videos, classes and steps; what is odd about the data."""
-    lines = [
-        f"{world_size()} x {device.type}, {run.trainer.precision}; {len(loader.index)} videos "
-        f"of {len(loader.index.class_names)} classes to train on, {len(val_loader.index)} to "
-        f"validate on; {total_steps} steps of {run.data.batch_size} clips"
-    ]
-    for index in (loader.index, val_loader.index):
-        if index.missing:
-            lines.append(f"{len(index.missing)} listed videos have no file and are left out")
-    if len(loader.index.class_names) == 1:
-        lines.append(
-            f"there is one class only, {loader.index.class_names[0]}, and nothing to learn: add "
-            "the videos of another class"
-        )
-    return [*lines, *val_loader.index.remarks, *loader.remarks]
-
-
-def validate(run: RunConfig, model: nn.Module, loader: EvalLoader, device: torch.device) -> Metrics:
+def validate(
+    run: RunConfig, model: nn.Module, loader: EvalLoader, device: torch.device, logger: RunLogger
+) -> Metrics:
     """The metrics of the validation split, in percent."""
     assert isinstance(model, VideoClassifier)
     views = run.data.val_views
     labels = torch.from_numpy(loader.index.labels)
     scores = VideoScores(labels, len(loader.index.class_names), views.ensemble)
-    return evaluate(
+    metrics = evaluate(
         model,
         progress_bar(loader, "validation"),
         scores,
@@ -289,6 +267,8 @@ def validate(run: RunConfig, model: nn.Module, loader: EvalLoader, device: torch
         precision=build_precision(run.trainer, device),
         channels_last=run.trainer.channels_last,
     )
+    report_validation(loader, scores.failures, logger)
+    return metrics
 
 
 def best_score(out_dir: Path) -> float:

@@ -19,6 +19,7 @@ from nlnet.clip import Failure, ManifestUse
 from nlnet.distributed.ranks import is_main
 from nlnet.files import cannot_write
 from nlnet.runs.lines import bar_format, duration, epoch_line, epoch_rows, score_list, step_line
+from nlnet.runs.quarantine import add_to_quarantine
 from nlnet.runs.record import (
     METRICS,
     EpochReport,
@@ -144,6 +145,11 @@ class RunLogger:
         """Name files that could not be read."""
         for failure in failures:
             self.say(f"cannot read {failure.path}: {failure.cause}")
+
+    def quarantine(self, stage: str, failures: Iterable[Failure]) -> None:
+        """Count files that could not be read in the list of the run folder."""
+        if self.sinks is not None:
+            add_to_quarantine(self.out_dir, stage, failures)
 
     def step(self, report: StepReport) -> None:
         """Show a finished step."""

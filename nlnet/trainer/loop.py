@@ -20,6 +20,7 @@ from nlnet.clip import ClipBatch
 from nlnet.distributed.ranks import from_main, gather_objects
 from nlnet.errors import UserError
 from nlnet.runs.logger import RunLogger
+from nlnet.runs.quarantine import TRAINING
 from nlnet.runs.record import Recorder, StepRecord
 from nlnet.trainer.metrics import Metrics, VideoScores
 from nlnet.trainer.precise_bn import precise_bn
@@ -188,6 +189,7 @@ def _count_failures(
     failures = [failure for batch in micro_batches for failure in batch.failures]
     for part in gather_objects(failures):
         logger.failures(failure for failure in part if failure.path not in progress.bad_files)
+        logger.quarantine(TRAINING, part)
         progress.bad_files |= dict(part)
     if progress.bad > math.ceil(round(progress.asked * settings.max_bad_share, 6)):
         raise UserError(

@@ -1,7 +1,7 @@
 """The index of a split: the path and the labels of each video."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nlnet.clip import ManifestUse
+from nlnet.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,10 @@ class VideoIndex:
     def spread(self, count: int) -> "VideoIndex":
         """At most `count` of the videos, evenly spaced over the index, with the same classes."""
         rows = np.unique(np.linspace(0, len(self) - 1, min(count, len(self))).round().astype(int))
+        return self.select(rows)
+
+    def select(self, rows: np.ndarray) -> "VideoIndex":
+        """The videos of these rows, with the same classes."""
         frames = self.frames
         return VideoIndex(
             [self.path(row) for row in rows.tolist()],
@@ -86,6 +91,18 @@ class VideoIndex:
             manifest=self.manifest,
             frames=None if frames is None else MeasuredFrames(*(array[rows] for array in frames)),
         )
+
+    def without(self, paths: Collection[str]) -> "VideoIndex":
+        """The index without some files, with the same classes; the same if there are none.
+
+        Raises UserError if no video is left.
+        """
+        if not paths:
+            return self
+        keep = [row for row in range(len(self)) if str(self.path(row)) not in paths]
+        if not keep:
+            raise UserError(f"none of {len(self)} videos can be read, the first {self.path(0)}")
+        return self.select(np.array(keep))
 
     @property
     def class_counts(self) -> np.ndarray:

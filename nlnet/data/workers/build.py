@@ -5,6 +5,7 @@ import os
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from nlnet.checks import at_least
 from nlnet.clip import Sample
 from nlnet.data.dataset import collate
 from nlnet.data.order import EpochOrder, SampleKey
@@ -42,6 +43,21 @@ def build_batches(
         # Without a generator, each iteration would change the state of the global one.
         generator=torch.Generator(),
     )
+
+
+def micro_batch_size(batch_size: int, world_size: int, accumulate: int, repeats: int) -> int:
+    """Clips of one rank in one forward pass, a multiple of `repeats`."""
+    at_least("data.repeats", repeats, 1)
+    parts = world_size * accumulate * repeats
+    if batch_size < 1 or batch_size % parts:
+        below = batch_size // parts * parts
+        sizes = f"{below} or {below + parts}" if below > 0 else f"{parts}"
+        clips = f" x {repeats} clips of a video (data.repeats)" if repeats > 1 else ""
+        raise UsageError(
+            f"data.batch_size={batch_size} is not a positive multiple of {world_size} ranks x "
+            f"{accumulate} accumulation steps{clips}; use {sizes}"
+        )
+    return batch_size // (world_size * accumulate)
 
 
 def _default_workers() -> int:

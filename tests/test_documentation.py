@@ -181,7 +181,6 @@ TREATMENT: dict[str, Treatment] = {
     "python tools/tables.py outputs/c2d_nl1/sweep_pairwise --paper 2a": Run(
         first=(" ".join((SWEEP, *SMALL, *TWO_BLOCKS)),)
     ),
-    "pip install 'nlnet[report]'": RunElsewhere("the development environment has the extra"),
     "python tools/attend.py outputs/i3d_nl5/train/best.pt video.mp4 --block res4.nl3"
     " --query 4,112,112 --score": Run(replace=(("res4.nl3", "res4.nl0"), ("4,112,112", "1,16,16"))),
     "python tools/attend.py outputs/i3d/train/best.pt video.mp4 --method gradcam": Run(
@@ -279,6 +278,10 @@ TREATMENT: dict[str, Treatment] = {
     "python tools/report.py outputs/my_first": WALK,
     "python tools/train.py +experiment=folder_small +debug=short data.root=my_videos": WALK,
     "python tools/train.py +experiment=folder_small +debug=overfit data.root=my_videos": WALK,
+    "python tools/train.py +experiment=folder_small non_local=nl2_tiny name=folder_small_nl"
+    " data.root=my_videos": WALK,
+    "python tools/eval.py weights=outputs/folder_small_nl/train/best.pt data.root=my_videos": WALK,
+    "python tools/attend.py outputs/folder_small_nl/train/best.pt video.mp4": WALK,
     "python tools/eval.py weights=outputs/folder_small/train/best.pt data.root=my_videos": WALK,
     "python tools/report.py outputs/folder_small": WALK,
     "python tools/predict.py outputs/folder_small/train/best.pt my_videos/val": WALK,

@@ -132,6 +132,11 @@ def test_a_text_file_gets_its_folder(tmp_path: Path):
     assert (tmp_path / "new" / "x.json").read_bytes() == '{"é": 1}'.encode()
 
 
+def test_a_name_that_is_not_utf_8_is_written_escaped(tmp_path: Path):
+    write_text(tmp_path / "x.csv", os.fsdecode(b"caf\xe9.mp4"))
+    assert (tmp_path / "x.csv").read_bytes() == b"caf\\udce9.mp4"
+
+
 def test_a_failed_write_leaves_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     write_atomic(tmp_path / "x", b"old")
     assert not run_and_kill(lambda: write_atomic(tmp_path / "x", b"new"), 1, monkeypatch)

@@ -17,7 +17,7 @@ from nlnet.data.clip_sampling import (
 )
 from nlnet.data.dataset import KNOWN, VideoDataset, collate
 from nlnet.data.decoding.pyav import PyAVReader
-from nlnet.data.index.video_index import VideoIndex
+from nlnet.data.index.video_index import MeasuredFrames, VideoIndex
 from nlnet.data.transforms import EvalTransform, JitterCrop, TrainTransform
 from nlnet.data.views import Transform
 
@@ -58,6 +58,17 @@ def same(a: Sample, b: Sample) -> bool:
     return a.failures == b.failures and all(
         torch.equal(x.video, y.video) and x.video_id == y.video_id for x, y in pairs
     )
+
+
+def test_clips_stay_inside_the_frames_of_their_manifest_row(video_file: VideoFactory):
+    frames = MeasuredFrames(*(np.array([n], np.int32) for n in (48, 20, 33)))
+    index = VideoIndex([video_file()], [0], ("a",), frames=frames)
+    for number in range(20):
+        sampler = RandomClip(SAMPLERS["dense"], FOUR, INDEX_RULES["loop"])
+        data = VideoDataset(index, sampler, WHOLE, open_video=PyAVReader, seed=1, replacements=0)
+        (clip,) = data[number, 0].clips
+        found = frame_numbers(clip)
+        assert found == list(range(found[0], found[0] + 10, 3)) and 20 <= found[0] <= found[-1] < 33
 
 
 def test_views_are_clips_times_crops_of_the_sampled_frames(video_file: VideoFactory):

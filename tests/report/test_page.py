@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from nlnet.clip import ManifestUse
 from nlnet.errors import UserError
 from nlnet.report.page import RunPart, write_report
 from nlnet.report.previews import Picture, animation, data_uri, preview
@@ -235,6 +236,19 @@ def test_an_evaluation_without_its_training(run: Path):
     shutil.rmtree(run / "train")
     text = " ".join(Page(write_report([run / "eval"])[0]).texts)
     assert "The training of these weights was not found" in text
+
+
+def test_a_manifest_and_what_was_left_out_of_it_are_shown(run: Path):
+    use = ManifestUse("m.parquet", "val", "ab" * 32, rows=24, used=20, left_out={"cut short": 4})
+    for folder, entry in (
+        ("eval", {"manifest": use.record()}),
+        ("train", {"manifests": {"train": use.record()}}),
+    ):
+        path = run / folder / "metrics.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **entry}))
+    text = " ".join(" ".join(Page(write_report([run])[0]).texts).split())
+    assert "Manifest 20 of 24 rows of m.parquet ; 4 cut short; SHA-256 abababababababab" in text
+    assert "The split train uses 20 of 24 rows of m.parquet" in text
 
 
 def test_runs_are_compared_on_their_common_videos(tmp_path: Path, root: Path, run: Path):

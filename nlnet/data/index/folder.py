@@ -7,6 +7,8 @@ from nlnet.data.index.entries import Entry, SplitEntries, SplitSource
 from nlnet.data.index.files import all_files, is_video, nfc
 from nlnet.errors import UserError
 
+IMAGES = (".jpg", ".jpeg", ".png")
+
 
 def is_folder(source: SplitSource) -> bool:
     """Whether a split is a folder."""
@@ -37,7 +39,9 @@ def read_folder(source: SplitSource) -> SplitEntries:
             else:
                 others[path.suffix.lower() or "without suffix"] += 1
         if len(entries) == before:
-            raise UserError(f"class folder {class_folder} has no video; fill or remove it")
+            images = sum(others[suffix] for suffix in IMAGES)
+            why = f" but {images} images; folders of frames are not read" if images else ""
+            raise UserError(f"class folder {class_folder} has no video{why}; fill or remove it")
     return SplitEntries(entries, remarks=_describe(source.path, others))
 
 

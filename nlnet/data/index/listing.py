@@ -64,7 +64,10 @@ def read_listing(source: SplitSource) -> SplitEntries:
     for place, name, text in _rows(source.path):
         labels, has_comma = _split_labels(text)
         multi_label |= has_comma
-        entries.append(Entry(place, name, labels, files.find(name, place)))
+        found = files.find(name, place)
+        if found is None:
+            _refuse_frames(source.videos, name, place)
+        entries.append(Entry(place, name, labels, found))
     if not _labels_are_numbers(entries):
         return SplitEntries(entries, "name", multi_label)
     numbered = [
@@ -123,6 +126,13 @@ def _rows_by_column(
                 f"{place} does not have as many fields as the header, or no label; correct it"
             )
         yield place, fields[at].strip(), f'"{fields[label].strip()}"'
+
+
+def _refuse_frames(videos: Path, name: str, place: str) -> None:
+    """Raise UserError for `folder frames label`, a line of a list of frame folders."""
+    folder, _, count = name.rpartition(" ")
+    if (videos / name).is_dir() or (count.isdecimal() and (videos / folder).is_dir()):
+        raise UserError(f"{place} names a folder; folders of frames are not read, give video files")
 
 
 def _split_labels(text: str) -> tuple[tuple[str, ...], bool]:

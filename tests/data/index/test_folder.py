@@ -54,3 +54,12 @@ def test_a_loop_of_links_ends(tmp_path: Path, touch, listed):
     touch("train/run/a.mp4")
     (tmp_path / "train" / "run" / "again").symlink_to(tmp_path / "train")
     assert ("train/run/a.mp4", "run") in listed(read_index(tmp_path, "train"))
+
+
+def test_folders_of_frames_are_named(tmp_path: Path, touch):
+    touch("train/run/v1/img_00001.jpg", "train/run/v1/img_00002.jpg", "v1/img_00001.jpg", "a.mp4")
+    with pytest.raises(UserError, match="2 images; folders of frames are not read"):
+        read_index(tmp_path, "train")
+    (tmp_path / "l.txt").write_text("a.mp4 0\nv1 120 0\n")
+    with pytest.raises(UserError, match=r"l\.txt line 2 .* folders of frames are not read"):
+        read_index(tmp_path, "l.txt", allow_missing=True)

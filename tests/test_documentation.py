@@ -147,6 +147,8 @@ TREATMENT: dict[str, Treatment] = {
     SWEEP: Run((*SMALL, "block=gaussian,unary", "hydra.sweep.subdir=${hydra.job.num}")),
     "python tools/train.py +experiment=i3d_nl5 augmentation=modern trainer.label_smoothing=0.1"
     " data.root=PATH": Run(SMALL, replace=(("data.root=PATH", "data.root=kinetics400"),)),
+    "python tools/inspect_data.py +experiment=folder augmentation=modern data.root=my_videos"
+    " clips=6": Run(("data.batch_size=6",)),
     "python tools/train.py --help": Run(slow=False),
     "torchrun --nproc-per-node 8 tools/train.py +experiment=i3d_nl5"
     " data.root=/data/kinetics400": Run(SMALL, replace=TWO_RANKS),
@@ -457,6 +459,8 @@ def test_the_command_runs(command: str, folder: Path):
         assert "largest difference" in said or (folder / "i3d_nl5" / "README.md").exists()
     elif "tools/convert.py" in words:
         assert {path.name for path in folder.iterdir()} > before
+    elif "tools/inspect_data.py" in words:
+        assert (folder / "outputs" / "folder" / "inspect_data" / "clips.png").exists()
     elif "tools/report.py" in words:
         assert "<html" in next(path for path in folder.rglob("*.html")).read_text()
     elif "tools/tables.py" in words:

@@ -26,7 +26,7 @@ from nlnet.config.optim import (
     SGDConfig,
     StepConfig,
 )
-from nlnet.config.run import BenchmarkConfig, DescribeConfig, DistConfig, RunConfig
+from nlnet.config.run import BenchmarkConfig, DescribeConfig, DistConfig, InspectConfig, RunConfig
 from nlnet.config.schemas import register_schemas
 from nlnet.config.text import parse_run, run_text
 from nlnet.config.trainer import TrainerConfig
@@ -41,6 +41,7 @@ __all__ = [
     "DebugConfig",
     "DescribeConfig",
     "DistConfig",
+    "InspectConfig",
     "ModelConfig",
     "NonLocalConfig",
     "OptimConfig",

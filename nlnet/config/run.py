@@ -46,6 +46,15 @@ class DescribeConfig(RunConfig):
 
 
 @dataclass
+class InspectConfig(RunConfig):
+    """A run, and what tools/inspect_data.py draws."""
+
+    split: str = "train"  # train, val or test
+    clips: int = 8
+    out: str | None = None  # the PNG; null: clips.png in the output folder
+
+
+@dataclass
 class BenchmarkConfig(RunConfig):
     """A run, and what tools/benchmark.py measures."""
 

@@ -4,7 +4,7 @@ from hydra.core.config_store import ConfigStore
 
 from nlnet.config.model import PytorchvideoConfig, ResNetConfig
 from nlnet.config.optim import AdamWConfig, CosineConfig, SGDConfig, StepConfig
-from nlnet.config.run import BenchmarkConfig, DescribeConfig, RunConfig
+from nlnet.config.run import BenchmarkConfig, DescribeConfig, InspectConfig, RunConfig
 
 
 def register_schemas() -> None:
@@ -15,6 +15,7 @@ def register_schemas() -> None:
     store = ConfigStore.instance()
     store.store(name="run_schema", node=RunConfig)
     store.store(name="describe_schema", node=DescribeConfig)
+    store.store(name="inspect_schema", node=InspectConfig)
     store.store(name="benchmark_schema", node=BenchmarkConfig)
     # The stem chooses the type of `model`: stems of ResNets have keys that no other network has.
     store.store(group="stem", name="resnet_schema", node=ResNetConfig, package="model")

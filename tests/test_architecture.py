@@ -59,6 +59,7 @@ IMPORTERS = {
         "nlnet/jobs/doctor/video.py",  # it lists the codecs
         "nlnet/data/prepare/probe.py",  # it reads packets, and takes damaged files
     },
+    "torchcodec": {"nlnet/data/decoding/torchcodec.py"},
     "torchvision.transforms": {"nlnet/data/transforms.py", "nlnet/data/augmentation"},
     "hydra": {"nlnet/config", "nlnet/cli"},
     "omegaconf": {"nlnet/config", "nlnet/cli"},

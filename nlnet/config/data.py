@@ -72,6 +72,8 @@ class DataConfig:
     # Training stops if more than this share of the requested videos cannot be read.
     max_bad_share: float = 0.01
     allow_bad: bool = False  # evaluation: count an unreadable video as wrong instead of stopping
+    # pyav, or torchcodec (an extra), which does not report damaged frames.
+    decoder: str = "pyav"
     # CPU time in which a video is decoded; one that needs more is counted as unreadable.
     decode_seconds: float = 300.0
     batch_size: int = 64  # clips per optimizer step, over all ranks and accumulation steps

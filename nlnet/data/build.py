@@ -25,7 +25,7 @@ from nlnet.data.clip_sampling import (
     choose_protocol,
 )
 from nlnet.data.dataset import VideoDataset, collate
-from nlnet.data.decoding.opening import open_video
+from nlnet.data.decoding.opening import choose_decoder
 from nlnet.data.decoding.probing import PROBES, probe_files
 from nlnet.data.decoding.reader import OpenVideo, VideoReader
 from nlnet.data.flips import directional_names
@@ -188,7 +188,9 @@ def build_window_views(cfg: DataConfig) -> WindowViews:
 
 def _opener(cfg: DataConfig) -> OpenVideo:
     positive("data.decode_seconds", cfg.decode_seconds)
-    return partial(open_video, decode_seconds=cfg.decode_seconds)
+    with section("data"):
+        reader = choose_decoder(cfg.decoder)
+    return partial(reader, decode_seconds=cfg.decode_seconds)
 
 
 def _videos_per_batch(views: ViewsConfig, key: str) -> int:

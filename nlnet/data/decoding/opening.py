@@ -1,10 +1,13 @@
-"""The decoder of video files. Streams are opened in nlnet/recognizer/inputs.py."""
+"""The decoders of video files. Streams are opened in nlnet/recognizer/inputs.py."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
 from nlnet.data.decoding.pyav import PyAVReader
 from nlnet.data.decoding.reader import VideoReader
+from nlnet.data.decoding.torchcodec import TorchcodecReader, check_torchcodec
+from nlnet.errors import choose
 
 DECODE_SECONDS = 300.0  # of CPU time for one video
 
@@ -18,3 +21,20 @@ def open_video(
     DecodeError if it has no readable video, or if it needs more CPU time than `decode_seconds`.
     """
     return PyAVReader(path, file, decode_seconds=decode_seconds)
+
+
+def _torchcodec() -> type[PyAVReader]:
+    check_torchcodec()
+    return TorchcodecReader
+
+
+# The readers of the files of a data set. A missing library is found when one is chosen.
+DECODERS: dict[str, Callable[[], type[PyAVReader]]] = {
+    "pyav": lambda: PyAVReader,
+    "torchcodec": _torchcodec,
+}
+
+
+def choose_decoder(decoder: str) -> type[PyAVReader]:
+    """The reader with a name of DECODERS; raises ArgumentError, and UserError for a library."""
+    return choose("decoder", decoder, DECODERS)()

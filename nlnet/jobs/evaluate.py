@@ -21,6 +21,7 @@ from nlnet.distributed.build import build_device
 from nlnet.distributed.ranks import is_main, process_group, rank, world_size
 from nlnet.errors import UsageError, UserError
 from nlnet.files import write_text
+from nlnet.jobs.worker_failures import named_worker_failures
 from nlnet.model.build import check_clips
 from nlnet.recognizer.build import build_recognizer, count_classes
 from nlnet.recognizer.load import find_settings
@@ -88,7 +89,7 @@ def evaluate_run(run: RunConfig, out_dir: Path, weights: WeightFile | None = Non
     source = _weights_of(run)
     apply_allocator(run.trainer)
     device = build_device(run.dist)
-    with process_group(device):
+    with process_group(device), named_worker_failures():
         if weights is None:
             weights = read_weight_file(locate(source))
         class_names = _find_class_names(run, weights, source)

@@ -24,6 +24,7 @@ from nlnet.errors import UsageError
 from nlnet.jobs.debug import check_debug, clear_debug_folder, run_debug
 from nlnet.jobs.describe_run import describe_data, describe_extension
 from nlnet.jobs.quarantine import broken_files, describe_broken, report_validation
+from nlnet.jobs.worker_failures import named_worker_failures
 from nlnet.model.build import build_model, check_clips
 from nlnet.model.classifier import VideoClassifier
 from nlnet.model.speed.checkpointing import save_memory
@@ -126,7 +127,7 @@ def train(run: RunConfig, out_dir: Path) -> float:
     """
     apply_allocator(run.trainer)
     device = build_device(run.dist)
-    with process_group(device):
+    with process_group(device), named_worker_failures():
         return _train(run, out_dir, device)
 
 

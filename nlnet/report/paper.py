@@ -41,11 +41,11 @@ WORDS: dict[int, dict[str, str]] = {
     14: {
         "size": "tiny",
         "five": "nl2_tiny",
-        "count1": "none model.non_local.res4=[0]",
-        "res2": "none model.non_local.res2=[0]",
-        "res3": "none model.non_local.res3=[0]",
-        "res4": "none model.non_local.res4=[0]",
-        "res5": "none model.non_local.res5=[0]",
+        "count1": "nl1_tiny",
+        "res2": "nl1_tiny_res2",
+        "res3": "nl1_tiny_res3",
+        "res4": "nl1_tiny",
+        "res5": "nl1_tiny_res5",
     },
     50: {
         "size": "r50",
@@ -118,16 +118,21 @@ TABLES: dict[str, PaperTable] = {
             PaperRow(
                 "space",
                 "space-only",
-                "model.non_local.axes=space",
+                "non_local={five} model.non_local.axes=space",
                 {50: (72.9, 90.8), 101: (74.4, 91.3)},
             ),
             PaperRow(
                 "time",
                 "time-only",
-                "model.non_local.axes=time",
+                "non_local={five} model.non_local.axes=time",
                 {50: (73.1, 90.5), 101: (74.4, 90.5)},
             ),
-            PaperRow("spacetime", "spacetime", "model.non_local.axes=spacetime", FIVE_BLOCKS),
+            PaperRow(
+                "spacetime",
+                "spacetime",
+                "non_local={five} model.non_local.axes=spacetime",
+                FIVE_BLOCKS,
+            ),
         ),
     ),
     "2e": PaperTable(

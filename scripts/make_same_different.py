@@ -9,6 +9,10 @@ One object alone does not tell the class: in both classes, the first and the sec
 uniform over all objects, and places and times have the same distributions. Noise, a smooth random
 background and gray drifting distractors do not depend on the class.
 
+With --incomplete N, the training split has N more files: N / 2 videos in which one object or both
+are missing, each of them in both classes. No network can do better than even probabilities for
+these videos. It learns to answer so if it sees no evidence.
+
 Every clip depends on (seed, split, number) alone. Videos are H.264 in mp4 files, in folders
 split/class/number.mp4, with the same number of videos in each class. The program makes the files
 that are missing and leaves existing files unchanged.
@@ -17,6 +21,7 @@ Examples:
   python scripts/make_same_different.py
   python scripts/make_same_different.py --out data/same_different_hard --subtle --noise 20
   python scripts/make_same_different.py --out data/same_different_long --frames 32 --train 8192
+  python scripts/make_same_different.py --out data/same_different_demo --incomplete 2048
 """
 
 import argparse
@@ -28,6 +33,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import partial
+from itertools import compress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,6 +61,9 @@ SHAPES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "cross": lambda x, y: (np.minimum(abs(x), abs(y)) < 0.34) & (np.maximum(abs(x), abs(y)) < 1),
 }
 FPS = 8
+BOTH = (True, True)  # objects are shown
+INCOMPLETE = ((False, False), (True, False), (False, True))  # the objects that are shown
+INCOMPLETE_SPLIT = 3  # train, val and test are 0, 1 and 2 in the entropy of a clip
 
 
 @dataclass(frozen=True)
@@ -130,14 +139,17 @@ def draw_background(rng: np.random.Generator, scene: Scene) -> np.ndarray:
     return video
 
 
-def draw_clip(rng: np.random.Generator, same: bool, scene: Scene) -> np.ndarray:
-    """One clip of a class: uint8 RGB (T, H, W, 3)."""
+def draw_clip(
+    rng: np.random.Generator, same: bool, scene: Scene, shown: tuple[bool, bool] = BOTH
+) -> np.ndarray:
+    """One clip of a class: uint8 RGB (T, H, W, 3). Objects that are not shown are missing."""
     things = choose_things(rng, same, scene)
     places = choose_places(rng, scene)
     times = choose_times(rng, scene.frames)
     video = draw_background(rng, scene)
     y, x = np.mgrid[: scene.size, : scene.size] + 0.5
-    for thing, place, frames in zip(things, places, times, strict=True):
+    objects = zip(things, places, times, strict=True)
+    for thing, place, frames in compress(objects, shown):
         half = scene.object_size / 2
         inside = list(SHAPES.values())[thing.shape]((x - place[0]) / half, (y - place[1]) / half)
         video[frames.start : frames.stop, inside] = list(COLORS.values())[thing.color]
@@ -173,22 +185,32 @@ class Job(NamedTuple):
     path: Path
     same: bool
     entropy: tuple[int, int, int]  # seed, split, number
+    shown: tuple[bool, bool] = BOTH
 
 
 def make_clip(job: Job, *, scene: Scene, crf: int) -> None:
     """Draw and write one clip."""
     rng = np.random.default_rng(job.entropy)
-    write_video(job.path, draw_clip(rng, job.same, scene), crf)
+    write_video(job.path, draw_clip(rng, job.same, scene, job.shown), crf)
 
 
-def missing_jobs(out: Path, counts: dict[str, int], seed: int) -> Iterator[Job]:
-    """The clips without a file; the classes alternate."""
+def missing_jobs(out: Path, counts: dict[str, int], incomplete: int, seed: int) -> Iterator[Job]:
+    """The clips without a file."""
+    return (job for job in _all_jobs(out, counts, incomplete, seed) if not job.path.exists())
+
+
+def _all_jobs(out: Path, counts: dict[str, int], incomplete: int, seed: int) -> Iterator[Job]:
+    """The classes alternate. An incomplete video is in both of them, with the same pixels."""
     for split_number, (split, count) in enumerate(counts.items()):
         for number in range(count):
             label = number % 2
             path = out / split / CLASSES[label] / f"{number:06d}.mp4"
-            if not path.exists():
-                yield Job(path, label == 1, (seed, split_number, number))
+            yield Job(path, label == 1, (seed, split_number, number))
+    for number in range(incomplete // 2):
+        shown = INCOMPLETE[number % len(INCOMPLETE)]
+        for name in CLASSES:
+            path = out / "train" / name / f"incomplete_{number:06d}.mp4"
+            yield Job(path, False, (seed, INCOMPLETE_SPLIT, number), shown)
 
 
 def claim(out: Path, settings: dict[str, float]) -> None:
@@ -201,6 +223,7 @@ def claim(out: Path, settings: dict[str, float]) -> None:
         made_with = json.loads(path.read_text())
         if "colours" in made_with:  # the former spelling
             made_with["colors"] = made_with.pop("colours")
+        made_with.setdefault("incomplete", 0)  # a new setting
         if made_with != settings:
             raise UserError(f"{out} was made with other settings ({path}); give another --out")
         return
@@ -210,7 +233,7 @@ def claim(out: Path, settings: dict[str, float]) -> None:
     write_atomic(path, (json.dumps(settings, indent=2) + "\n").encode())
 
 
-def check(scene: Scene, counts: dict[str, int]) -> None:
+def check(scene: Scene, counts: dict[str, int], incomplete: int) -> None:
     """Raise UserError for numbers that no clip can have."""
     if scene.size % 2 or scene.size < 2 * scene.object_size + 2:
         raise UserError(
@@ -228,6 +251,8 @@ def check(scene: Scene, counts: dict[str, int]) -> None:
     for split, count in counts.items():
         if count < 2 or count % 2:
             raise UserError(f"--{split} {count} must be an even number of 2 or more")
+    if incomplete < 0 or incomplete % 2:
+        raise UserError(f"--incomplete {incomplete} must be an even number of 0 or more")
 
 
 def parse() -> argparse.Namespace:
@@ -240,6 +265,7 @@ def parse() -> argparse.Namespace:
     add("--train", default=4096, help="training videos (default %(default)s)")
     add("--val", default=512, help="validation videos (default %(default)s)")
     add("--test", default=512, help="test videos (default %(default)s)")
+    add("--incomplete", default=0, help="more training videos without evidence (default 0)")
     add("--size", default=default.size, help="side of a frame, pixels (default %(default)s)")
     add("--frames", default=default.frames, help="frames of a video (default %(default)s)")
     add("--object-size", default=default.object_size, help="pixels (default %(default)s)")
@@ -274,9 +300,10 @@ def main() -> None:
         noise=args.noise,
         subtle=args.subtle,
     )
-    check(scene, counts)
-    claim(args.out, {**counts, **asdict(scene), "crf": args.crf, "seed": args.seed})
-    jobs = list(missing_jobs(args.out, counts, args.seed))
+    check(scene, counts, args.incomplete)
+    facts = {**counts, "incomplete": args.incomplete, **asdict(scene)}
+    claim(args.out, {**facts, "crf": args.crf, "seed": args.seed})
+    jobs = list(missing_jobs(args.out, counts, args.incomplete, args.seed))
     for folder in {job.path.parent for job in jobs}:
         folder.mkdir(parents=True, exist_ok=True)
     if jobs:
@@ -285,7 +312,7 @@ def main() -> None:
             done = pool.map(make, jobs, chunksize=16)
             for _ in tqdm(done, total=len(jobs), unit="clip", disable=not sys.stderr.isatty()):
                 pass
-    print(f"{args.out}: {sum(counts.values())} videos, {len(jobs)} of them new")
+    print(f"{args.out}: {sum(counts.values()) + args.incomplete} videos, {len(jobs)} of them new")
 
 
 if __name__ == "__main__":

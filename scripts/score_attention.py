@@ -1,7 +1,8 @@
 """Measure whether the attention of a network lands on what it uses in "same or different".
 
-The videos are those of the test split of a folder that scripts/make_same_different.py made. For
-each block, the program prints two numbers:
+The videos are those of a split of a folder that scripts/make_same_different.py made. Use the
+validation split to choose settings and the test split to report numbers. For each block, the
+program prints two numbers:
 
   mass      of videos of the class "same": the share of a row inside the box of the first object,
             over the share of the clip that this box has. 1 is attention that ignores the object.
@@ -10,11 +11,12 @@ each block, the program prints two numbers:
             if the most attended positions (the mean of all rows) are blurred first than if random
             positions are. The area between both curves is positive then
 
-A network answers one of the classes if it sees no object at all. No deletion lowers the
-probability of this class. Its probability for a blurred clip is therefore printed, too.
+If a network answers one of the classes without evidence, no deletion lowers the probability of this
+class. The probability of the predicted class for a blurred clip is therefore printed, too.
 
 Examples:
   python scripts/score_attention.py
+  python scripts/score_attention.py --split val
   python scripts/score_attention.py outputs/quickstart/non_local/train/best.pt --videos 20
 """
 
@@ -34,7 +36,7 @@ from nlnet.recognizer.attention import ALL, attend, attention_blocks
 from nlnet.recognizer.faithfulness import deletion, share_in_region
 from nlnet.recognizer.recognizer import Recognizer
 
-TEST = 2  # the number of the split
+SPLITS = {"val": 1, "test": 2}  # and their numbers in the entropy of a clip
 
 
 class Boxes(NamedTuple):
@@ -52,15 +54,15 @@ class Score(NamedTuple):
     blurred: float  # probability of the predicted class if the whole clip is blurred
 
 
-def read_settings(root: Path) -> tuple[Scene, int, int]:
-    """The scene, the seed and the number of test videos of a folder."""
+def read_settings(root: Path, split: str) -> tuple[Scene, int, int]:
+    """The scene, the seed and the number of videos of a split of a folder."""
     path = root / "settings.json"
     if not path.is_file():
         raise UserError(f"{path}: no such file; make the videos with make_same_different.py")
     settings = json.loads(path.read_text())
     names = {field.name for field in fields(Scene)}
     scene = Scene(**{name: value for name, value in settings.items() if name in names})
-    return scene, settings["seed"], settings["test"]
+    return scene, settings["seed"], settings[split]
 
 
 def boxes_of(scene: Scene, same: bool, entropy: tuple[int, int, int]) -> Boxes:
@@ -122,9 +124,10 @@ def main() -> None:
     )
     parser.add_argument("checkpoint", nargs="?", default="demo", help="(default %(default)s)")
     parser.add_argument("--data", type=Path, default=Path("data/same_different"), help="folder")
+    parser.add_argument("--split", choices=SPLITS, default="test", help="(default %(default)s)")
     parser.add_argument("--videos", type=int, default=50, help="(default %(default)s)")
     args = parser.parse_args()
-    scene, seed, count = read_settings(args.data)
+    scene, seed, count = read_settings(args.data, args.split)
     recognizer = nlnet.load(args.checkpoint, device="cpu")
     if not attention_blocks(recognizer.model):
         raise UserError(f"{args.checkpoint}: has no non-local block; give another checkpoint")
@@ -132,11 +135,11 @@ def main() -> None:
         numbers = range(label, count, 2)[: args.videos]
         scores: dict[str, list[Score]] = {}
         for number in numbers:
-            video = args.data / "test" / name / f"{number:06d}.mp4"
-            boxes = boxes_of(scene, name == "same", (seed, TEST, number))
+            video = args.data / args.split / name / f"{number:06d}.mp4"
+            boxes = boxes_of(scene, name == "same", (seed, SPLITS[args.split], number))
             for block, each in score(recognizer, video, boxes).items():
                 scores.setdefault(block, []).append(each)
-        print(f"{args.checkpoint}: {len(numbers)} videos of {args.data / 'test' / name}")
+        print(f"{args.checkpoint}: {len(numbers)} videos of {args.data / args.split / name}")
         for block, values in scores.items():
             print(report(block, name, values))
 

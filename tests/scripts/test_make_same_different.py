@@ -115,6 +115,39 @@ def test_a_clip_shows_two_objects_and_none_between_them(script: ModuleType):
         assert pixels[3:5].max() == 0
 
 
+def test_objects_that_are_not_shown_are_missing_and_nothing_else_changes(script: ModuleType):
+    scene = script.Scene(noise=4)
+    for seed in range(6):
+        clips = {
+            shown: script.draw_clip(np.random.default_rng(seed), True, scene, shown)
+            for shown in (script.BOTH, *script.INCOMPLETE)
+        }
+        assert num_colored_pixels(clips[False, False]).max() == 0
+        assert (clips[True, False][:4] == clips[script.BOTH][:4]).all()
+        assert (clips[True, False][4:] == clips[False, False][4:]).all()
+        assert (clips[False, True][:4] == clips[False, False][:4]).all()
+        assert (clips[False, True][4:] == clips[script.BOTH][4:]).all()
+
+
+def test_each_incomplete_video_is_in_both_classes_and_changes_no_other_video(tmp_path: Path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert run(one).returncode == 0
+    assert "24 videos, 24 of them new" in run(two, "--incomplete", "6").stdout
+    found = digests(two)
+    assert digests(one).items() < found.items()
+    shown = []
+    for number in range(3):
+        different, same = (
+            f"train/{name}/incomplete_{number:06d}.mp4" for name in ("different", "same")
+        )
+        assert found[different] == found[same]
+        with PyAVReader(two / same) as video:
+            pixels = num_colored_pixels(video.read(range(8)))
+        shown.append((bool(pixels[0]), bool(pixels[7])))
+    assert shown == [(False, False), (True, False), (False, True)]
+    assert "other settings" in run(two).stderr
+
+
 def test_compression_keeps_the_objects(script: ModuleType, tmp_path: Path):
     scene = script.Scene()
     for seed in range(4):
@@ -166,6 +199,7 @@ def test_other_folders_and_wrong_numbers_are_refused_in_one_line(tmp_path: Path)
         (tmp_path / "x", ("--shapes", "5"), "--shapes 5"),
         (tmp_path / "x", ("--colors", "7"), "--colors 7"),
         (tmp_path / "x", ("--val", "7"), "--val 7"),
+        (tmp_path / "x", ("--incomplete", "3"), "--incomplete 3"),
     ):
         result = run(folder, *options)
         assert result.returncode == 1
@@ -179,6 +213,7 @@ def test_a_folder_with_the_former_spelling_of_its_settings_is_accepted(tmp_path:
     path = tmp_path / "data" / "settings.json"
     settings = json.loads(path.read_text())
     settings["colours"] = settings.pop("colors")
+    del settings["incomplete"]  # a later setting
     path.write_text(json.dumps(settings))
     assert "0 of them new" in run(tmp_path / "data").stdout
     assert "other settings" in run(tmp_path / "data", "--colors", "3").stderr

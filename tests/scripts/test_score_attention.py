@@ -28,7 +28,7 @@ def test_the_boxes_hold_all_colored_pixels(script: ModuleType, number: int):
     import make_same_different as maker
 
     scene = script.Scene(noise=0.0)
-    entropy = (0, script.TEST, number)
+    entropy = (0, script.SPLITS["test"], number)
     same = number % 2 == 1
     video = maker.draw_clip(np.random.default_rng(entropy), same, scene).astype(int)
     colored = video.max(axis=3) - video.min(axis=3) > 20

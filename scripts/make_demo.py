@@ -1,8 +1,12 @@
 """Train the demonstration checkpoint, and write it and its example videos to nlnet/demo.
 
-The training is `python tools/train.py +experiment=demo`. The shipped file holds the last weights in
-half precision and the settings, without the state of the optimizer. The examples are held-out
-videos, drawn with a seed of their own.
+The training is `python tools/train.py +experiment=demo`. Its videos include 1,024 in which one
+object or both are missing, each of them in both classes (make_same_different.py --incomplete). The
+network therefore answers with even probabilities if it sees no evidence. Without these videos it
+answers "same", and no deletion of evidence lowers the probability of "same".
+
+The shipped file holds the last weights in half precision and the settings, without the state of the
+optimizer. The examples are held-out videos, drawn with a seed of their own.
 
 Examples:
   python scripts/make_demo.py
@@ -25,6 +29,7 @@ from nlnet.config import parse_run, run_text
 from nlnet.demo import CHECKPOINT, DEMO, VIDEOS
 
 ROOT = Path(__file__).parents[1]
+INCOMPLETE = 2048  # files of training videos without evidence
 EXAMPLES_SEED = 7_2018  # not the seed of the training data
 
 
@@ -72,7 +77,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=CHECKPOINT, help="(default %(default)s)")
     args = parser.parse_args()
     if args.trained is None:
-        run("scripts/make_same_different.py")
+        root = compose_run(DEMO).data.root
+        run("scripts/make_same_different.py", "--out", root, "--incomplete", str(INCOMPLETE))
         run("tools/train.py", f"+experiment={DEMO}")
         args.trained = ROOT / "outputs" / DEMO / "train" / LAST
     write_demo(args.trained, args.out)

@@ -30,7 +30,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
 from functools import partial
 from itertools import compress
@@ -194,19 +194,14 @@ def make_clip(job: Job, *, scene: Scene, crf: int) -> None:
     write_video(job.path, draw_clip(rng, job.same, scene, job.shown), crf)
 
 
-def missing_jobs(out: Path, counts: dict[str, int], incomplete: int, seed: int) -> Iterator[Job]:
-    """The clips without a file."""
-    return (job for job in _all_jobs(out, counts, incomplete, seed) if not job.path.exists())
-
-
-def _all_jobs(out: Path, counts: dict[str, int], incomplete: int, seed: int) -> Iterator[Job]:
+def all_jobs(out: Path, counts: dict[str, int], seed: int) -> Iterator[Job]:
     """The classes alternate. An incomplete video is in both of them, with the same pixels."""
-    for split_number, (split, count) in enumerate(counts.items()):
-        for number in range(count):
+    for split_number, split in enumerate(("train", "val", "test")):
+        for number in range(counts[split]):
             label = number % 2
             path = out / split / CLASSES[label] / f"{number:06d}.mp4"
             yield Job(path, label == 1, (seed, split_number, number))
-    for number in range(incomplete // 2):
+    for number in range(counts["incomplete"] // 2):
         shown = INCOMPLETE[number % len(INCOMPLETE)]
         for name in CLASSES:
             path = out / "train" / name / f"incomplete_{number:06d}.mp4"
@@ -233,7 +228,7 @@ def claim(out: Path, settings: dict[str, float]) -> None:
     write_atomic(path, (json.dumps(settings, indent=2) + "\n").encode())
 
 
-def check(scene: Scene, counts: dict[str, int], incomplete: int) -> None:
+def check(scene: Scene, counts: dict[str, int]) -> None:
     """Raise UserError for numbers that no clip can have."""
     if scene.size % 2 or scene.size < 2 * scene.object_size + 2:
         raise UserError(
@@ -249,10 +244,8 @@ def check(scene: Scene, counts: dict[str, int], incomplete: int) -> None:
         if not 2 <= number <= most:
             raise UserError(f"{flag} {number} must be from 2 to {most}")
     for split, count in counts.items():
-        if count < 2 or count % 2:
+        if count % 2 or count < (0 if split == "incomplete" else 2):
             raise UserError(f"--{split} {count} must be an even number of 2 or more")
-    if incomplete < 0 or incomplete % 2:
-        raise UserError(f"--incomplete {incomplete} must be an even number of 0 or more")
 
 
 def parse() -> argparse.Namespace:
@@ -272,15 +265,8 @@ def parse() -> argparse.Namespace:
     add("--shapes", default=default.shapes, help="how many shapes (default %(default)s)")
     add("--colors", default=default.colors, help="how many colors (default %(default)s)")
     add("--distractors", default=default.distractors, help="(default %(default)s)")
-    parser.add_argument(
-        "--noise",
-        type=float,
-        default=default.noise,
-        help="standard deviation (default %(default)s)",
-    )
-    parser.add_argument(
-        "--subtle", action="store_true", help="different objects may have the same color"
-    )
+    add("--noise", type=float, default=default.noise, help="of each pixel (default %(default)s)")
+    parser.add_argument("--subtle", action="store_true", help="different objects may share a color")
     add("--crf", default=20, help="H.264 quality, lower is better (default %(default)s)")
     add("--seed", default=0, help="(default %(default)s)")
     add("--workers", default=len(os.sched_getaffinity(0)), help="processes (default: all CPUs)")
@@ -289,21 +275,12 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     args = parse()
-    counts = {"train": args.train, "val": args.val, "test": args.test}
-    scene = Scene(
-        size=args.size,
-        frames=args.frames,
-        object_size=args.object_size,
-        shapes=args.shapes,
-        colors=args.colors,
-        distractors=args.distractors,
-        noise=args.noise,
-        subtle=args.subtle,
-    )
-    check(scene, counts, args.incomplete)
-    facts = {**counts, "incomplete": args.incomplete, **asdict(scene)}
-    claim(args.out, {**facts, "crf": args.crf, "seed": args.seed})
-    jobs = list(missing_jobs(args.out, counts, args.incomplete, args.seed))
+    given = vars(args)
+    counts = {name: given[name] for name in ("train", "val", "test", "incomplete")}
+    scene = Scene(**{field.name: given[field.name] for field in fields(Scene)})
+    check(scene, counts)
+    claim(args.out, {**counts, **asdict(scene), "crf": args.crf, "seed": args.seed})
+    jobs = [job for job in all_jobs(args.out, counts, args.seed) if not job.path.exists()]
     for folder in {job.path.parent for job in jobs}:
         folder.mkdir(parents=True, exist_ok=True)
     if jobs:
@@ -312,7 +289,7 @@ def main() -> None:
             done = pool.map(make, jobs, chunksize=16)
             for _ in tqdm(done, total=len(jobs), unit="clip", disable=not sys.stderr.isatty()):
                 pass
-    print(f"{args.out}: {sum(counts.values()) + args.incomplete} videos, {len(jobs)} of them new")
+    print(f"{args.out}: {sum(counts.values())} videos, {len(jobs)} of them new")
 
 
 if __name__ == "__main__":

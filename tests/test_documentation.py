@@ -133,6 +133,8 @@ WALK = RunElsewhere("tests/docs/test_walk.py runs the commands of its page in th
 EXTEND = RunElsewhere("tests/docs/test_extend.py runs the examples")
 PAPER = RunElsewhere("tests/test_configs.py composes it; the sweep of table 2a runs")
 
+SMALL_TABLES = RunElsewhere("it takes up to an hour; tests/report/test_tables.py runs small ones")
+
 PREPARE = "python tools/prepare.py folder --root my_videos"
 
 TREATMENT: dict[str, Treatment] = {
@@ -300,6 +302,24 @@ TREATMENT: dict[str, Treatment] = {
     "python tools/train.py -m +experiment=i3d_nl5_128x1 +sweep=long_clips"
     " data.root=/data/kinetics400": PAPER,
     "python tools/train.py -m +experiment=quickstart +sweep=pairwise": PAPER,
+    "python tools/train.py -m +experiment=tables +sweep=blocks"
+    " non_local=none,nl1_tiny,nl2_tiny,nl4_tiny seed=0,1,2": SMALL_TABLES,
+    "python tools/train.py -m +experiment=tables +sweep=pairwise"
+    " block=gaussian,dot_product,concatenation seed=0,1,2": SMALL_TABLES,
+    "python tools/train.py -m +experiment=tables +sweep=stage"
+    " non_local=nl1_tiny_res2,nl1_tiny_res3,nl1_tiny_res5 seed=0,1,2": SMALL_TABLES,
+    "python tools/train.py -m +experiment=tables +sweep=axes non_local=nl2_tiny"
+    " model.non_local.axes=space,time seed=0,1,2": SMALL_TABLES,
+    "python tools/tables.py outputs/tables/sweep_blocks --paper 2c": SMALL_TABLES,
+    **{
+        f"python tools/tables.py outputs/tables/sweep_{sweep} {shared} --paper {table}": SMALL_TABLES
+        for sweep, shared, table in (
+            ("pairwise", "'outputs/tables/sweep_blocks/non_local={none,nl1_tiny},seed=*'", "2a"),
+            ("stage", "'outputs/tables/sweep_blocks/non_local={none,nl1_tiny},seed=*'", "2b"),
+            ("axes", "'outputs/tables/sweep_blocks/non_local={none,nl2_tiny},seed=*'", "2d"),
+        )
+    },
+    "python scripts/make_demo.py": RunElsewhere("it takes minutes; tests/recognizer/test_demo.py"),
     "python docs/make_pictures.py": RunElsewhere("tests/docs/test_pictures.py makes the pictures"),
     "python -m pytest tests/model/non_local/test_block.py -k 'mean and equation'": EXTEND,
     "python tools/train.py +experiment=folder_small block=mean 'model.non_local.res4=[0]'"

@@ -99,15 +99,16 @@ def _command(
     except KeyError:
         return None
     same_depth = [result.run for result in results if result.depth == depth]
-    experiment, root, name = paper.experiments.get(depth, "NAME"), "PATH", ""
+    experiment, root = paper.experiments.get(depth, "NAME"), "PATH"
+    name = experiment
     if same_depth:
         run = same_depth[0]
-        root = run.data.root
-        known = [part for part in (run.name, run.name.split("/")[0]) if part in _experiments()]
+        root, name = run.data.root, run.name.split("/sweep_")[0]
+        known = [part for part in (name, name.split("/")[0]) if part in _experiments()]
         experiment = known[0] if known else "NAME"
-        name = "" if experiment == run.name else f" name={run.name}"
-    words = f"+experiment={experiment} +sweep={paper.sweep} {words} data.root={root}{name}"
-    return f"python tools/train.py -m {words}"
+    # A folder in that of the sweep: a sweep of one run would use the folder of the whole sweep.
+    name = f"{name}/sweep_{paper.sweep}/{row.key}"
+    return f"python tools/train.py +experiment={experiment} {words} data.root={root} name={name}"
 
 
 def _experiments() -> list[str]:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import nlnet
@@ -15,7 +16,7 @@ from nlnet.files import digest
 from nlnet.recognizer.recognizer import Recognizer
 
 ROOT = Path(__file__).parents[2]
-DIGEST = "dcd8502785674922b26d4f273dd828913bcef1532f3e9b86d3a23d00a1a011da"
+DIGEST = "e3dc75056767d1fca2e4f327c74acf43b95ffde237772fd6ad76daf2c1d17983"
 MAX_BYTES = 1_000_000
 NUM_VIDEOS = 100
 
@@ -53,8 +54,16 @@ def test_the_examples_are_of_their_classes(recognizer: Recognizer):
         assert best.name == video.stem and best.probability > 0.9
 
 
+def test_a_clip_without_objects_is_answered_with_even_probabilities(recognizer: Recognizer):
+    """0.45 was measured. Deletion of evidence therefore lowers the probability of both classes."""
+    gray = np.full((8, 64, 64, 3), 110, np.uint8)
+    noise = np.random.default_rng(0).normal(0, 10, gray.shape)
+    for frames in (gray, (gray + noise).astype(np.uint8)):
+        assert recognizer.scores(frames).numpy() == pytest.approx([0.5, 0.5], abs=0.15)
+
+
 def test_the_accuracy_on_new_videos(recognizer: Recognizer, tmp_path: Path):
-    """At least 97 of 100; on the validation split it was 100 %."""
+    """At least 99 of 100; on the validation split it was 100 %."""
     script = str(ROOT / "scripts" / "make_same_different.py")
     words = ["--train", "2", "--val", "2", "--test", str(NUM_VIDEOS), "--seed", "90210"]
     command = [sys.executable, script, *words, "--workers", "1", "--out", str(tmp_path / "new")]
@@ -66,4 +75,4 @@ def test_the_accuracy_on_new_videos(recognizer: Recognizer, tmp_path: Path):
         prediction.top[0].name == video.parent.name
         for prediction, video in zip(predictions, videos, strict=True)
     ]
-    assert sum(right) >= 97
+    assert sum(right) >= 99

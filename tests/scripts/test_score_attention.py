@@ -42,8 +42,8 @@ def test_the_boxes_hold_all_colored_pixels(script: ModuleType, number: int):
 
 
 @pytest.mark.slow
-def test_the_demonstration_attends_to_the_first_object(tmp_path: Path):
-    """The mean over 50 held-out videos is 11 times the share of the box; the target is 4."""
+def test_the_demonstration_attends_to_what_it_uses(tmp_path: Path):
+    """Attention on the first object, and deletion, of 50 held-out videos of each class."""
     root = tmp_path / "videos"
     make = [sys.executable, str(SCRIPTS / "make_same_different.py"), "--out", str(root)]
     sizes = ["--train", "2", "--val", "2", "--test", "100", "--workers", "1"]
@@ -54,3 +54,6 @@ def test_the_demonstration_attends_to_the_first_object(tmp_path: Path):
     ratios = [float(x) for x in re.findall(r"mass ([\d.]+) times", done.stdout)]
     assert len(ratios) == 2
     assert max(ratios) >= 4
+    shares = re.findall(r"res3\.nl1, (\w+): .*faster than random in (\d+) %", done.stdout)
+    assert [name for name, _ in shares] == ["different", "same"]
+    assert min(int(share) for _, share in shares) >= 80

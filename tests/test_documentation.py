@@ -133,7 +133,7 @@ WALK = RunElsewhere("tests/docs/test_walk.py runs the commands of its page in th
 EXTEND = RunElsewhere("tests/docs/test_extend.py runs the examples")
 PAPER = RunElsewhere("tests/test_configs.py composes it; the sweep of table 2a runs")
 
-SMALL_TABLES = RunElsewhere("it takes up to an hour; tests/report/test_tables.py runs small ones")
+TABLE_RUNS = RunElsewhere("it takes up to an hour; tests/report/test_tables.py runs small ones")
 
 PREPARE = "python tools/prepare.py folder --root my_videos"
 
@@ -303,16 +303,16 @@ TREATMENT: dict[str, Treatment] = {
     " data.root=/data/kinetics400": PAPER,
     "python tools/train.py -m +experiment=quickstart +sweep=pairwise": PAPER,
     "python tools/train.py -m +experiment=tables +sweep=blocks"
-    " non_local=none,nl1_tiny,nl2_tiny,nl4_tiny seed=0,1,2": SMALL_TABLES,
+    " non_local=none,nl1_tiny,nl2_tiny,nl4_tiny seed=0,1,2": TABLE_RUNS,
     "python tools/train.py -m +experiment=tables +sweep=pairwise"
-    " block=gaussian,dot_product,concatenation seed=0,1,2": SMALL_TABLES,
+    " block=gaussian,dot_product,concatenation seed=0,1,2": TABLE_RUNS,
     "python tools/train.py -m +experiment=tables +sweep=stage"
-    " non_local=nl1_tiny_res2,nl1_tiny_res3,nl1_tiny_res5 seed=0,1,2": SMALL_TABLES,
+    " non_local=nl1_tiny_res2,nl1_tiny_res3,nl1_tiny_res5 seed=0,1,2": TABLE_RUNS,
     "python tools/train.py -m +experiment=tables +sweep=axes non_local=nl2_tiny"
-    " model.non_local.axes=space,time seed=0,1,2": SMALL_TABLES,
-    "python tools/tables.py outputs/tables/sweep_blocks --paper 2c": SMALL_TABLES,
+    " model.non_local.axes=space,time seed=0,1,2": TABLE_RUNS,
+    "python tools/tables.py outputs/tables/sweep_blocks --paper 2c": TABLE_RUNS,
     **{
-        f"python tools/tables.py outputs/tables/sweep_{sweep} {shared} --paper {table}": SMALL_TABLES
+        f"python tools/tables.py outputs/tables/sweep_{sweep} {shared} --paper {table}": TABLE_RUNS
         for sweep, shared, table in (
             ("pairwise", "'outputs/tables/sweep_blocks/non_local={none,nl1_tiny},seed=*'", "2a"),
             ("stage", "'outputs/tables/sweep_blocks/non_local={none,nl1_tiny},seed=*'", "2b"),

@@ -23,7 +23,7 @@ def pictures(recognizer: Recognizer) -> dict[str, bytes]:
     """File name -> PNG file."""
     video = next(path for path in VIDEOS if path.stem == "same")
     attentions = {
-        "attention_rows.png": recognizer.attention(video, QUERY, "res3.nl1"),
+        "attention_rows.png": recognizer.attention(video, QUERY, "res3.nl0"),
         "attention_gradcam.png": recognizer.attention(video, method="gradcam"),
     }
     return {name: png(_reduced(strip(each))) for name, each in attentions.items()}

@@ -11,11 +11,12 @@ from nlnet.cli.tool import run_parser
 
 
 def main() -> None:
-    from nlnet.cli.compose import compose_run
-    from nlnet.jobs.convert import convert, convert_settings
     from nlnet.jobs.convert_arguments import parse_arguments
 
     args = parse_arguments(__doc__)
+    from nlnet.cli.compose import compose_run
+    from nlnet.jobs.convert import convert, convert_settings
+
     if args.source.endswith(".json"):
         convert_settings(Path(args.source), args.target, args.from_)
         return

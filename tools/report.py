@@ -1,7 +1,8 @@
 """Write a report of evaluated runs: one HTML file that opens without a network.
 
 RUN is a folder of tools/eval.py, or the folder above it. Several runs are compared: their metrics
-side by side, McNemar's test, the differences by class. Needs pip install 'nlnet[report]'.
+side by side, McNemar's test, the differences by class. The wrong videos show the attention of the
+network, or Grad-CAM for a network without blocks. Needs pip install 'nlnet[report]'.
 """
 
 from pathlib import Path
@@ -13,28 +14,22 @@ EXAMPLES = """\
 Examples:
   python tools/report.py outputs/quickstart
   python tools/report.py outputs/c2d outputs/c2d_nl5 --out comparison.html
+  python tools/report.py outputs/c2d_nl5 --data-root /data/kinetics400 --no-attention
 """
 
 
 def main() -> None:
     parser = Parser(__doc__, EXAMPLES)
-    parser.add_argument("runs", metavar="RUN", type=Path, nargs="+", help="folder of a run")
-    parser.add_argument(
-        "--out",
-        metavar="FILE",
-        type=Path,
-        help="the HTML file; else report.html in the folder of the evaluation of the first run",
-    )
-    arguments = parser.parse_args()
-    from nlnet.checks import require_libraries
+    add = parser.add_argument
+    add("runs", metavar="RUN", type=Path, nargs="+", help="folder of a run")
+    add("--out", metavar="FILE", type=Path, help="default: report.html beside the first scores.npz")
+    add("--data-root", metavar="PATH", type=Path, help="where the videos are now, if they moved")
+    add("--no-attention", dest="attention", action="store_false", help="only read the results")
+    add("--score-videos", metavar="N", type=int, default=10, help="for deletion scores; default 10")
+    words = vars(parser.parse_args())
+    from nlnet.jobs.report import ReportOptions, report
 
-    require_libraries("report", ["jinja2", "matplotlib"])
-    from nlnet.report.page import write_report
-
-    out, parts = write_report(arguments.runs, arguments.out)
-    for part in parts:
-        print(part.summary)
-    print(out)
+    report(words.pop("runs"), ReportOptions(**words))
 
 
 if __name__ == "__main__":

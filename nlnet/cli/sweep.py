@@ -68,7 +68,7 @@ class SweepTable(Callback):
             job_return.status, job_return.return_value = JobStatus.COMPLETED, None
         elif (folder / "metrics.json").exists():
             metrics = json.loads((folder / "metrics.json").read_text())
-            row.update({key: value for key, value in metrics.items() if _is_number(value)})
+            row.update(metric_numbers(metrics))
         write_text(self.rows / f"{config.hydra.job.num:05d}.json", json.dumps(row))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
@@ -145,6 +145,13 @@ def override_values(overrides: Iterable[str]) -> dict[str, Any]:
     """
     parts = (override.lstrip("+~").partition("=") for override in overrides)
     return {key: unquoted(value) for key, _, value in parts}
+
+
+def metric_numbers(metrics: dict[str, Any]) -> dict[str, Any]:
+    """The numbers of metrics.json, the main metric first."""
+    main = metrics.get("main_metric")
+    order = sorted(metrics, key=lambda key: key not in (main, f"best_{main}"))
+    return {key: metrics[key] for key in order if _is_number(metrics[key])}
 
 
 def _is_number(value: Any) -> bool:

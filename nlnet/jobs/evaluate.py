@@ -21,16 +21,18 @@ from nlnet.distributed.build import build_device
 from nlnet.distributed.ranks import is_main, process_group, rank, world_size
 from nlnet.errors import UsageError, UserError
 from nlnet.files import write_text
+from nlnet.jobs.board import show_evaluation
 from nlnet.jobs.worker_failures import named_worker_failures
 from nlnet.model.build import check_clips
 from nlnet.recognizer.build import build_recognizer, count_classes
 from nlnet.recognizer.load import find_settings
+from nlnet.runs.ensembles import ENSEMBLES
 from nlnet.runs.environment import write_environment
 from nlnet.runs.logger import progress_bar
-from nlnet.runs.record import METRICS
+from nlnet.runs.record import METRICS, main_first
 from nlnet.runs.scores import SCORES, EvaluationScores, write_scores
 from nlnet.trainer.build import apply_allocator, check_labels
-from nlnet.trainer.metrics import ENSEMBLES, Metrics, VideoScores
+from nlnet.trainer.metrics import Metrics, VideoScores
 from nlnet.weights.files import WeightFile, read_weight_file
 from nlnet.weights.public import locate
 
@@ -75,7 +77,7 @@ def record_environment(out_dir: Path) -> None:
 def evaluate_run(run: RunConfig, out_dir: Path, weights: WeightFile | None = None) -> float:
     """Score the test split as one of the ranks; rank 0 writes the results and prints a summary.
 
-    Writes metrics.json, scores.npz, predictions.csv and config.yaml in `out_dir`.
+    Writes metrics.json, scores.npz, predictions.csv, config.yaml and tensorboard/ in `out_dir`.
 
     Args:
         weights: what the file at `run.weights` holds, if it has been read already
@@ -114,6 +116,7 @@ def evaluate_run(run: RunConfig, out_dir: Path, weights: WeightFile | None = Non
         if is_main():
             _print_summary(run, out_dir, scores, metrics)  # first: the disk may be full
             _write_results(run, out_dir, scores, loader.index, metrics)
+            show_evaluation(out_dir / "tensorboard", _scores_of(run, scores, loader.index))
         return metrics.score
 
 
@@ -234,7 +237,8 @@ def _print_summary(run: RunConfig, out_dir: Path, scores: VideoScores, metrics: 
     for failure in scores.failures:
         print(f"unreadable, counted as wrong: {failure.path}: {failure.cause}")
     path = os.path.relpath(out_dir / METRICS)
-    numbers = "  ".join(f"{name} {value:.2f}%" for name, value in metrics.values.items())
+    values = main_first(metrics.values, metrics.main)
+    numbers = "  ".join(f"{name} {value:.2f}%" for name, value in values.items())
     print(f"{numbers}  ({len(scores.labels)} videos, {protocol(run)}); {path}")
 
 

@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from nlnet.checkpoint import current_provenance
 from nlnet.checks import one_of, section
@@ -21,6 +20,7 @@ from nlnet.data.loader import EvalLoader, TrainLoader
 from nlnet.distributed.build import build_device
 from nlnet.distributed.ranks import process_group, rank, world_size
 from nlnet.errors import UsageError
+from nlnet.jobs.board import show_validation
 from nlnet.jobs.debug import check_debug, clear_debug_folder, run_debug
 from nlnet.jobs.describe_run import describe_data, describe_extension
 from nlnet.jobs.quarantine import broken_files, describe_broken, report_validation
@@ -28,6 +28,7 @@ from nlnet.jobs.worker_failures import named_worker_failures
 from nlnet.model.build import build_model, check_clips
 from nlnet.model.classifier import VideoClassifier
 from nlnet.model.speed.checkpointing import save_memory
+from nlnet.runs.ensembles import ENSEMBLES
 from nlnet.runs.logger import RunLogger, progress_bar
 from nlnet.runs.record import METRICS, read_best_score
 from nlnet.trainer.build import (
@@ -39,7 +40,7 @@ from nlnet.trainer.build import (
     check_labels,
 )
 from nlnet.trainer.loop import evaluate, fit
-from nlnet.trainer.metrics import ENSEMBLES, Metrics, VideoScores
+from nlnet.trainer.metrics import Metrics, VideoScores
 from nlnet.trainer.norm_values import smallest_norm
 from nlnet.trainer.preemption import OutOfTime
 from nlnet.trainer.prepare import prepare_model, wrap_for_training
@@ -171,7 +172,7 @@ def _train(run: RunConfig, out_dir: Path, device: torch.device) -> float:
                 network,
                 settings,
                 loader_at=loader_at,
-                validate=partial(validate, run, state.model, val_loader, device, logger),
+                validate=partial(_validate, run, state, val_loader, device, logger),
                 logger=logger,
                 out_dir=out_dir,
             )
@@ -251,16 +252,16 @@ def _prepare(run: RunConfig, model: VideoClassifier) -> None:
         )
 
 
-def validate(
-    run: RunConfig, model: nn.Module, loader: EvalLoader, device: torch.device, logger: RunLogger
+def _validate(
+    run: RunConfig, state: TrainState, loader: EvalLoader, device: torch.device, logger: RunLogger
 ) -> Metrics:
-    """The metrics of the validation split, in percent."""
-    assert isinstance(model, VideoClassifier)
+    """The metrics of the validation split, in percent; TensorBoard shows the confusion matrix."""
+    assert isinstance(state.model, VideoClassifier)
     views = run.data.val_views
     labels = torch.from_numpy(loader.index.labels)
     scores = VideoScores(labels, len(loader.index.class_names), views.ensemble)
     metrics = evaluate(
-        model,
+        state.model,
         progress_bar(loader, "validation"),
         scores,
         device=device,
@@ -269,6 +270,7 @@ def validate(
         channels_last=run.trainer.channels_last,
     )
     report_validation(loader, scores.failures, logger)
+    show_validation(logger, scores, loader.index.class_names, state.progress.global_step)
     return metrics
 
 

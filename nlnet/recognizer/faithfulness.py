@@ -1,5 +1,7 @@
 """Whether an attention map tells what a network uses, as numbers."""
 
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -8,7 +10,8 @@ import torch
 from torch import Tensor
 
 from nlnet.model.classifier import VideoClassifier
-from nlnet.recognizer.attention import AttentionMap
+from nlnet.recognizer.attention import ALL, AttentionMap
+from nlnet.recognizer.methods import maps_of
 
 STEPS = 10  # of a deletion curve
 ORDERS = 3  # random orders to compare with
@@ -27,6 +30,31 @@ class _Deletion:
     def area_between(self) -> float:
         """The area between both curves; it is positive if attended positions matter more."""
         return float(np.trapezoid(self.random - self.attended, self.shares))
+
+
+@dataclass(frozen=True)
+class LayerScore:
+    """The deletion scores of one layer on some clips."""
+
+    layer: str
+    curves: list[_Deletion]  # of each clip
+
+    @property
+    def mean_area(self) -> float:
+        """The mean area between the curves of random and of attended positions."""
+        return float(np.mean([curve.area_between for curve in self.curves]))
+
+    @property
+    def share_faster(self) -> float:
+        """The share of clips whose probability falls faster than for random positions."""
+        return float(np.mean([curve.area_between > 0 for curve in self.curves]))
+
+    @property
+    def probabilities(self) -> tuple[float, float]:
+        """The mean probability of the predicted class: of the clips, and of the blurred clips."""
+        ends = [(curve.attended[0], curve.attended[-1]) for curve in self.curves]
+        clear, blurred = np.mean(ends, axis=0).tolist()
+        return clear, blurred
 
 
 class _RegionShare(NamedTuple):
@@ -50,6 +78,31 @@ def share_in_region(attention: AttentionMap, inside: np.ndarray) -> _RegionShare
     """
     weights = np.abs(attention.on_clip(attention.weights))
     return _RegionShare(float((weights * inside).sum() / weights.sum()), float(inside.mean()))
+
+
+def score_layers(
+    model: VideoClassifier, clips: Iterable[Tensor], *, method: str, seconds: float
+) -> list[LayerScore]:
+    """The deletion scores of each layer, for the mean of the rows of all positions.
+
+    Args:
+        model: in eval mode
+        clips: pixels (1, 3, T, H, W) of uint8
+        method: a name in METHODS
+        seconds: no further clip is scored after this time
+
+    Raises:
+        UserError: a block has no rows.
+    """
+    start = time.monotonic()
+    curves: dict[str, list[_Deletion]] = {}
+    for clip in clips:
+        _, maps = maps_of(model, clip, query=ALL, block=None, method=method)
+        for each in maps:
+            curves.setdefault(each.layer, []).append(deletion(model, clip, each))
+        if time.monotonic() - start > seconds:
+            break
+    return [LayerScore(layer, of_layer) for layer, of_layer in curves.items()]
 
 
 @torch.inference_mode()

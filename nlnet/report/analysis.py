@@ -1,5 +1,6 @@
 """Everything that a report says about one evaluation, computed from its scores."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,10 +10,11 @@ from nlnet.report.classes import (
     ClassRow,
     Confusion,
     class_table,
-    confusion_matrix,
+    confusion_of,
     most_confused,
 )
-from nlnet.report.statistics import Calibration, Interval, ViewPoint
+from nlnet.report.statistics import Calibration, Interval, Metric, ViewPoint
+from nlnet.runs.record import main_first
 from nlnet.runs.scores import EvaluationScores
 
 TITLES = {
@@ -21,6 +23,8 @@ TITLES = {
     "mean_class": "Mean class accuracy",
     "mean_ap": "Mean average precision",
 }
+# Scores (N, K), labels and which videos (N,) have views -> the metric.
+MetricOf = Callable[[np.ndarray, np.ndarray, np.ndarray], Metric]
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class Analysis:
     """The statistics of one evaluation."""
 
     metrics: dict[str, Interval]  # by the names of metrics.json, the main one first
+    main: str  # the name of the main metric
     by_views: list[ViewPoint]  # the main metric
     right: np.ndarray  # (N,) bool: the best class is a label
     calibration: Calibration
@@ -49,11 +54,15 @@ class Analysis:
     confident: list[Case]  # wrong videos, the highest score of a wrong class first
 
 
-def analyze(scores: EvaluationScores, *, pairs: int = 15, cases: int = 8) -> Analysis:
+def analyze(
+    scores: EvaluationScores, main: str | None, *, pairs: int = 15, cases: int = 8
+) -> Analysis:
     """Compute the statistics of an evaluation.
 
     Args:
         scores: of N videos
+        main: the name of the metric that selects the best checkpoint. For None, and for a metric
+            that is not in METRICS, it is the first one of METRICS for this kind of labels.
         pairs: number of most confused pairs
         cases: number of the worst, and of the most confident wrong videos
     """
@@ -66,54 +75,79 @@ def analyze(scores: EvaluationScores, *, pairs: int = 15, cases: int = 8) -> Ana
         matrix, confused = None, []
     else:
         calibration = statistics.calibration(probabilities.max(axis=1)[has_views], right[has_views])
-        predictions = np.where(has_views, statistics.ranking(scores.totals, 1)[:, 0], -1)
-        matrix = confusion_matrix(labels, predictions, len(scores.class_names))
+        matrix = confusion_of(scores.totals, labels, has_views)
         confused = most_confused(matrix, pairs)
-    metrics = _metrics(scores)
-    wrong = np.flatnonzero(~right & has_views)
-    all_cases = [_case(scores, probabilities, int(video)) for video in wrong]
-    worst = sorted(all_cases, key=lambda case: case.label_score)[:cases]
-    shown = {case.video for case in worst}
-    rest = [case for case in all_cases if case.video not in shown]
+    metrics = main_first(_metrics(scores), main)
+    main = next(iter(metrics))
+    worst, confident = wrong_cases(scores, cases)
     return Analysis(
         metrics=metrics,
-        by_views=_by_views(scores, next(iter(metrics.values())).value),
+        main=main,
+        by_views=_by_views(scores, main, metrics[main].value),
         right=right,
         calibration=calibration,
         matrix=matrix,
         confused=confused,
         classes=class_table(scores.totals if not several else probabilities, labels, has_views),
         worst=worst,
-        confident=sorted(rest, key=lambda case: -case.best[0][1])[:cases],
+        confident=confident,
     )
+
+
+def wrong_cases(scores: EvaluationScores, count: int) -> tuple[list[Case], list[Case]]:
+    """The worst wrong videos, and the most confident ones among the others: see Analysis."""
+    has_views, probabilities = scores.num_views > 0, scores.probabilities
+    wrong = np.flatnonzero(~statistics.hits(scores.totals, scores.labels, 1, has_views) & has_views)
+    cases = [_case(scores, probabilities, int(video)) for video in wrong]
+    worst = sorted(cases, key=lambda case: case.label_score)[:count]
+    shown = {case.video for case in worst}
+    rest = [case for case in cases if case.video not in shown]
+    return worst, sorted(rest, key=lambda case: -case.best[0][1])[:count]
+
+
+def _hits(k: int) -> MetricOf:
+    return lambda scores, labels, has_views: statistics.share(
+        statistics.hits(scores, labels, k, has_views)
+    )
+
+
+# The metrics by the kind of labels: one per video, or several.
+METRICS: dict[bool, dict[str, MetricOf]] = {
+    False: {
+        "top1": _hits(1),
+        "top5": _hits(5),
+        "mean_class": lambda scores, labels, has_views: statistics.mean_class(
+            statistics.hits(scores, labels, 1, has_views), labels
+        ),
+    },
+    True: {
+        "mean_ap": lambda scores, labels, has_views: statistics.mean_average_precision(
+            scores, labels > 0
+        )
+    },
+}
 
 
 def _metrics(scores: EvaluationScores) -> dict[str, Interval]:
     labels, has_views = scores.labels, scores.num_views > 0
-    num_videos = len(labels)
-    if labels.ndim == 2:
-        metric = statistics.mean_average_precision(scores.probabilities, labels > 0)
-        return {"mean_ap": statistics.bootstrap(metric, num_videos)}
-    top1 = statistics.hits(scores.totals, labels, 1, has_views)
-    top5 = statistics.hits(scores.totals, labels, 5, has_views)
+    several = labels.ndim == 2
+    values = scores.probabilities if several else scores.totals  # totals rank exactly
     return {
-        "top1": statistics.bootstrap(statistics.share(top1), num_videos),
-        "top5": statistics.bootstrap(statistics.share(top5), num_videos),
-        "mean_class": statistics.bootstrap(statistics.mean_class(top1, labels), num_videos),
+        name: statistics.bootstrap(metric(values, labels, has_views), len(labels))
+        for name, metric in METRICS[several].items()
     }
 
 
-def _by_views(scores: EvaluationScores, value: float) -> list[ViewPoint]:
-    """The main metric by the number of views; `value` is that of all views, computed exactly."""
+def _by_views(scores: EvaluationScores, name: str, value: float) -> list[ViewPoint]:
+    """A metric by the number of views; `value` is that of all views, computed exactly."""
     if not len(scores.views):
         return []
     labels = scores.labels
+    metric_of = METRICS[labels.ndim == 2][name]
 
     def metric(probabilities: np.ndarray, has_views: np.ndarray) -> float:
-        if labels.ndim == 2:
-            of_videos = statistics.mean_average_precision(probabilities, labels > 0)
-            return float(of_videos(np.ones((1, len(labels))))[0])
-        return float(statistics.hits(probabilities, labels, 1, has_views).mean())
+        of_videos = metric_of(probabilities, labels, has_views)
+        return float(of_videos(np.ones((1, len(labels))))[0])
 
     points = statistics.metric_by_views(
         scores.views,

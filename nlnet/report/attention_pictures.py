@@ -64,6 +64,18 @@ def attention_gif(attention: VideoAttention, each: AttentionMap) -> bytes:
     return buffer.getvalue()
 
 
+def heat_clip(frames: np.ndarray, each: AttentionMap, count: int) -> np.ndarray:
+    """At most `count` frames with the weights in color, evenly spaced: (n, H, W, 3) uint8.
+
+    The query's frame is one of them, and has the query as a cross.
+    """
+    shown = np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(int)
+    if each.query is not None and each.query[0] not in shown:
+        shown[np.abs(shown - each.query[0]).argmin()] = each.query[0]
+    heat = heat_frames(frames, each, each.weights)
+    return np.stack([np.asarray(_numbered(heat[t], each, t)) for t in shown.tolist()])
+
+
 def png(picture: Image.Image) -> bytes:
     """The bytes of a PNG file."""
     buffer = io.BytesIO()

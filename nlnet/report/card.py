@@ -8,6 +8,7 @@ from nlnet.report.analysis import TITLES, analyze
 from nlnet.report.runs import EVALUATIONS, METRICS, TRAININGS, read_json, read_run_folder
 from nlnet.report.statistics import Interval
 from nlnet.runs.environment import read_environment
+from nlnet.runs.record import main_first
 from nlnet.runs.scores import SCORES
 
 BEST = "best.pt"
@@ -47,12 +48,13 @@ def find_accuracy(checkpoint: Path) -> Accuracy | None:
             continue
         split, protocol = run.metrics.get("split", "test"), run.metrics.get("protocol", "")
         about = f"{len(run.scores.paths)} videos of the split `{split}`; {protocol}"
-        return Accuracy(analyze(run.scores).metrics, about, known=True)
+        metrics = analyze(run.scores, run.main_metric).metrics
+        return Accuracy(metrics, about, known=True)
     if checkpoint.name == BEST and (folder / METRICS).exists():
         found = read_json(folder / METRICS)
         metrics = {
             name: Interval(found[f"best_{name}"] / 100, float("nan"), float("nan"))
-            for name in TITLES
+            for name in main_first(TITLES, found.get("main_metric"))
             if f"best_{name}" in found
         }
         if metrics:

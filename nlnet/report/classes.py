@@ -18,6 +18,16 @@ def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_classes: i
     return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
+def confusion_of(
+    scores: np.ndarray, labels: np.ndarray, has_views: np.ndarray | None = None
+) -> np.ndarray:
+    """The confusion matrix (K, K) of scores (N, K); a video without views has no prediction."""
+    predictions = ranking(scores, 1)[:, 0]
+    if has_views is not None:
+        predictions = np.where(has_views, predictions, -1)
+    return confusion_matrix(labels, predictions, scores.shape[1])
+
+
 class Confusion(NamedTuple):
     """How often one class is taken for another."""
 
@@ -66,10 +76,7 @@ def class_table(
             )
             for k in range(num_classes)
         ]
-    predictions = ranking(scores, 1)[:, 0]
-    if has_views is not None:
-        predictions = np.where(has_views, predictions, -1)
-    matrix = confusion_matrix(labels, predictions, num_classes)
+    matrix = confusion_of(scores, labels, has_views)
     videos = np.bincount(labels, minlength=num_classes)
     rows = []
     for k in range(num_classes):

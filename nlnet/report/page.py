@@ -11,14 +11,14 @@ from markupsafe import Markup
 from nlnet.files import write_text
 from nlnet.report import plots
 from nlnet.report.analysis import TITLES, Analysis, Case, analyze
+from nlnet.report.attention import ShownAttention
 from nlnet.report.compare import Comparison, compare
 from nlnet.report.previews import Picture, Preview, preview
 from nlnet.report.runs import EvaluatedRun, read_run_folder
 
 PLOTS = ("views", "calibration", "confusion", "loss", "accuracy")
 TEMPLATES = Path(__file__).parent / "templates"
-# Pictures of a video that are shown below its preview, for instance where a network attends.
-PicturesOf = Callable[[EvaluatedRun, Path], Sequence[Picture]]
+AttentionOf = Callable[[EvaluatedRun], ShownAttention | None]
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,25 @@ class RunPart:
     worst: list[_CasePart]
     confident: list[_CasePart]
     plots: dict[str, Markup | None]  # by the names in PLOTS; None if there is nothing to draw
+    attention: ShownAttention | None  # None: not asked for
 
     @property
     def environment(self) -> dict[str, str | None]:
         """The environment of the evaluation by name; empty if it was not recorded."""
         recorded = self.run.environment
         return {} if recorded is None else asdict(recorded)
+
+    @property
+    def gone(self) -> str:
+        """One line about wrong videos whose files are gone; empty if there is none."""
+        cases = [*self.worst, *self.confident]
+        count = sum(not self.run.file(each.case.video).exists() for each in cases)
+        if not count:
+            return ""
+        return (
+            f"{count} of the {len(cases)} wrong videos shown are not below {self.run.root}; "
+            "name the folder of the data set with --data-root PATH"
+        )
 
     @property
     def summary(self) -> str:
@@ -59,20 +72,20 @@ class RunPart:
         return f"{self.title}: {metrics}  ({len(self.run.scores.paths)} videos)"
 
 
-def _no_pictures(run: EvaluatedRun, path: Path) -> Sequence[Picture]:
-    """Show nothing below a preview."""
-    return ()
-
-
 def write_report(
-    folders: Sequence[Path], out: Path | None = None, *, pictures_of: PicturesOf = _no_pictures
+    folders: Sequence[Path],
+    out: Path | None = None,
+    *,
+    attention_of: AttentionOf = lambda run: None,
+    data_root: Path | None = None,
 ) -> tuple[Path, list[RunPart]]:
     """Write the report of one or several runs; the file is written whole or not at all.
 
     Args:
         folders: of the runs, as `read_run_folder` takes them
         out: the HTML file; None is report.html in the folder of the first evaluation
-        pictures_of: gives the pictures below the preview of each wrong video
+        attention_of: gives the attention of the network of a run
+        data_root: where the data set is now; None is the root in the config of each run
 
     Returns:
         the path of the HTML file, and what the page says of each run
@@ -80,9 +93,10 @@ def write_report(
     Raises:
         UserError: a run has no evaluation, a file is damaged, `out` cannot be written.
     """
-    runs = [read_run_folder(folder) for folder in folders]
+    runs = [read_run_folder(folder, data_root) for folder in folders]
     parts = [
-        _run_part(run, title, pictures_of) for run, title in zip(runs, _titles(runs), strict=True)
+        _run_part(run, title, attention_of(run))
+        for run, title in zip(runs, _titles(runs), strict=True)
     ]
     analyses = [part.analysis for part in parts]
     comparisons = [
@@ -105,12 +119,11 @@ def _titles(runs: Sequence[EvaluatedRun]) -> list[str]:
     ]
 
 
-def _run_part(run: EvaluatedRun, title: str, pictures_of: PicturesOf) -> RunPart:
-    analysis = analyze(run.scores)
-    main = next(iter(analysis.metrics))
+def _run_part(run: EvaluatedRun, title: str, attention: ShownAttention | None) -> RunPart:
+    analysis = analyze(run.scores, run.main_metric)
     drawn = {"calibration": plots.calibration_plot({title: analysis.calibration})}
     if len(analysis.by_views) > 1:
-        drawn["views"] = plots.views_plot({title: analysis.by_views}, TITLES[main])
+        drawn["views"] = plots.views_plot({title: analysis.by_views}, TITLES[analysis.main])
     if analysis.matrix is not None:
         drawn["confusion"] = plots.confusion_plot(analysis.matrix, run.scores.class_names)
     drawn |= _learning_plots(run)
@@ -118,16 +131,18 @@ def _run_part(run: EvaluatedRun, title: str, pictures_of: PicturesOf) -> RunPart
         run=run,
         title=title,
         analysis=analysis,
-        worst=[_case_part(run, case, pictures_of) for case in analysis.worst],
-        confident=[_case_part(run, case, pictures_of) for case in analysis.confident],
+        worst=[_case_part(run, case, attention) for case in analysis.worst],
+        confident=[_case_part(run, case, attention) for case in analysis.confident],
         plots={name: Markup(drawn[name]) if name in drawn else None for name in PLOTS},
+        attention=attention,
     )
 
 
-def _case_part(run: EvaluatedRun, case: Case, pictures_of: PicturesOf) -> _CasePart:
-    path = Path(run.scores.paths[case.video])
+def _case_part(run: EvaluatedRun, case: Case, attention: ShownAttention | None) -> _CasePart:
+    path = run.file(case.video)
     labels = [run.scores.class_names[k] for k in case.labels]
-    return _CasePart(case, run.videos[case.video], labels, preview(path), pictures_of(run, path))
+    pictures = [] if attention is None else attention.pictures(path)
+    return _CasePart(case, run.videos[case.video], labels, preview(path), pictures)
 
 
 def _learning_plots(run: EvaluatedRun) -> dict[str, str]:
@@ -162,8 +177,9 @@ def _render(parts: list[RunPart], comparisons: list[Comparison]) -> str:
     common = {}
     if len(parts) > 1:
         points = {part.title: part.analysis.by_views for part in parts if part.analysis.by_views}
-        main = next(iter(parts[0].analysis.metrics))
-        common["views"] = Markup(plots.views_plot(points, TITLES[main]))
+        mains = {part.analysis.main for part in parts}
+        if len(mains) == 1:  # of different metrics, the lines would not be comparable
+            common["views"] = Markup(plots.views_plot(points, TITLES[mains.pop()]))
         calibrations = {part.title: part.analysis.calibration for part in parts}
         common["calibration"] = Markup(plots.calibration_plot(calibrations))
     return environment.get_template("report.html").render(
@@ -171,6 +187,7 @@ def _render(parts: list[RunPart], comparisons: list[Comparison]) -> str:
         comparisons=comparisons,
         common=common,
         titles=TITLES,
+        metric_names=dict.fromkeys(name for part in parts for name in part.analysis.metrics),
         style=Markup((TEMPLATES / "report.css").read_text()),
         script=Markup((TEMPLATES / "report.js").read_text()),
         isnan=math.isnan,

@@ -55,6 +55,9 @@ def views_plot(points: Mapping[str, Sequence[ViewPoint]], metric: str) -> str:
         axes.set_xlabel("clips in time")
         axes.set_ylabel(f"{metric} (%)")
         axes.xaxis.get_major_locator().set_params(integer=True)
+        clips = {point.clips for of_run in points.values() for point in of_run}
+        if len(clips) == 1:  # the locator would mark fractions
+            axes.set_xticks(sorted(clips))
         axes.legend(frameon=False)
         return _svg(figure)
 

@@ -38,17 +38,20 @@ def preview(path: Path) -> Preview:
     if not path.exists():
         return Preview(None, "there is no such file any more")
     try:
-        with open_video(path) as reader:
-            frames = _read(reader)
+        return Preview(animation(spread_frames(path, NUM_FRAMES)))
     except DecodeError as error:
         return Preview(None, error.cause)
-    return Preview(animation(frames))
 
 
-def _read(reader: VideoReader) -> np.ndarray:
-    """Frames (n, H, W, 3), spread over the video."""
+def spread_frames(path: Path, count: int) -> np.ndarray:
+    """At most `count` frames (n, H, W, 3), spread over a whole video; raises DecodeError."""
+    with open_video(path) as reader:
+        return _read(reader, count)
+
+
+def _read(reader: VideoReader, most: int) -> np.ndarray:
     for attempt in range(2):
-        count = min(reader.num_frames, NUM_FRAMES)
+        count = min(reader.num_frames, most)
         indices = np.round(np.linspace(0, reader.num_frames - 1, count)).astype(int)
         try:
             return reader.read(indices)

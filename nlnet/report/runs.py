@@ -30,11 +30,22 @@ class EvaluatedRun:
     config_text: str  # its config.yaml
     environment: Environment | None  # None if it was not recorded
     training: dict[str, Any]  # metrics.json of the training; empty if it is not found
+    root: Path  # of the data set, as it is found now
 
     @property
     def videos(self) -> list[str]:
         """The paths of the videos relative to the root of the data set."""
         return [os.path.relpath(path, self.config.data.root) for path in self.scores.paths]
+
+    def file(self, video: int) -> Path:
+        """Where the video of a row of the scores is now."""
+        found = self.root / self.videos[video]
+        return found if found.exists() else Path(self.scores.paths[video])
+
+    @property
+    def main_metric(self) -> str | None:
+        """The name of the metric that selects the best checkpoint; None if it was not recorded."""
+        return self.metrics.get("main_metric")
 
     @property
     def unreadable_clips(self) -> tuple[int, int]:
@@ -62,11 +73,22 @@ class EvaluatedRun:
         return hashlib.sha256("".join(sorted(lines)).encode(errors="surrogateescape")).hexdigest()
 
 
-def read_run_folder(folder: Path) -> EvaluatedRun:
+def find_beside(path: Path, folder: Path) -> Path:
+    """Find a path of a config: a relative one belongs to the folder that the tool was started in.
+
+    This folder is not recorded. By default, it is above the folder of the run: the nearest folder
+    above that has the path is taken, else the path stays as it is.
+    """
+    above = folder.absolute().parents
+    return next((place / path for place in above if (place / path).exists()), path)
+
+
+def read_run_folder(folder: Path, data_root: Path | None = None) -> EvaluatedRun:
     """Read an evaluated run.
 
     Args:
         folder: of the evaluation, of the training beside it, or the folder that holds both
+        data_root: where the data set is now; None is the root in the config
 
     Raises:
         UserError: the folder has no evaluation (the message names the command that makes it), or a
@@ -84,14 +106,17 @@ def read_run_folder(folder: Path) -> EvaluatedRun:
         )
     metrics = read_json(evaluation / METRICS)
     config_text = read_run_text(evaluation / CONFIG)
+    config = parse_run(config_text, str(evaluation / CONFIG))
+    root = find_beside(Path(config.data.root), evaluation) if data_root is None else data_root
     return EvaluatedRun(
         folder=evaluation,
         scores=read_scores(evaluation / SCORES),
         metrics=metrics,
-        config=parse_run(config_text, str(evaluation / CONFIG)),
+        config=config,
         config_text=config_text,
         environment=read_environment(evaluation),
         training=_training(folder, metrics),
+        root=root,
     )
 
 
@@ -112,7 +137,7 @@ def _training(folder: Path, metrics: dict[str, Any]) -> dict[str, Any]:
     places = [Path(os.path.normpath(folder / place)) for place in TRAININGS]
     weights = metrics.get("weights")
     if weights is not None:
-        places.insert(0, Path(weights).parent)
+        places.insert(0, find_beside(Path(weights), folder).parent)
     for place in places:
         if (place / METRICS).exists():
             found = read_json(place / METRICS)

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nlnet.runs.ensembles import ENSEMBLES
+
 # A metric of weighted videos: weights (R, N), how often each of R resamples has each video -> (R,)
 Metric = Callable[[np.ndarray], np.ndarray]
 
@@ -152,32 +154,29 @@ def metric_by_views(
 ) -> list[ViewPoint]:
     """Return a metric for 1 clip, 2 clips, ... in time, with the center crop and with all crops.
 
-    Of C clips, c are taken at the centers of c equal segments. A video's score is its mean or its
-    maximum over the views that are taken.
+    Of C clips, c are taken at the centers of c equal segments. The views that are taken make the
+    scores of a video.
 
     Args:
         views: (V, K)
         view_video, view_clip, view_crop: (V,), as in nlnet.runs.scores
+        ensemble: a name in ENSEMBLES
         metric: of the scores (N, K) of the videos, and of which videos (N,) have views
     """
     num_clips, num_crops = int(view_clip.max()) + 1, int(view_crop.max()) + 1
-    points = []
+    points, combine = [], ENSEMBLES[ensemble]
     for crops in sorted({1, num_crops}):
         for clips in _few_counts(num_clips):
             totals = np.zeros((num_videos, views.shape[1]))
-            has_views = np.zeros(num_videos, dtype=bool)
+            num_views = np.zeros(num_videos, dtype=np.int64)
             for clip in spread_evenly(num_clips, clips):
                 for crop in spread_evenly(num_crops, crops):
                     rows = np.flatnonzero((view_clip == clip) & (view_crop == crop))
                     videos = view_video[rows]  # each video once
-                    if ensemble == "max":
-                        totals[videos] = np.maximum(totals[videos], views[rows])
-                    else:
-                        totals[videos] += views[rows]
-                    has_views[videos] = True
-            if ensemble == "mean":
-                totals /= clips * crops
-            points.append(ViewPoint(clips, crops, metric(totals, has_views)))
+                    combine.add(totals, videos, views[rows])
+                    num_views[videos] += 1
+            scores = combine.finish(totals, num_views)
+            points.append(ViewPoint(clips, crops, metric(scores, num_views > 0)))
     return points
 
 

@@ -67,7 +67,9 @@ def _read_result(folder: Path) -> RunAccuracy | None:
         found = metrics["top1"], metrics["top5"], metrics["protocol"]
     elif "best_top1" in metrics:
         views = run.data.val_views
-        protocol = f"best epoch, {views.num_clips * views.num_crops} view(s) of {views.crop_size}"
+        main = metrics.get("main_metric", "top1")
+        best = "best epoch" if main == "top1" else f"best epoch by {main}"
+        protocol = f"{best}, {views.num_clips * views.num_crops} view(s) of {views.crop_size}"
         found = metrics["best_top1"], metrics["best_top5"], protocol
     else:
         return None

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from nlnet.checkpoint import EpochRecord
-from nlnet.runs.record import EpochReport, Rates, StepReport
+from nlnet.runs.record import EpochReport, Rates, StepReport, main_first
 
 WIDTH = 79  # of a row; some terminals of 80 columns break a row of 80 characters
 MIN_BAR = 10  # cells of the progress bar
@@ -14,7 +14,7 @@ def epoch_line(report: EpochReport) -> str:
     record = report.record
     head = [_epoch(record.epoch, report.num_epochs), duration(record.seconds), *_speed(record)]
     groups = [head]
-    groups += [_labeled("train", record.train), _labeled("val", record.val)]
+    groups += [_labeled("train", record.train), _validation(record)]
     if report.seconds_left is not None:
         groups.append([_left(report.seconds_left)])
     return "  |  ".join("  ".join(group) for group in groups if group)
@@ -34,8 +34,7 @@ def epoch_rows(report: EpochReport) -> str:
     train += _speed(record)
     if not record.val:
         return _row([name, *train])
-    val = _labeled("val", record.val)
-    first = _row([name, *val])
+    first = _row([name, *_validation(record)])
     second = _row(["   ", *train])
     return f"{first}\n{second}"
 
@@ -111,6 +110,11 @@ def _left(seconds: float) -> str:
 
 def _speed(rates: Rates | EpochRecord) -> list[str]:
     return [f"{rates.clips_per_second:.1f} clips/s", f"data wait {rates.data_wait:.0f}%"]
+
+
+def _validation(record: EpochRecord) -> list[str]:
+    """The metrics of the validation, the main one first."""
+    return _labeled("val", main_first(record.val, record.main))
 
 
 def _labeled(label: str, scores: Mapping[str, float]) -> list[str]:

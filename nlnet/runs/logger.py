@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO, TypeVar
 
+import numpy as np
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
@@ -25,6 +26,7 @@ from nlnet.runs.record import (
     EpochReport,
     StepReport,
     best_record,
+    main_first,
     training_seconds,
     write_metrics,
 )
@@ -39,6 +41,21 @@ def progress_bar(items: Iterable[T], description: str) -> Iterable[T]:
     """Yield the items and show a progress bar if rank 0 has a terminal."""
     hidden = not is_main() or not sys.stderr.isatty()
     return tqdm(items, desc=description, disable=hidden, leave=False)
+
+
+def write_pictures(folder: Path, pictures: Mapping[str, np.ndarray]) -> None:
+    """Write TensorBoard events with pictures (H, W, 3) uint8, and remove older events.
+
+    Raises UserError if the folder cannot be written.
+    """
+    try:
+        for old in folder.glob("events.out.tfevents.*"):
+            old.unlink()
+        with SummaryWriter(str(folder)) as board:
+            for name, picture in pictures.items():
+                board.add_image(name, picture, 0, dataformats="HWC")
+    except OSError as error:
+        raise cannot_write(folder, error) from error
 
 
 @dataclass
@@ -141,6 +158,11 @@ class RunLogger:
                 strip = clip.transpose(1, 2).flatten(2)  # (3, H, T W)
                 self.sinks.board.add_image(f"clips/{i}", strip, 0)
 
+    def picture(self, name: str, picture: np.ndarray, step: int) -> None:
+        """Show a picture (H, W, 3) uint8 at a step in TensorBoard."""
+        if self.sinks is not None:
+            self.sinks.board.add_image(name, picture, step, dataformats="HWC")
+
     def failures(self, failures: Iterable[Failure]) -> None:
         """Name files that could not be read."""
         for failure in failures:
@@ -195,7 +217,9 @@ class RunLogger:
             )
         if best := best_record(progress):
             trained = f"done, {duration(training_seconds(progress))} of training"
-            scores = f"best epoch {best.epoch}: {'  '.join(score_list(best.val))}"
+            scores = (
+                f"best epoch {best.epoch}: {'  '.join(score_list(main_first(best.val, best.main)))}"
+            )
             self.say(f"{trained}  |  {scores}  |  {os.path.relpath(self.out_dir / BEST)}")
 
     def _line_is_due(self, report: StepReport) -> bool:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from nlnet.checkpoint import EpochRecord, Progress
 from nlnet.clip import ManifestUse
@@ -13,6 +13,7 @@ from nlnet.files import write_atomic
 
 METRICS = "metrics.json"
 POINTS = 100  # of each training curve, per epoch
+T = TypeVar("T")
 
 
 class StepRecord(NamedTuple):
@@ -155,6 +156,12 @@ class Recorder:
         done = self.progress.global_step - self.start_step
         pace = (time.monotonic() - self.start) / max(done, 1)
         return pace * (self.total_steps - self.progress.global_step)
+
+
+def main_first(values: Mapping[str, T], main: str | None) -> dict[str, T]:
+    """Return metrics with the main one first, and the others in their order."""
+    order = sorted(values, key=lambda name: name != main)
+    return {name: values[name] for name in order}
 
 
 def best_record(progress: Progress) -> EpochRecord | None:

@@ -21,9 +21,9 @@ import numpy as np
 from nlnet.clip import Failure
 from nlnet.errors import UserError
 from nlnet.files import read_verified, write_atomic
+from nlnet.runs.ensembles import ENSEMBLES
 
 SCORES = "scores.npz"
-ENSEMBLES = ("mean", "max")  # how the scores of the views of a video become its own
 # Exceptions of NumPy and of the reading below for a file with another content.
 MALFORMED = (ValueError, KeyError, IndexError, TypeError, AttributeError, EOFError)
 
@@ -54,9 +54,7 @@ class EvaluationScores:
     @property
     def probabilities(self) -> np.ndarray:
         """The scores of the videos: (N, K) float64, 0 for a video without views."""
-        if self.ensemble == "max":
-            return self.totals
-        return self.totals / np.maximum(self.num_views, 1)[:, None]
+        return ENSEMBLES[self.ensemble].finish(self.totals, self.num_views)
 
 
 def write_scores(path: Path, scores: EvaluationScores) -> None:

@@ -3,7 +3,7 @@
 Classes with equal scores are ordered by their index, the lowest first.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from nlnet.clip import Failure
 from nlnet.distributed.ranks import all_sum, gather_objects, gather_to_main
 from nlnet.errors import UserError, choose
+from nlnet.runs.ensembles import ENSEMBLES
 
 
 def best_classes(scores: Tensor, k: int) -> Tensor:
@@ -86,27 +87,6 @@ class Views(NamedTuple):
     video_id: Tensor  # (V,) int64
 
 
-class _Ensemble(NamedTuple):
-    """How the probabilities of the views of a video are combined."""
-
-    add: Callable[[Tensor, Tensor, Tensor], Tensor]  # totals (N, K), rows (B,), views (B, K)
-    finish: Callable[[Tensor, Tensor], Tensor]  # totals (N, K), counts of views (N, 1) -> (N, K)
-
-
-ENSEMBLES: dict[str, _Ensemble] = {
-    "mean": _Ensemble(
-        lambda totals, rows, views: totals.index_add_(0, rows, views),
-        lambda totals, num_views: totals / num_views.clamp(min=1),
-    ),
-    "max": _Ensemble(  # per class; the totals begin at 0, and no probability is below 0
-        lambda totals, rows, views: totals.scatter_reduce_(
-            0, rows[:, None].expand_as(views), views, "amax"
-        ),
-        lambda totals, num_views: totals,
-    ),
-}
-
-
 class VideoScores:
     """Collects the probabilities of the views of each video and computes the metrics.
 
@@ -144,7 +124,8 @@ class VideoScores:
     def add(self, probabilities: Tensor, video_id: Tensor) -> None:
         """Add views: their probabilities (B, K) and the rows (B,) of their videos."""
         rows = video_id.cpu()
-        self.ensemble.add(self.totals, rows, probabilities.double().cpu())
+        views = probabilities.double().cpu()
+        self.ensemble.add(self.totals.numpy(), rows.numpy(), views.numpy())
         self.num_views.index_add_(0, rows, torch.ones_like(rows))
         if self.keep_views:
             self._views.append(Views(probabilities.half().cpu(), rows))
@@ -185,7 +166,8 @@ class VideoScores:
     @property
     def probabilities(self) -> Tensor:
         """The probabilities of the videos (N, K), float64; 0 if a video has no views."""
-        return self.ensemble.finish(self.totals, self.num_views[:, None])
+        scores = self.ensemble.finish(self.totals.numpy(), self.num_views.numpy())
+        return torch.from_numpy(scores)
 
     def metrics(self) -> Metrics:
         """Compute the metrics.

@@ -12,6 +12,7 @@ from nlnet.cli.sweep import (
     error_line,
     folder_name,
     markdown_table,
+    metric_numbers,
     name_by_swept,
     override_values,
     refuse_shared_folders,
@@ -76,6 +77,12 @@ def test_a_run_folder_is_one_folder_that_any_file_system_takes():
     assert len(set(names)) == len(texts)
     assert all(len(name.encode()) <= 200 and "/" not in name for name in names)
     assert names[0] == "a=1" and names[4] == "x" * 200
+
+
+@pytest.mark.parametrize("name", ["mean_class", "best_mean_class"])
+def test_the_main_metric_is_the_first_number_of_a_row(name: str):
+    metrics = {"top1": 50.0, "views": 3, name: 40.0, "main_metric": "mean_class", "epochs": []}
+    assert list(metric_numbers(metrics).items()) == [(name, 40.0), ("top1", 50.0), ("views", 3)]
 
 
 def test_the_words_of_a_run_are_the_cells_of_its_row():

@@ -58,7 +58,9 @@ def metrics_of(scores: EvaluationScores) -> dict[str, float]:
     }
 
 
-def evaluated_run(folder: Path, root: Path, scores: EvaluationScores, name: str) -> Path:
+def evaluated_run(
+    folder: Path, root: Path, scores: EvaluationScores, name: str, main: str | None = None
+) -> Path:
     """Write the folders of a training and of its evaluation; returns the folder above both."""
     evaluation, training = folder / "eval", folder / "train"
     evaluation.mkdir(parents=True)
@@ -68,7 +70,7 @@ def evaluated_run(folder: Path, root: Path, scores: EvaluationScores, name: str)
         (path / "config.yaml").write_text(config)
     metrics = metrics_of(scores)
     facts = {
-        "main_metric": next(iter(metrics)),
+        "main_metric": main or next(iter(metrics)),
         "videos": len(scores.paths),
         "unreadable": len(scores.failures),
         "missing": 2,

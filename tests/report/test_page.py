@@ -19,9 +19,10 @@ from PIL import Image
 from nlnet.clip import ManifestUse
 from nlnet.errors import UserError
 from nlnet.report.page import RunPart, write_report
-from nlnet.report.previews import Picture, animation, data_uri, preview
-from nlnet.report.runs import EvaluatedRun, read_run_folder
-from nlnet.report.statistics import mcnemar
+from nlnet.report.plots import views_plot
+from nlnet.report.previews import animation, preview
+from nlnet.report.runs import read_run_folder
+from nlnet.report.statistics import ViewPoint, mcnemar
 from tests.cli.commands import tool
 from tests.conftest import write_gray_video
 from tests.report.runs import CLASSES, UNREADABLE, evaluated_run, made_up_scores, metrics_of
@@ -109,6 +110,45 @@ def test_the_numbers_are_those_of_metrics_json(both: Written):
     assert found["one", "top1"] != found["two", "top1"]
 
 
+def test_the_main_metric_is_the_recorded_one_and_not_the_first(tmp_path: Path, root: Path):
+    """For the order of the metrics, and for the plot of the number of views."""
+    scores = made_up_scores(root, videos=17)  # the classes have different numbers of videos
+    run = evaluated_run(tmp_path / "run", root, scores, "run", main="mean_class")
+    metrics = json.loads((run / "eval" / "metrics.json").read_text())
+    assert next(iter(metrics)) == "top1" and metrics["top1"] != metrics["mean_class"]
+    out, (part,) = write_report([run])
+    assert list(part.analysis.metrics) == ["mean_class", "top1", "top5"]
+    value = pytest.approx(metrics["mean_class"] / 100, rel=1e-12)
+    assert part.analysis.by_views[-1].value == value
+    assert part.summary.startswith(f"run: mean_class {metrics['mean_class']:.2f}%")
+    assert "Mean class accuracy (%)" in out.read_text()  # the axis of the plot
+    assert "Mean class accuracy against the number of views" in out.read_text()
+
+
+def test_a_main_metric_that_the_report_does_not_know_is_shown_with_its_value(run: Path):
+    path = run / "eval" / "metrics.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"f1": 12.5, "main_metric": "f1"}))
+    out, (part,) = write_report([run])
+    assert part.analysis.main == "top1"
+    assert "f1 (12.50 %)" in " ".join(Page(out).texts)
+
+
+def test_one_clip_has_a_tick_of_its_number():
+    points = [ViewPoint(1, 1, 0.5), ViewPoint(1, 3, 0.75)]
+    ticks = re.findall(r"<text[^>]*>([^<]*)</text>", views_plot({"run": points}, "Top-1"))
+    assert "1" in ticks and "1.02" not in ticks and "0.98" not in ticks
+
+
+def test_runs_of_different_main_metrics_have_no_common_plot_of_it(tmp_path: Path, root: Path):
+    one, two = (
+        evaluated_run(tmp_path / main, root, made_up_scores(root), main, main=main)
+        for main in ("top1", "mean_class")
+    )
+    page = Page(write_report([one, two])[0])
+    assert not any("The main metric against" in text for text in page.texts)
+    assert page.metrics["mean_class", "top1"] == page.metrics["top1", "top1"]
+
+
 def test_two_runs_side_by_side(both: Written):
     wanted = mcnemar(both.parts[0].analysis.right, both.parts[1].analysis.right)
     assert both.page.p_values == [wanted.p_value]
@@ -185,15 +225,37 @@ def test_a_short_video_shows_each_frame_once():
         assert image.n_frames == 3
 
 
-def test_pictures_of_a_video_are_below_its_preview(run: Path):
-    def pictures_of(run: EvaluatedRun, path: Path) -> list[Picture]:
-        return [Picture(f"Attention in {path.name}", data_uri(b"a picture", "image/png"))]
+def test_videos_are_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The root is relative to the folder that the evaluation was started in."""
+    make_videos(tmp_path / "work" / "data" / "set")
+    relative = Path("data/set")
+    folder = tmp_path / "work" / "outputs" / "run"
+    run = evaluated_run(folder, relative, made_up_scores(relative), "run")
+    (tmp_path / "elsewhere" / "data" / "set").mkdir(parents=True)  # not the data set
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    found = [case.preview.uri for case in shown_cases(write_report([run])[1])]
+    monkeypatch.chdir(tmp_path / "work")
+    assert found == [case.preview.uri for case in shown_cases(write_report([run])[1])]
+    assert any(found)
 
-    out, parts = write_report([run], pictures_of=pictures_of)
-    text = out.read_text()
-    for case in parts[0].worst:
-        assert f"Attention in {Path(case.path).name}" in text
-    assert data_uri(b"a picture", "image/png") in text
+
+def test_videos_that_moved_are_named_with_the_remedy(tmp_path: Path, root: Path):
+    gone = tmp_path / "gone"
+    run = evaluated_run(tmp_path / "run", gone, made_up_scores(gone), "run")
+    out, parts = write_report([run])
+    count = len(shown_cases(parts))
+    assert parts[0].gone.startswith(
+        f"{count} of the {count} wrong videos shown are not below {gone}"
+    )
+    assert parts[0].gone.endswith("--data-root PATH")
+    assert parts[0].gone in " ".join(Page(out).texts)
+    _, parts = write_report([run], data_root=root)
+    there = [case.case.video < NUM_FILES for case in shown_cases(parts)]
+    assert [case.preview.uri is not None for case in shown_cases(parts)] == there and any(there)
+
+
+def shown_cases(parts: list[RunPart]) -> list:
+    return [case for part in parts for case in [*part.worst, *part.confident]]
 
 
 def test_several_labels(tmp_path: Path, root: Path):

@@ -1,5 +1,6 @@
 import itertools
 import re
+from dataclasses import replace
 
 import pytest
 from tqdm import tqdm
@@ -71,6 +72,14 @@ def test_the_line_of_an_epoch_has_all_numbers():
         "  |  train: loss 2.0000  top1 50.00%  top5 100.00%"
         "  |  val: top1 50.00%  top5 60.00%  |  0:05:10 left"
     )
+
+
+def test_the_main_metric_comes_first():
+    report = epoch_report(val={"top1": 50.0, "top5": 60.0, "mean_class": 40.0})
+    report = report._replace(record=replace(report.record, main="mean_class"))
+    wanted = "val: mean_class 40.00%  top1 50.00%  top5 60.00%"
+    assert f"  |  {wanted}  |  " in epoch_line(report)
+    assert epoch_rows(report).splitlines()[0] == f"epoch 3/60  {wanted}"
 
 
 def test_the_line_of_the_last_epoch_without_validation_has_no_empty_part():

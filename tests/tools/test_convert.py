@@ -21,13 +21,15 @@ from nlnet.cli.choices import CONFIG_DIR
 from nlnet.cli.compose import to_run
 from nlnet.config import ResNetConfig, RunConfig, parse_run, register_schemas, run_text
 from nlnet.errors import UsageError, UserError
+from nlnet.jobs import convert_arguments
 from nlnet.jobs.convert import convert, convert_settings
 from nlnet.jobs.evaluate import evaluate_run
 from nlnet.jobs.train import train
 from nlnet.model.build import build_model
 from nlnet.weights.experiment import read_settings
-from nlnet.weights.files import read_weight_file
-from nlnet.weights.rewrite import export_state
+from nlnet.weights.files import NLNET, read_weight_file
+from nlnet.weights.load import INFLATIONS
+from nlnet.weights.rewrite import REWRITES, export_state
 from nlnet.weights.sources.all import CODE_BASES
 
 TOOLS = Path(__file__).parents[2] / "tools"
@@ -317,3 +319,10 @@ def test_the_command_line(words: list[str], code: int, line: str, tmp_path: Path
         assert len(done.stderr.strip().splitlines()) == 1
     else:
         assert done.stdout.count("python tools/convert.py ") == 4
+
+
+def test_the_help_names_what_the_converter_knows():
+    """The help text has copies of the names, because the modules that own them load torch."""
+    assert (NLNET, *CODE_BASES) == convert_arguments.FORMAT_NAMES
+    assert tuple(INFLATIONS) == convert_arguments.INFLATION_NAMES
+    assert tuple(REWRITES) == convert_arguments.REWRITE_NAMES

@@ -12,8 +12,9 @@ import torch
 from nlnet.checkpoint import BEST, LAST, PREVIOUS, read_checkpoint
 from nlnet.clip import ClipBatch, Failure
 from nlnet.errors import UserError
+from nlnet.runs.ensembles import ENSEMBLES
 from nlnet.trainer.loop import evaluate
-from nlnet.trainer.metrics import ENSEMBLES, Metrics, VideoScores
+from nlnet.trainer.metrics import Metrics, VideoScores
 from nlnet.trainer.preemption import OutOfTime, Preempted, StopRequest
 from nlnet.trainer.state import TrainState
 

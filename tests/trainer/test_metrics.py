@@ -4,8 +4,8 @@ import torch
 
 from nlnet.clip import Failure
 from nlnet.errors import ArgumentError, UserError
+from nlnet.runs.ensembles import ENSEMBLES
 from nlnet.trainer.metrics import (
-    ENSEMBLES,
     VideoScores,
     average_precision,
     best_classes,

@@ -34,7 +34,7 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     found = re.search(r"top-1 before ([\d.]+) %, after ([\d.]+) %", printed)
     assert found is not None
     before, after = map(float, found.groups())
-    # 128 videos: the standard error of an accuracy of 90 % is 2.7 points.
-    assert before < 90 < after
+    # 128 videos: the standard error of the difference is about 4 points.
+    assert before + 5 < after
     for path in ("comparison.html", "outputs/attention/attention.png"):
         assert (folder / path).is_file()

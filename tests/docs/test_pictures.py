@@ -29,4 +29,4 @@ def test_the_pictures_are_made_by_their_script():
         )
         assert new.shape == old.shape
         # Fonts, and rounding on another processor, may move a few pixels.
-        assert np.abs(new - old).mean() < 5
+        assert np.abs(new - old).mean() < 5, "run python docs/make_pictures.py"

@@ -30,7 +30,7 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     printed = "".join(
         output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", [])
     )
-    assert "error:" not in printed
+    assert "error:" not in printed and "Traceback" not in printed, printed
     found = re.search(r"top-1 before ([\d.]+) %, after ([\d.]+) %", printed)
     assert found is not None
     before, after = map(float, found.groups())

@@ -271,6 +271,7 @@ TREATMENT: dict[str, Treatment] = {
     "python -m venv .venv": RunElsewhere("the test of the wheel makes an environment"),
     ". .venv/bin/activate": RunElsewhere("it changes the user's shell"),
     "pip install '.[docs]'": RunElsewhere("the development environment has the extra"),
+    "pip install 'nlnet[torchcodec]'": RunElsewhere("tests/data/decoding"),
     "pip install '.[report]'": RunElsewhere("the test of the wheel installs the package"),
     "nlnet doctor": RunElsewhere("it is python tools/doctor.py"),
     "nlnet predict demo": RunElsewhere("it is python tools/predict.py demo"),

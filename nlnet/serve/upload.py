@@ -68,12 +68,7 @@ async def store(body: AsyncIterator[bytes], length: str | None, limits: Limits) 
         raise _too_large(limits)
     upload = Upload()
     try:
-        await asyncio.wait_for(_fill(upload, body, limits), limits.upload_seconds)
-    except asyncio.TimeoutError as error:
-        upload.close()
-        raise Refusal(
-            408, f"the upload took more than {limits.upload_seconds:g} seconds; give a smaller file"
-        ) from error
+        await _fill(upload, body, limits)
     except BaseException:
         upload.close()
         raise
@@ -82,7 +77,7 @@ async def store(body: AsyncIterator[bytes], length: str | None, limits: Limits) 
 
 async def _fill(upload: Upload, body: AsyncIterator[bytes], limits: Limits) -> None:
     head = b""  # until it is long enough to tell the format
-    async for chunk in _without_pauses(body, limits.idle_seconds):
+    async for chunk in _in_time(body, limits):
         if upload.size + len(head) + len(chunk) > limits.upload_bytes:
             raise _too_large(limits)
         if upload.form:
@@ -98,17 +93,28 @@ async def _fill(upload: Upload, body: AsyncIterator[bytes], limits: Limits) -> N
         upload.write(head)
 
 
-async def _without_pauses(body: AsyncIterator[bytes], seconds: float) -> AsyncIterator[bytes]:
-    """The chunks of a body; raises Refusal if none arrives for some seconds."""
+async def _in_time(body: AsyncIterator[bytes], limits: Limits) -> AsyncIterator[bytes]:
+    """The chunks of a body; raises Refusal if it takes too long, or if none arrives for long.
+
+    The limits are checked at each chunk. A `wait_for` inside another one can lose the outer end
+    (Python 3.11 and older).
+    """
+    idle, whole = limits.idle_seconds, limits.upload_seconds
+    clock = asyncio.get_running_loop().time
+    end = clock() + whole
     while True:
+        rest = end - clock()
         try:
-            yield await asyncio.wait_for(anext(body), seconds)
+            chunk = await asyncio.wait_for(anext(body), min(idle, max(rest, 0)))
         except StopAsyncIteration:
             return
         except asyncio.TimeoutError as error:
-            raise Refusal(
-                408, f"no data arrived for {seconds:g} seconds; check the network and upload again"
-            ) from error
+            if rest < idle:
+                text = f"the upload took more than {whole:g} seconds; give a smaller file"
+            else:
+                text = f"no data arrived for {idle:g} seconds; check the network and upload again"
+            raise Refusal(408, text) from error
+        yield chunk
 
 
 def _check_format(head: bytes) -> str:

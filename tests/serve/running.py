@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -111,8 +112,10 @@ class Server:
         """The bytes of all files that the server has stored, also of those without a name."""
         total = sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
         for entry in Path(f"/proc/{self.process.pid}/fd").iterdir():
-            if str(self.folder) in os.readlink(entry) and "(deleted)" in os.readlink(entry):
-                total += entry.stat().st_size
+            with suppress(FileNotFoundError):  # it is closed meanwhile
+                target = os.readlink(entry)
+                if str(self.folder) in target and "(deleted)" in target:
+                    total += entry.stat().st_size
         return total
 
 

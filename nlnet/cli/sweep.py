@@ -123,7 +123,7 @@ def name_by_swept(words: Sequence[str]) -> list[str]:
     """The word for Hydra that leaves the words with one value out of the names of run folders."""
     if not {"-m", "--multirun"} & set(words):
         return []
-    typed = [word for word in words if not word.startswith("-")]
+    typed = [word for word in words if word[:1] != "-" and ("=" in word or word[:1] == "~")]
     parsed = OverridesParser.create().parse_overrides(typed)
     swept = {each.key_or_group for each in parsed if each.is_sweep_override()}
     fixed = {each.key_or_group for each in parsed} - swept

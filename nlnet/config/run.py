@@ -50,7 +50,7 @@ class InspectConfig(RunConfig):
     """A run, and what tools/inspect_data.py draws."""
 
     split: str = "train"  # train, val or test
-    clips: int = 8
+    clips: int = 8  # how many
     out: str | None = None  # the PNG; null: clips.png in the output folder
 
 

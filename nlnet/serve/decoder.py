@@ -2,6 +2,7 @@
 
 import json
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -108,11 +109,19 @@ def start_decoders() -> None:
     """Start the process from which decoders are forked; the main thread calls this first.
 
     This process and its children ignore Ctrl-C, which reaches all processes of a terminal.
+
+    Raises:
+        UserError: the folder for temporary files has a name that is too long for a socket.
     """
     previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         forkserver.set_forkserver_preload(PRELOADED)
         forkserver.ensure_running()
+    except OSError as error:
+        raise UserError(
+            f"{tempfile.gettempdir()}: the decoder process cannot start ({error}); "
+            "set TMPDIR to a folder with a short name"
+        ) from error
     finally:
         signal.signal(signal.SIGINT, previous)
 

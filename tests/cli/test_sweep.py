@@ -68,6 +68,7 @@ def test_run_folders_are_named_after_swept_words_only():
     assert {"experiment", "optim.lr", "model.non_local.res4", "data.root"} <= left_out
     assert not {"seed", "block", "hydra/launcher"} & left_out
     assert name_by_swept(words[1:]) == []
+    assert name_by_swept(["--config-dir", ".", *words])  # an option and its value are no words
 
 
 def test_a_run_folder_is_one_folder_that_any_file_system_takes():

@@ -164,6 +164,8 @@ def one_thread() -> Iterator[None]:
 def test_an_hour_is_read_in_bounded_memory(recognizer: Recognizer, video_file, one_thread):
     """Resident memory after the first minute and at the end differ by less than 100 MB.
 
+    From before the video on it grows by less than 1 GB; the imports need less than 0.5 GB.
+
     All predictions are kept, as tools/predict.py does.
     """
     path = video_file(
@@ -176,14 +178,14 @@ def test_an_hour_is_read_in_bounded_memory(recognizer: Recognizer, video_file, o
     )
     with PyAVStream(path) as stream:
         assert stream.rate == 10
-    after_a_minute, kept = 0.0, []
+    before, after_a_minute, kept = resident_memory(), 0.0, []
     for part in recognizer.predict_over_time(path, window=4.0, step=2.0):
         kept.append(part)
         if after_a_minute == 0 and part.end > 60:
             after_a_minute = resident_memory()
     assert kept[-1].end == pytest.approx(3600, abs=0.2)
     assert resident_memory() - after_a_minute < 100e6
-    assert resident_memory() < 1.5e9
+    assert resident_memory() - before < 1e9
 
 
 def resident_memory() -> int:

@@ -1,9 +1,13 @@
 """The server as a process: its API, its limits, and that it goes on after every bad request."""
 
 import io
+import os
 import select
 import signal
 import socket
+import subprocess
+import sys
+import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -21,7 +25,7 @@ from nlnet.recognizer.recognizer import Recognizer
 from nlnet.serve.limits import Limits
 from nlnet.serve.server import ServeOptions, serve
 from tests.serve.conftest import MAX_MB
-from tests.serve.running import Answer, Server, answer_of
+from tests.serve.running import ROOT, Answer, Server, answer_of
 
 VideoFactory = Callable[..., Path]
 VIDEO = VIDEOS[0].read_bytes()
@@ -356,22 +360,34 @@ def test_elsewhere_every_request_needs_the_token(tmp_path: Path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGKILL])
-def test_the_end_is_quiet_and_leaves_nothing(signum: int, tmp_path: Path, video_file: VideoFactory):
+def test_the_end_is_quiet_and_leaves_nothing(signum: int, video_file: VideoFactory):
     """Also while it decodes, while an upload arrives, and when it is killed."""
     path = video_file(num_frames=1700)
-    folder = tmp_path / "server"
+    with tempfile.TemporaryDirectory() as name:  # short, for the name of the decoders' socket
+        folder = Path(name)
+        with Server(("demo", "--port", "0"), folder) as server:
+            server.upload(path.read_bytes())
+            with server.connect() as connection:
+                head = f"{HEAD}Content-Length: 100000\r\n\r\n"
+                connection.sendall(head.encode() + VIDEO[:1000])
+                time.sleep(1)
+                assert server.stored_bytes() > 0
+                code, out, err = server.stop(signum)
+        assert (out, err) == ("", "")
+        assert code == (0 if signum == signal.SIGINT else -signum)
+        assert [path for path in folder.rglob("*") if path.is_file()] == []
+        assert no_process_of(folder)
+
+
+def test_a_long_name_of_the_temporary_folder_costs_one_line(tmp_path: Path):
+    folder = tmp_path / ("x" * 80)
     folder.mkdir()
-    with Server(("demo", "--port", "0"), folder) as server:
-        server.upload(path.read_bytes())
-        with server.connect() as connection:
-            connection.sendall(f"{HEAD}Content-Length: 100000\r\n\r\n".encode() + VIDEO[:1000])
-            time.sleep(1)
-            assert server.stored_bytes() > 0
-            code, out, err = server.stop(signum)
-    assert (out, err) == ("", "")
-    assert code == (0 if signum == signal.SIGINT else -signum)
-    assert [path for path in folder.rglob("*") if path.is_file()] == []
-    assert no_process_of(folder)
+    command = [sys.executable, str(ROOT / "tools" / "serve.py"), "demo", "--port", "0"]
+    environment = {**os.environ, "TMPDIR": str(folder)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=90)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {folder}: ") and "set TMPDIR" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def no_process_of(folder: Path) -> bool:

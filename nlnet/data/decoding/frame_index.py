@@ -65,10 +65,7 @@ def mean_rate(stream: VideoStream, index: FrameIndex | None) -> float | None:
 
 def read_frame_index(container: InputContainer, stream: VideoStream) -> FrameIndex | None:
     """Times and key frames as the container declares them; None if they are unreliable."""
-    if (
-        container.format.name not in INDEXED_CONTAINERS
-        or stream.codec_context.codec.canonical_name not in INDEXED_CODECS
-    ):
+    if not is_indexed(container.format.name, stream.codec_context.codec.canonical_name):
         return None
     times, key_times = [], []
     try:
@@ -82,10 +79,20 @@ def read_frame_index(container: InputContainer, stream: VideoStream) -> FrameInd
                 key_times.append(packet.pts)
     except av.FFmpegError:
         return None  # decoding finds the same damage and counts the frames before it
+    return make_frame_index(times, key_times)
+
+
+def is_indexed(container: str, codec: str) -> bool:
+    """Whether a packet of a file is one shown frame, with the time at which it is shown."""
+    return container in INDEXED_CONTAINERS and codec in INDEXED_CODECS
+
+
+def make_frame_index(times: list[int], key_times: list[int]) -> FrameIndex | None:
+    """The index of packets with these times, in the order of the file; None if it is unreliable."""
     # Frames before the first key frame, in shown or in decoded order, cannot be decoded.
     starts_with_key = bool(times) and key_times[:1] == [min(times)] == times[:1]
     positions = {time: position for position, time in enumerate(times)}
     if not starts_with_key or len(positions) < len(times):
         return None
-    times.sort()
-    return FrameIndex(times, [bisect_left(times, key) for key in sorted(key_times)], positions)
+    shown = sorted(times)
+    return FrameIndex(shown, [bisect_left(shown, key) for key in sorted(key_times)], positions)

@@ -1,6 +1,12 @@
-"""Whether a file has all frames that its container declares."""
+"""Whether a file has all frames and all bytes that its container declares.
+
+A download that stopped often still opens and decodes as a shorter video. The sizes that the outer
+parts of the container declare show it without decoding.
+"""
 
 import io
+import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -11,10 +17,11 @@ from av.video.stream import VideoStream
 from nlnet.data.decoding.reader import DecodeError
 
 MP4 = "mov,mp4,m4a,3gp,3g2,mj2"  # FFmpeg's name of the format
-EBML, SEGMENT = bytes.fromhex("1a45dfa3"), bytes.fromhex("18538067")  # Matroska and WebM
 MIN_BYTES = 20  # of a packet that certainly gives a frame
-HEAD = 4096  # bytes in which the sizes are
+MP4_BOXES = frozenset({b"moov", b"mdat", b"moof", b"free", b"skip", b"wide", b"uuid", b"sidx"})
 RIFF_SLACK = 9  # bytes; some writers count the header of 8 bytes, and leave out the padding
+SEGMENT = b"\x18\x53\x80\x67"  # the element of Matroska that holds all others
+HEAD = 4096  # bytes in which this element begins
 
 
 class DeclaredFrames:
@@ -45,36 +52,91 @@ def check_whole(
     """Raise DecodeError if the end of a file is missing.
 
     MP4 says where each frame is, Matroska and AVI say how long they are. Other containers, and
-    files that do not say it, are not checked.
+    files that do not say it, are not checked. The position in `file`, from which FFmpeg reads on,
+    stays the same.
     """
-    if container.format.name == MP4:
-        size = path.stat().st_size if file is None else file.seek(0, io.SEEK_END)
-        entries = stream.index_entries
-        present = sum(entry.pos + entry.size <= size for entry in entries)
-        if present < len(entries):
-            cause = f"is cut short after {present} frames; it declares {len(entries)}"
-            raise DecodeError(path, cause)
-        return
     if file is None:
         with path.open("rb") as opened:
-            size, declared = _sizes(opened)
+            cause = _missing_end(opened, container, stream)
     else:
-        size, declared = _sizes(file)
-    if size < declared:
-        raise DecodeError(path, f"is cut short after {size} of {declared} bytes")
+        position = file.tell()
+        try:
+            cause = _missing_end(file, container, stream)
+        finally:
+            file.seek(position)
+    if cause:
+        raise DecodeError(path, f"is cut short after {cause}")
 
 
-def _sizes(file: BinaryIO) -> tuple[int, int]:
-    """The bytes of a file, and those that it declares; 0 if it does not."""
+def _missing_end(file: BinaryIO, container: InputContainer, stream: VideoStream) -> str:
+    """What is there of a file whose end is missing; empty if the file is whole."""
+    size = file.seek(0, io.SEEK_END)
+    if container.format.name == MP4:
+        entries = stream.index_entries
+        present = sum(entry.pos + entry.size <= size for entry in entries)
+        return f"{present} frames; it declares {len(entries)}" if present < len(entries) else ""
+    missing = missing_bytes(file)
+    return f"{size} of {size + missing} bytes" if missing else ""
+
+
+def missing_bytes(file: BinaryIO) -> int:
+    """How many bytes the container declares after the end of the file; 0 if it is whole.
+
+    It is 0, too, for containers that declare no size (MPEG-TS, streams written live).
+    """
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
+    start = file.read(12)
+    for matches, declared_end in _CONTAINERS:
+        if matches(start):
+            file.seek(0)
+            return max(declared_end(file, size) - size, 0)
+    return 0
+
+
+def _mp4_end(file: BinaryIO, size: int) -> int:
+    """The end of the last box that begins in the file. A box: 4 bytes size, 4 bytes type."""
+    at = 0
+    while at + 8 <= size:
+        file.seek(at)
+        length, kind = struct.unpack(">I4s", file.read(8))
+        if at > 0 and kind not in MP4_BOXES:
+            return size  # something that other programs append
+        if length == 1:  # the size is in the next 8 bytes
+            length = int.from_bytes(file.read(8), "big")
+        if length < 8:  # 0: the box goes on to the end of the file
+            return size
+        at += length
+    return max(at, size)
+
+
+def _riff_end(file: BinaryIO, size: int) -> int:
+    """The end of the last RIFF chunk of an AVI file; large files have several."""
+    at = 0
+    while at + 12 <= size:
+        file.seek(at)
+        kind, length = struct.unpack("<4sI", file.read(8))
+        if kind != b"RIFF" or length in (0, 0xFFFFFFFF):
+            return size
+        at += 8 + length + length % 2
+    return at if at > size + RIFF_SLACK else size
+
+
+def _matroska_end(file: BinaryIO, size: int) -> int:
+    """The end of the segment of a Matroska or WebM file."""
     head = file.read(HEAD)
-    if head.startswith(b"RIFF"):
-        return size, int.from_bytes(head[4:8], "little") + 8 - RIFF_SLACK
-    if head.startswith(EBML) and SEGMENT in head:
-        start = head.index(SEGMENT) + len(SEGMENT)
-        length = 9 - head[start].bit_length()  # leading zero bits say how long the number is
-        number = int.from_bytes(head[start : start + length], "big") & (1 << 7 * length) - 1
-        is_known = number < (1 << 7 * length) - 1
-        return size, start + length + number if is_known else 0
-    return size, 0
+    at = head.find(SEGMENT) + len(SEGMENT)
+    if at < len(SEGMENT) or at >= len(head):
+        return size
+    width = 9 - head[at].bit_length()  # the number of leading zeros says how many bytes follow
+    length = int.from_bytes(head[at : at + width], "big") & ~(1 << 7 * width)
+    unknown = (1 << 7 * width) - 1  # written live
+    return size if length == unknown or width > 8 else at + width + length
+
+
+# How a file begins, and the end that it declares.
+_CONTAINERS: list[tuple[Callable[[bytes], bool], Callable[[BinaryIO, int], int]]] = [
+    (lambda start: start[4:8] in (b"ftyp", b"moov", b"mdat", b"wide"), _mp4_end),
+    (lambda start: start[:4] == b"RIFF" and start[8:12] == b"AVI ", _riff_end),
+    (lambda start: start[:4] == b"\x1a\x45\xdf\xa3", _matroska_end),
+]

@@ -10,10 +10,10 @@ import av
 import numpy as np
 
 from nlnet.data.decoding.container import open_video_stream, read_packets
-from nlnet.data.decoding.frame_index import INDEXED_CODECS, INDEXED_CONTAINERS
+from nlnet.data.decoding.frame_index import is_indexed, make_frame_index
 from nlnet.data.decoding.reader import DecodeError
+from nlnet.data.decoding.truncation import missing_bytes
 from nlnet.data.index.manifest import OK, VideoFacts, file_digest
-from nlnet.data.prepare.cut import missing_bytes
 
 # What can be wrong with a row, as a short name. Training uses rows that are "ok".
 MISSING = "missing"  # no file
@@ -48,7 +48,8 @@ def probe_video(path: Path, verify: str = "packets") -> VideoFacts:
         if not status.st_size:
             return replace(known, status=UNREADABLE, cause="the file is empty")
         known = replace(known, sha256=file_digest(path))
-        missing = missing_bytes(path)
+        with path.open("rb") as file:
+            missing = missing_bytes(file)
     except OSError as error:
         return VideoFacts(UNREADABLE, error.strerror or "the system cannot read it")
     facts = _measure(path, known, "full" if missing else verify)
@@ -64,14 +65,13 @@ def _measure(path: Path, known: VideoFacts, verify: str) -> VideoFacts:
     """The facts from the packets and the frames of a file."""
     try:
         packets, facts = _read_packets(path, known)
-        indexed = (
-            facts.container in INDEXED_CONTAINERS
-            and facts.codec in INDEXED_CODECS
+        are_frames = (
+            is_indexed(facts.container, facts.codec)
             and packets.has_all_times
-            and packets.keys[:1] == packets.times[:1]
             and not packets.damage
+            and make_frame_index(packets.times, packets.keys) is not None
         )
-        if indexed and verify == "packets":
+        if are_frames and verify == "packets":
             facts = replace(_decode(path, facts, limit=1), num_frames=len(packets.times))
         else:
             facts = _decode(path, facts, limit=None)

@@ -10,12 +10,27 @@ from nlnet.data.decoding import container
 from nlnet.data.decoding.pyav import PyAVReader
 from nlnet.data.decoding.reader import DecodeError
 from nlnet.data.decoding.stream import PyAVStream
-from tests.data.decoding.videos import write_moving_video
+from tests.data.decoding.videos import FORMATS, write_moving_video
 
 
 def plain_decoding(path: Path) -> list[np.ndarray]:
     with av.open(str(path)) as opened:
         return [frame.to_ndarray(format="rgb24") for frame in opened.decode(video=0)]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_an_open_file_has_the_frames_of_the_file(name: str, tmp_path: Path):
+    """The file is larger than FFmpeg's buffer, so that FFmpeg reads on from its position."""
+    codec, options = FORMATS[name]
+    rate = {"b": "6M", "minrate": "6M"}
+    size = (144, 176)
+    path = write_moving_video(tmp_path / name, codec=codec, options=options | rate, size=size)
+    assert path.stat().st_size > 200_000
+    with PyAVReader(path) as video, path.open("rb") as file, PyAVReader(path, file) as opened:
+        assert opened.num_frames == video.num_frames == 48
+        assert (opened._index is None) == (video._index is None)
+        assert (opened._index is None) == (video._index is None)  # with it, one seek finds a frame
+        assert np.array_equal(opened.read(range(48)), video.read(range(48)))
 
 
 @pytest.mark.parametrize("degrees", [0, 90, 180, 270])

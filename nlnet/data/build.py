@@ -147,15 +147,7 @@ def build_eval_loader(
     index = _read_index(cfg, split, class_names or data_class_names(cfg))
     if max_batches is not None:
         index = index.spread(max_batches * videos_per_batch * world_size)
-    dataset = VideoDataset(
-        index,
-        clips,
-        transform,
-        open_video=_opener(cfg),
-        seed=0,
-        replacements=0,
-        target_fps=_target_fps(cfg),
-    )
+    dataset = _fixed_views(cfg, index, clips, transform, _opener(cfg))
     order = evaluation_order(len(index), rank=rank, world_size=world_size)
     batches = build_batches(
         dataset, order, videos_per_batch, num_workers=cfg.num_workers, pin_memory=pin_memory
@@ -201,6 +193,17 @@ def _videos_per_batch(views: ViewsConfig, key: str) -> int:
 def _unlabeled(cfg: DataConfig, paths: Sequence[Path], open_video: OpenVideo) -> VideoDataset:
     clips, transform = _eval_views(cfg, cfg.test_views, "data.test_views")
     index = VideoIndex(list(paths), [0] * len(paths), ("unknown",))
+    return _fixed_views(cfg, index, clips, transform, open_video)
+
+
+def _fixed_views(
+    cfg: DataConfig,
+    index: VideoIndex,
+    clips: FixedClips,
+    transform: Transform,
+    open_video: OpenVideo,
+) -> VideoDataset:
+    """The views of the videos of an index, none of them random or replaced."""
     return VideoDataset(
         index,
         clips,

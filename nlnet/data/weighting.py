@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nlnet.data.index.text import read_text
+from nlnet.data.index.text import text_lines
 from nlnet.data.index.video_index import VideoIndex
 from nlnet.errors import UserError
 
@@ -35,17 +35,15 @@ def read_video_weights(path: Path, folder: Path, index: VideoIndex) -> np.ndarra
         raise UserError(f"{path} does not exist; give a file with lines `path weight`")
     rows = {str(index.path(i)): i for i in range(len(index))}
     weights = np.ones(len(index))
-    for line, text in enumerate(read_text(path).splitlines(), start=1):
-        if not text.strip():
-            continue
-        name, _, word = text.strip().rpartition(" ")
+    for place, text in text_lines(path):
+        name, _, word = text.rpartition(" ")
         row = rows.get(str(folder / name.strip()))
         if row is None:
             raise UserError(
-                f"{path} line {line}: {name.strip() or word!r} is not a video of the training "
+                f"{place}: {name.strip() or word!r} is not a video of the training "
                 f"split; give paths relative to {folder}"
             )
-        weights[row] = _weight(word, f"{path} line {line}")
+        weights[row] = _weight(word, place)
     if not weights.any():
         raise UserError(f"{path}: all weights are 0; give one video a weight above 0")
     return weights

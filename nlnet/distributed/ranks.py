@@ -6,9 +6,9 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -64,6 +64,24 @@ def gather_objects(obj: T) -> list[T]:
     gathered = [obj] * world_size()
     dist.all_gather_object(gathered, obj)
     return gathered
+
+
+def on_main(work: Callable[[], T]) -> T:
+    """Do work on rank 0, and return its result on every rank, which waits for it.
+
+    Raises UserError, on every rank, if the work does.
+    """
+    result: T | None = None
+    problem = None
+    if is_main():
+        try:
+            result = work()
+        except UserError as error:
+            problem = str(error)
+    result, problem = gather_objects((result, problem))[0]
+    if problem is not None:
+        raise UserError(problem)
+    return cast(T, result)
 
 
 def gather_to_main(obj: T) -> list[T]:

@@ -1,6 +1,5 @@
 """Leave broken files out of a run, before its first step."""
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,10 +8,11 @@ from nlnet.clip import Failure
 from nlnet.config import RunConfig
 from nlnet.data.build import find_broken
 from nlnet.data.loader import EvalLoader
-from nlnet.distributed.ranks import gather_objects, is_main
+from nlnet.distributed.ranks import on_main
 from nlnet.errors import UserError
 from nlnet.runs.logger import RunLogger
-from nlnet.runs.quarantine import START, VALIDATION, add_to_quarantine, read_quarantine
+from nlnet.runs.quarantine import QUARANTINE, START, VALIDATION, add_to_quarantine, read_quarantine
+from nlnet.trainer.settings import most_bad
 
 
 def broken_files(run: RunConfig, out_dir: Path) -> dict[str, str]:
@@ -25,17 +25,7 @@ def broken_files(run: RunConfig, out_dir: Path) -> dict[str, str]:
     Raises:
         UserError: more files are broken than the run accepts.
     """
-    found, problem = None, None
-    if is_main():
-        try:
-            found = _broken_files(run, out_dir)
-        except UserError as error:
-            problem = str(error)
-    found, problem = gather_objects((found, problem))[0]
-    if problem is not None:
-        raise UserError(problem)
-    assert found is not None
-    return found
+    return on_main(lambda: _broken_files(run, out_dir))
 
 
 def _broken_files(run: RunConfig, out_dir: Path) -> dict[str, str]:
@@ -45,11 +35,11 @@ def _broken_files(run: RunConfig, out_dir: Path) -> dict[str, str]:
     failures, num_videos = find_broken(run.data)
     if failures:
         add_to_quarantine(out_dir, START, failures)
-    if len(failures) > math.ceil(round(num_videos * run.data.max_bad_share, 6)):
+    if len(failures) > most_bad(num_videos, run.data.max_bad_share):
         path, cause = failures[0]
         raise UserError(
             f"{len(failures)} of {num_videos} training videos cannot be read, the first {path}: "
-            f"{cause}; {out_dir / 'quarantine.csv'} names them: repair or remove them, or raise "
+            f"{cause}; {out_dir / QUARANTINE} names them: repair or remove them, or raise "
             "data.max_bad_share"
         )
     return dict(failures)

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from torch import Tensor
 
 from nlnet.errors import UserError
@@ -13,7 +12,7 @@ from nlnet.recognizer.faithfulness import LayerScore, score_layers
 from nlnet.recognizer.recognizer import Recognizer
 from nlnet.report.attention_pictures import heat_clip, title
 from nlnet.report.previews import NUM_FRAMES, Picture, animation
-from nlnet.report.statistics import spread_evenly
+from nlnet.report.statistics import spread_ends, spread_evenly
 
 MOST_BLOCKS = 4  # that a report shows of a network
 SECONDS = 60.0  # no video is scored after this time
@@ -44,8 +43,7 @@ class ShownAttention:
 
 def _some(maps: Sequence[AttentionMap]) -> list[AttentionMap]:
     """At most MOST_BLOCKS of the maps, evenly spread, the last one included."""
-    places = np.linspace(0, len(maps) - 1, min(MOST_BLOCKS, len(maps)))
-    return [maps[i] for i in places.round().astype(int)]
+    return [maps[i] for i in spread_ends(len(maps), MOST_BLOCKS)]
 
 
 def score_videos(

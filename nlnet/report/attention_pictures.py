@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from nlnet.recognizer.attention import AttentionMap, VideoAttention
+from nlnet.report.statistics import spread_ends
 
 SIDE = 160  # pixels of a frame in a picture, about
 MAX_FRAMES = 8  # frames of a strip
@@ -69,7 +70,7 @@ def heat_clip(frames: np.ndarray, each: AttentionMap, count: int) -> np.ndarray:
 
     The query's frame is one of them, and has the query as a cross.
     """
-    shown = np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(int)
+    shown = np.array(spread_ends(len(frames), count))
     if each.query is not None and each.query[0] not in shown:
         shown[np.abs(shown - each.query[0]).argmin()] = each.query[0]
     heat = heat_frames(frames, each, each.weights)
@@ -98,7 +99,7 @@ def shown_frames(each: AttentionMap) -> list[int]:
         return list(range(count))
     mass = np.abs(each.on_clip(each.weights)).sum(axis=(1, 2))
     needed = {int(mass.argmax())} | (set() if each.query is None else {each.query[0]})
-    spread = np.linspace(0, count - 1, MAX_FRAMES).round().astype(int).tolist()
+    spread = spread_ends(count, MAX_FRAMES)
     for t in sorted(needed - set(spread)):  # takes the place of the nearest other frame
         nearest = min((s for s in spread if s not in needed), key=lambda s: abs(s - t))
         spread[spread.index(nearest)] = t

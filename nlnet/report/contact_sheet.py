@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from nlnet.files import cannot_write, write_atomic
+from nlnet.report.statistics import spread_ends
 
 MOST_FRAMES = 8  # of a clip; longer clips show evenly spaced frames
 SIDES = (64, 160)  # pixels of a frame in the picture, the smallest and the largest
@@ -49,12 +49,12 @@ def write_contact_sheet(path: Path, rows: Sequence[SheetRow]) -> None:
 def _strip(video: Tensor) -> Image.Image:
     """Frames side by side, two pixels apart."""
     num_frames, height, width = video.shape[1:]
-    shown = np.unique(np.linspace(0, num_frames - 1, MOST_FRAMES).round().astype(int))
+    shown = spread_ends(num_frames, MOST_FRAMES)
     side = min(max(height, SIDES[0]), SIDES[1])
     size = (max(round(width * side / height), 1), side)
     how = Image.Resampling.NEAREST if height < side else Image.Resampling.BILINEAR
     strip = Image.new("RGB", (len(shown) * (size[0] + 2) - 2, side), "white")
-    for k, frame in enumerate(shown.tolist()):
+    for k, frame in enumerate(shown):
         pixels = Image.fromarray(video[:, frame].permute(1, 2, 0).contiguous().numpy())
         strip.paste(pixels.resize(size, how), (k * (size[0] + 2), 0))
     return strip

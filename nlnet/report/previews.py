@@ -13,6 +13,7 @@ from PIL import Image
 
 from nlnet.data.decoding.opening import open_video
 from nlnet.data.decoding.reader import DecodeError, FrameCountError, VideoReader
+from nlnet.report.statistics import spread_ends
 
 NUM_FRAMES = 16
 SHORT_SIDE = 112  # pixels
@@ -51,10 +52,8 @@ def spread_frames(path: Path, count: int) -> np.ndarray:
 
 def _read(reader: VideoReader, most: int) -> np.ndarray:
     for attempt in range(2):
-        count = min(reader.num_frames, most)
-        indices = np.round(np.linspace(0, reader.num_frames - 1, count)).astype(int)
         try:
-            return reader.read(indices)
+            return reader.read(spread_ends(reader.num_frames, most))
         except FrameCountError:  # the reader now has the true number of frames
             if attempt:
                 raise

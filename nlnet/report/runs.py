@@ -1,6 +1,5 @@
 """Read the folders of a run: its evaluation, and the training that it evaluates."""
 
-import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from typing import Any
 
 from nlnet.config import RunConfig, parse_run
 from nlnet.errors import UserError
+from nlnet.files import digest
 from nlnet.runs.environment import Environment, read_environment
 from nlnet.runs.scores import SCORES, EvaluationScores, read_scores
 
@@ -70,7 +70,7 @@ class EvaluatedRun:
             labels = [int(label)] if label.ndim == 0 else label.nonzero()[0].tolist()
             names = ",".join(self.scores.class_names[k] for k in labels)
             lines.append(f"{video}\t{names}\n")
-        return hashlib.sha256("".join(sorted(lines)).encode(errors="surrogateescape")).hexdigest()
+        return digest("".join(sorted(lines)).encode(errors="surrogateescape"))
 
 
 def find_beside(path: Path, folder: Path) -> Path:

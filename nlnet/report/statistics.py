@@ -142,6 +142,11 @@ def spread_evenly(total: int, count: int) -> list[int]:
     return [(2 * i + 1) * total // (2 * count) for i in range(count)]
 
 
+def spread_ends(total: int, most: int) -> list[int]:
+    """Return at most `most` of `total` numbers from 0, evenly spread, with the first and last."""
+    return np.linspace(0, total - 1, min(most, total)).round().astype(int).tolist()
+
+
 def metric_by_views(
     views: np.ndarray,
     view_video: np.ndarray,

@@ -12,6 +12,7 @@ from nlnet.recognizer.attention import AttentionMap, VideoAttention, attention_b
 from nlnet.recognizer.recognizer import Recognizer
 from nlnet.report.attention_pictures import frame_picture, heat_frames, png
 from nlnet.report.previews import data_uri
+from nlnet.report.statistics import spread_ends
 from nlnet.serve.analysis import AnalyzedVideo
 from nlnet.serve.limits import Limits
 
@@ -52,7 +53,7 @@ def video_answer(video: AnalyzedVideo, num_before: int, first: int) -> dict[str,
 def clip_answer(clip: Tensor) -> dict[str, object]:
     """The frames of a clip (1, 3, T, S, S), and their numbers."""
     frames = clip[0].permute(1, 2, 3, 0).numpy()
-    shown = shown_numbers(len(frames))
+    shown = spread_ends(len(frames), MAX_SHOWN)
     return {
         "size": frames.shape[:3],
         "shown": shown,
@@ -66,18 +67,13 @@ def attention_answer(attention: VideoAttention) -> dict[str, object]:
     return {
         "class": attention.class_names[best],
         "probability": float(attention.probabilities[best]),
-        "shown": shown_numbers(len(attention.frames)),
+        "shown": spread_ends(len(attention.frames), MAX_SHOWN),
         "maps": [_map_answer(attention, each) for each in attention.maps],
     }
 
 
-def shown_numbers(count: int) -> list[int]:
-    """The frames of `count` that the page shows: all, or MAX_SHOWN with even distances."""
-    return np.unique(np.linspace(0, count - 1, min(count, MAX_SHOWN)).round().astype(int)).tolist()
-
-
 def _map_answer(attention: VideoAttention, each: AttentionMap) -> dict[str, object]:
-    shown = shown_numbers(len(attention.frames))
+    shown = spread_ends(len(attention.frames), MAX_SHOWN)
     terms = []
     for name, weights in each.terms.items():
         heat = heat_frames(attention.frames, each, weights)

@@ -38,8 +38,7 @@ class DecodedWindow(NamedTuple):
 class Decoder:
     """Decodes one video at a time, each in a new process with limits.
 
-    The processes are forked from one that has imported the libraries. This process is started by
-    `start`, which the main thread calls.
+    The processes are forked from one that has imported the libraries, see `start_decoders`.
     """
 
     def __init__(
@@ -118,6 +117,8 @@ def start_decoders() -> None:
         forkserver.set_forkserver_preload(PRELOADED)
         forkserver.ensure_running()
     except OSError as error:
+        if error.errno is not None:  # the error of a long name has none
+            raise
         raise UserError(
             f"{tempfile.gettempdir()}: the decoder process cannot start ({error}); "
             "set TMPDIR to a folder with a short name"

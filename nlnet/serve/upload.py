@@ -8,7 +8,6 @@ import asyncio
 import os
 import tempfile
 from collections.abc import AsyncIterator
-from types import TracebackType
 from typing import IO
 
 from nlnet.serve.formats import HEAD, NAMES, container_format
@@ -39,17 +38,6 @@ class Upload:
     def close(self) -> None:
         """Delete the file; a second call does nothing."""
         self._file.close()
-
-    def __enter__(self) -> "Upload":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 async def store(body: AsyncIterator[bytes], length: str | None, limits: Limits) -> Upload:
@@ -96,8 +84,7 @@ async def _fill(upload: Upload, body: AsyncIterator[bytes], limits: Limits) -> N
 async def _in_time(body: AsyncIterator[bytes], limits: Limits) -> AsyncIterator[bytes]:
     """The chunks of a body; raises Refusal if it takes too long, or if none arrives for long.
 
-    The limits are checked at each chunk. A `wait_for` inside another one can lose the outer end
-    (Python 3.11 and older).
+    One `wait_for` keeps both limits: of two nested ones, Python 3.11 may miss the outer one.
     """
     idle, whole = limits.idle_seconds, limits.upload_seconds
     clock = asyncio.get_running_loop().time

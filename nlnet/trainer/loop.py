@@ -5,7 +5,6 @@ random numbers follow from (seed, step, rank). A run that was stopped and resume
 epoch or inside one, therefore makes exactly the same steps as a run that was not stopped.
 """
 
-import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
@@ -26,7 +25,7 @@ from nlnet.trainer.metrics import Metrics, VideoScores
 from nlnet.trainer.precise_bn import precise_bn
 from nlnet.trainer.preemption import StopRequest
 from nlnet.trainer.prepare import set_training_mode
-from nlnet.trainer.settings import LoopSettings
+from nlnet.trainer.settings import LoopSettings, most_bad
 from nlnet.trainer.state import TrainState, save_on_main
 from nlnet.trainer.step import StepSums, autocast, place, step_seed, train_step
 
@@ -177,11 +176,7 @@ def _count_failures(
     sums: StepSums,
     logger: RunLogger,
 ) -> None:
-    """Name the files that could not be read. Raise UserError if there are too many.
-
-    Of n requested clips, ceil(n * max_bad_share) may be bad: one from the start, and a second one
-    as soon as n > 1 / max_bad_share.
-    """
+    """Name the files that could not be read. Raise UserError if there are too many."""
     progress.asked += int(sums.clips + sums.bad)
     progress.bad += int(sums.bad)
     if not sums.bad:
@@ -191,7 +186,7 @@ def _count_failures(
         logger.failures(failure for failure in part if failure.path not in progress.bad_files)
         logger.quarantine(TRAINING, part)
         progress.bad_files |= dict(part)
-    if progress.bad > math.ceil(round(progress.asked * settings.max_bad_share, 6)):
+    if progress.bad > most_bad(progress.asked, settings.max_bad_share):
         raise UserError(
             f"{progress.bad} of {progress.asked} clips could not be read, more than the share"
             f" {settings.max_bad_share} that is allowed; log.txt names the files: repair or remove"

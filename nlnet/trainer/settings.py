@@ -16,6 +16,14 @@ class Remedies(NamedTuple):
     unreadable: str = "raise max_bad_share"
 
 
+def most_bad(asked: int, share: float) -> int:
+    """How many of the requested clips may be unreadable: ceil(asked * share).
+
+    One may be bad from the start, and a second one as soon as asked > 1 / share.
+    """
+    return math.ceil(round(asked * share, 6))
+
+
 @dataclass(frozen=True)
 class LoopSettings:
     """How a model is trained."""

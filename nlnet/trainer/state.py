@@ -19,7 +19,7 @@ from nlnet.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
-from nlnet.distributed.ranks import gather_objects, is_main
+from nlnet.distributed.ranks import gather_objects, on_main
 from nlnet.errors import UserError
 from nlnet.files import DamagedFile
 
@@ -130,15 +130,7 @@ def resume(state: TrainState, out_dir: Path) -> list[str]:
 
 def save_on_main(state: TrainState, path: Path, previous: Path | None = None) -> None:
     """Save on rank 0. Every rank waits until the file is complete, and raises if that failed."""
-    failure = None
-    if is_main():
-        try:
-            state.save(path, previous)
-        except UserError as error:
-            failure = str(error)
-    failure = gather_objects(failure)[0]
-    if failure is not None:
-        raise UserError(failure)
+    on_main(lambda: state.save(path, previous))
 
 
 def _check_same_classes(path: Path, saved: Sequence[str], own: Sequence[str]) -> None:

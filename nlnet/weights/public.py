@@ -3,7 +3,6 @@
 import os
 import re
 import sys
-from hashlib import sha256
 from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlparse
@@ -98,7 +97,7 @@ def download(url: str) -> Path:
         found = CHECKSUM.search(name)
         checksum = found[1] if found else None
     else:  # different servers may have different files of the same name, such as best.pt
-        name = f"{sha256(url.encode()).hexdigest()[:12]}-{name}"
+        name = f"{digest(url.encode())[:12]}-{name}"
     target = folder / name
     if target.exists() and (checksum is None or digest(target.read_bytes()).startswith(checksum)):
         return target

@@ -153,6 +153,16 @@ def test_a_part_of_the_clips_is_spread_over_the_video(total: int, count: int, wa
     assert statistics.spread_evenly(total, count) == wanted
 
 
+@pytest.mark.parametrize(("total", "most"), [(1, 4), (3, 4), (4, 4), (5, 4), (100, 7)])
+def test_numbers_that_are_spread_to_the_ends(total: int, most: int):
+    """They rise, both ends are there, and the distances differ by at most one."""
+    found = statistics.spread_ends(total, most)
+    assert len(found) == min(total, most)
+    assert found[0] == 0 and found[-1] == total - 1
+    distances = np.diff(found).tolist()
+    assert not distances or (min(distances) > 0 and max(distances) - min(distances) <= 1)
+
+
 @pytest.mark.parametrize("ensemble", ["mean", "max"])
 def test_the_metric_by_views_against_plain_loops(ensemble: str):
     rng = np.random.default_rng(0)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +27,7 @@ async def body(*chunks: bytes, pause: float = 0.0) -> AsyncIterator[bytes]:
 def test_the_file_has_the_bytes_of_the_body(size: int):
     """However they are split. The name is gone when the file is closed."""
     chunks = [VIDEO[i : i + size] for i in range(0, len(VIDEO), size)]
-    with asyncio.run(store(body(*chunks), None, Limits())) as upload:
+    with closing(asyncio.run(store(body(*chunks), None, Limits()))) as upload:
         assert (upload.form, upload.size) == ("mov", len(VIDEO))
         assert Path(upload.path).read_bytes() == VIDEO
     assert not Path(upload.path).exists()
@@ -59,7 +60,7 @@ def test_the_limit_is_exact(size: int):
 
 def test_a_full_disk_is_named():
     """/dev/full refuses every byte, as a full disk does."""
-    with Upload() as upload, Path("/dev/full").open("wb", buffering=0) as full:
+    with closing(Upload()) as upload, Path("/dev/full").open("wb", buffering=0) as full:
         upload._file.close()
         upload._file = full
         with pytest.raises(Refusal, match="No space left on device") as refused:

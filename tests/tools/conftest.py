@@ -1,4 +1,3 @@
-import os
 import shutil
 import subprocess
 import sys
@@ -6,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests.tools.running import ENVIRONMENT
 
 ROOT = Path(__file__).parents[2]
 SMALL = (
@@ -17,10 +18,6 @@ SMALL = (
 )
 
 Tool = Callable[..., subprocess.CompletedProcess[str]]
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture(scope="session")
@@ -53,7 +50,7 @@ def command(few_videos: Path) -> Callable[..., list[str]]:
 
 def run_command(words: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        words, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=240
+        words, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=240
     )
 
 

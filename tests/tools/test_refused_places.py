@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.tools.running import start, wait_for
+
 Tool = Callable[..., subprocess.CompletedProcess[str]]
 Command = Callable[..., list[str]]
 
@@ -40,15 +42,13 @@ def test_a_second_run_in_the_folder_is_refused_and_the_first_goes_on(
     command: Command, tool: Tool, tmp_path: Path
 ):
     words = ("trainer.max_steps=30", "trainer.save_every_steps=1")
-    first = subprocess.Popen(command("train", *words), cwd=tmp_path, stdout=subprocess.DEVNULL)
-    with first:
-        while not (tmp_path / "outputs" / "smoke" / "train" / "last.pt").exists():
-            assert first.poll() is None
-            time.sleep(0.05)
+    with start(command("train", *words), tmp_path) as first:
+        wait_for(tmp_path / "outputs" / "smoke" / "train" / "last.pt", first)
         os.kill(first.pid, signal.SIGSTOP)
         done = tool("train", *words, cwd=tmp_path)
         os.kill(first.pid, signal.SIGCONT)
-        assert first.wait(120) == 0
+        _, err = first.communicate(timeout=120)
+    assert (first.returncode, err) == (0, "")
     assert done.returncode == 1
     assert f"process {first.pid} on " in done.stderr and "name=NAME" in done.stderr
     assert done.stderr.count("\n") == 1
@@ -58,8 +58,7 @@ def test_a_second_run_in_the_folder_is_refused_and_the_first_goes_on(
 def test_ctrl_c_while_libraries_are_loaded_costs_one_line(
     delay: float, command: Command, tmp_path: Path
 ):
-    process = subprocess.Popen(command("eval"), cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    with process:
+    with start(command("eval"), tmp_path) as process:
         time.sleep(delay)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)

@@ -2,38 +2,18 @@
 
 import os
 import signal
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.tools.running import start, wait_for
+
 Command = Callable[..., list[str]]
 WORDS = ("trainer.save_every_steps=1", "data.num_workers=2", "trainer.epochs=40")
 WORDS += ("trainer.max_steps=null",)
-
-
-def start(command: list[str], cwd: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        command,
-        cwd=cwd,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 120
-    while not path.exists():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def steps(folder: Path) -> int:
@@ -47,7 +27,7 @@ def test_a_signal_to_the_process_group_saves_the_run(
 ):
     """Fault R1: the workers died of it, and the run with them, before it had saved itself."""
     folder = tmp_path / "outputs" / "smoke" / "train"
-    with start(command("train", *WORDS), tmp_path) as process:
+    with start(command("train", *WORDS), tmp_path, own_group=True) as process:
         wait_for(folder / "last.pt", process)
         os.killpg(process.pid, signum)
         out, err = process.communicate(timeout=60)
@@ -62,7 +42,7 @@ def test_sigterm_to_the_agent_of_torchrun_saves_the_run(command: Command, tmp_pa
     agent = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     python, *words = command("train", *WORDS, "data.num_workers=1")
     assert python == sys.executable
-    with start([*agent, *words], tmp_path) as process:
+    with start([*agent, *words], tmp_path, own_group=True) as process:
         wait_for(folder / "last.pt", process)
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=90)

@@ -20,11 +20,11 @@ import yaml
 from nlnet.cli.choices import CONFIG_DIR
 from nlnet.model.non_local.build import BLOCKS
 from nlnet.model.non_local.pairwise import PAIRWISE
+from tests.tools.running import ENVIRONMENT, start, wait_for
 
 ROOT = Path(__file__).parents[2]
 Tool = Callable[..., subprocess.CompletedProcess[str]]
 Command = Callable[..., list[str]]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def saved(folder: Path, name: str = "last.pt") -> dict:
@@ -90,25 +90,6 @@ def test_another_configuration_is_refused_with_its_differences(
     done = tool("train", "optim.lr=0.5", "trainer.save_every_steps=1", cwd=tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert re.search(r"^error: .*\(optim\.lr [\d.]+ -> 0\.5\)", done.stderr)
-
-
-def start(command: list[str], cwd: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        command,
-        cwd=cwd,
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 120
-    while not path.exists():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
 
 
 @pytest.mark.slow

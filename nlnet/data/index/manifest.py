@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from nlnet.errors import UserError
-from nlnet.files import write_atomic
+from nlnet.files import digest, write_atomic
 
 MAGIC = b"PAR1"  # the first bytes of every Parquet file
 METADATA = b"nlnet_manifest"  # the key of the JSON text with the classes
@@ -91,7 +91,7 @@ def write_manifest(path: Path, header: ManifestHeader, rows: Sequence[ManifestRo
     parquet.write_table(table, buffer, row_group_size=BATCH)
     data = buffer.getbuffer()
     write_atomic(path, data)
-    return hashlib.sha256(data).hexdigest()
+    return digest(data)
 
 
 def read_manifest_rows(path: Path) -> tuple[ManifestHeader, list[ManifestRow]]:

@@ -1,9 +1,11 @@
-"""Reading annotation files: text, and the rows of a CSV."""
+"""Reading annotation files: text, JSON, and the rows of a CSV."""
 
 import csv
 import io
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from nlnet.errors import UserError
 
@@ -14,6 +16,20 @@ def read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text ({error.reason}); convert it") from error
+
+
+def text_lines(path: Path) -> list[tuple[str, str]]:
+    """The place, "file line n", and the text of each line that is not empty."""
+    lines = enumerate(read_text(path).splitlines(), start=1)
+    return [(f"{path} line {number}", line.strip()) for number, line in lines if line.strip()]
+
+
+def read_json_annotation(path: Path) -> Any:
+    """The content of a JSON file; raises UserError if it is not JSON."""
+    try:
+        return json.loads(read_text(path))
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({error}); download it again") from error
 
 
 def csv_columns(path: Path) -> tuple[str, ...]:

@@ -2,8 +2,8 @@
 
 from nlnet.data.index.entries import Entry, SplitEntries
 from nlnet.data.index.files import files_by_stem, find_file
+from nlnet.data.index.text import read_json_annotation
 from nlnet.data.prepare.data_set import DataFolder, DataSet, split_of
-from nlnet.data.prepare.formats.something import read_json_annotation
 from nlnet.errors import UserError
 
 PATTERN = r"Diving48(_V2)?_(train|test)\.json"

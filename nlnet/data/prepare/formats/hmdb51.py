@@ -4,8 +4,8 @@ import re
 
 from nlnet.data.index.entries import Entry, SplitEntries
 from nlnet.data.index.files import files_by_stem, find_file
+from nlnet.data.index.text import text_lines
 from nlnet.data.prepare.data_set import DataFolder, DataSet
-from nlnet.data.prepare.formats.ucf101 import text_lines
 from nlnet.errors import UserError
 
 SPLITS = {"1": "train", "2": "test", "0": None}  # 0: the video is not used in this split

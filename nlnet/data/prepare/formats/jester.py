@@ -2,8 +2,8 @@
 
 from nlnet.data.index.entries import Entry, SplitEntries
 from nlnet.data.index.files import files_by_stem, find_file
+from nlnet.data.index.text import text_lines
 from nlnet.data.prepare.data_set import DataFolder, DataSet, split_of
-from nlnet.data.prepare.formats.ucf101 import text_lines
 
 PATTERN = r"(jester-v1-)?(train|validation|test)\.csv"
 

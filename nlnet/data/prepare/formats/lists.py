@@ -6,7 +6,7 @@ from pathlib import Path
 from nlnet.data.index.entries import Entry, SplitEntries, SplitSource
 from nlnet.data.index.files import NamedFiles, nfc
 from nlnet.data.index.listing import read_listing
-from nlnet.data.index.text import read_text
+from nlnet.data.index.text import text_lines
 from nlnet.data.prepare.data_set import SPLIT_NAMES, DataFolder, DataSet, split_of
 from nlnet.errors import UserError
 
@@ -32,10 +32,7 @@ def list_lists(data: DataFolder) -> DataSet:
 def _read_json_lines(path: Path, videos: Path) -> SplitEntries:
     """Lines `{"file_name": "a.mp4", "label": "walk"}`."""
     files, entries = NamedFiles(videos), []
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
-        if not line.strip():
-            continue
-        place = f"{path} line {number}"
+    for place, line in text_lines(path):
         try:
             row = json.loads(line)
             name, label = str(row["file_name"]), nfc(str(row["label"]))

@@ -1,12 +1,8 @@
 """Something-Something v2: JSON files of videos, and the numbers of their templates."""
 
-import json
-from pathlib import Path
-from typing import Any
-
 from nlnet.data.index.entries import Entry, SplitEntries
 from nlnet.data.index.files import files_by_stem, find_file
-from nlnet.data.index.text import read_text
+from nlnet.data.index.text import read_json_annotation
 from nlnet.data.prepare.data_set import DataFolder, DataSet, split_of
 from nlnet.errors import UserError
 
@@ -33,11 +29,3 @@ def list_something(data: DataFolder) -> DataSet:
             entries.append(Entry(place, video, (template,) if template else (), found))
         splits[split_of(path.stem) or path.stem] = SplitEntries(entries)
     return DataSet(splits, names)
-
-
-def read_json_annotation(path: Path) -> Any:
-    """The content of a JSON file; raises UserError if it is not JSON."""
-    try:
-        return json.loads(read_text(path))
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}); download it again") from error

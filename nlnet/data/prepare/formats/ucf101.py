@@ -4,7 +4,7 @@ from pathlib import Path, PurePosixPath
 
 from nlnet.data.index.entries import Entry, SplitEntries
 from nlnet.data.index.files import files_by_stem, find_file
-from nlnet.data.index.text import read_text
+from nlnet.data.index.text import text_lines
 from nlnet.data.prepare.data_set import DataFolder, DataSet
 from nlnet.errors import UserError
 
@@ -35,9 +35,3 @@ def list_ucf101(data: DataFolder) -> DataSet:
             entries.append(Entry(place, str(video), (official[folder],), found))
         splits[split] = SplitEntries(entries)
     return DataSet(splits, names)
-
-
-def text_lines(path: Path) -> list[tuple[str, str]]:
-    """The place and the text of each line that is not empty."""
-    lines = enumerate(read_text(path).splitlines(), start=1)
-    return [(f"{path} line {number}", line.strip()) for number, line in lines if line.strip()]

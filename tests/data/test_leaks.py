@@ -42,5 +42,7 @@ def test_a_worker_keeps_its_memory_and_its_open_files(
             memory.append(resident(worker.pid))
             files.append(open_files(worker.pid))
     assert max(memory[-10:]) - max(memory[:10]) < CLIPS / 1000 * PER_THOUSAND
-    assert max(files) <= max(files[:10])
+    # A batch on its way to the other process holds a shared memory file and sockets for a moment:
+    # the smallest of ten counts is what stays open.
+    assert min(files[-10:]) <= min(files[:10])
     print(f"{(memory[-1] - memory[0]) / 2**20:.1f} MB more after {CLIPS} clips, {files[-1]} files")

@@ -56,6 +56,7 @@ READ_CONFIGS = {"config", "cli", "weights", "recognizer", "jobs", "report", "ben
 IMPORTERS = {
     "av": {
         *("nlnet/data/decoding", "nlnet/data/encoding.py", "nlnet/bench"),
+        "nlnet/data/image_encoding.py",
         "nlnet/jobs/doctor/video.py",  # it lists the codecs
         "nlnet/data/prepare/probe.py",  # it reads packets, and takes damaged files
     },

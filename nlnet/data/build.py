@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,7 @@ from nlnet.data.clip_sampling import (
     choose_protocol,
 )
 from nlnet.data.dataset import VideoDataset, collate
-from nlnet.data.decoding.opening import choose_decoder
+from nlnet.data.decoding.opening import choose_decoder, video_opener
 from nlnet.data.decoding.probing import PROBES, probe_files
 from nlnet.data.decoding.reader import OpenVideo, VideoReader
 from nlnet.data.flips import directional_names
@@ -182,7 +181,7 @@ def _opener(cfg: DataConfig) -> OpenVideo:
     positive("data.decode_seconds", cfg.decode_seconds)
     with section("data"):
         reader = choose_decoder(cfg.decoder)
-    return partial(reader, decode_seconds=cfg.decode_seconds)
+    return video_opener(reader, cfg.decode_seconds)
 
 
 def _videos_per_batch(views: ViewsConfig, key: str) -> int:

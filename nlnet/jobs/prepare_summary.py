@@ -31,12 +31,13 @@ def summary_lines(
         return
     facts = [row.facts for row in usable]
     sizes = sorted({(each.width, each.height) for each in facts}, key=lambda size: size[0])
-    seconds = median(each.duration for each in facts)
-    rates = sorted(each.rate for each in facts)
+    seconds = [each.duration for each in facts if each.duration]  # folders of frames have none
+    rates = sorted(each.rate for each in facts if each.rate)
+    timing = f", {median(seconds):.1f} s" if seconds else ""
+    rate = f"{rates[0]:.3g} to {rates[-1]:.3g} frames/s, " if rates else ""
     yield (
-        f"videos: {median(each.num_frames for each in facts):g} frames and {seconds:.1f} s in the "
-        f"median, {rates[0]:.3g} to {rates[-1]:.3g} frames/s, "
-        f"{sizes[0][0]}x{sizes[0][1]} to {sizes[-1][0]}x{sizes[-1][1]} pixels"
+        f"videos: {median(each.num_frames for each in facts):g} frames{timing} in the median, "
+        f"{rate}{sizes[0][0]}x{sizes[0][1]} to {sizes[-1][0]}x{sizes[-1][1]} pixels"
     )
     turned = sum(bool(each.rotation) or each.mirrored for each in facts)
     if turned:

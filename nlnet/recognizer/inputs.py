@@ -9,16 +9,17 @@ from typing import BinaryIO
 import numpy as np
 
 from nlnet.data.decoding.array import ArrayReader
+from nlnet.data.decoding.frame_folder import FrameFolderStream
 from nlnet.data.decoding.opening import open_video
 from nlnet.data.decoding.reader import VideoReader
 from nlnet.data.decoding.stream import ArrayStream, FrameStream, PyAVStream, is_live
-from nlnet.data.index.files import is_video
+from nlnet.data.index.files import frame_folders, is_frame_folder, is_video
 from nlnet.data.index.text import read_text
 from nlnet.demo import DEMO, VIDEOS
 from nlnet.errors import UserError
 
-# A file; a camera (/dev/video0) or a URL (rtsp://...); frames uint8 RGB (T, H, W, 3); or an open
-# binary file.
+# A file or a folder of frames; a camera (/dev/video0) or a URL (rtsp://...); frames uint8 RGB
+# (T, H, W, 3); or an open binary file.
 Video = str | Path | np.ndarray | BinaryIO
 
 
@@ -53,7 +54,8 @@ def open_stream(video: Video, frame_rate: float | None = None) -> FrameStream:
     """Open a video whose frames are read once, in order.
 
     Args:
-        frame_rate: frames per second of an array, which has no times of its own
+        frame_rate: frames per second of an array, or of a folder of frames (default 25), which
+            have no times of their own
 
     Raises:
         UserError: there is no such video, or it cannot be opened.
@@ -64,13 +66,18 @@ def open_stream(video: Video, frame_rate: float | None = None) -> FrameStream:
         return ArrayStream(video, frame_rate)
     if not isinstance(video, str | Path):
         return PyAVStream(video_name(video), video)
-    return PyAVStream(video if is_live(video) else _existing(video))
+    if is_live(video):
+        return PyAVStream(video)
+    path = _existing(video)
+    return FrameFolderStream(path, frame_rate) if path.is_dir() else PyAVStream(path)
 
 
 def find_videos(sources: Sequence[str | Path]) -> list[str | Path]:
     """Replace folders by the videos below them, lists (.txt) by their lines, and the word `demo`.
 
-    A line of a list is a path, relative to the list, and may end with a label, which is not used.
+    A folder without video files gives the folders of frames below it, or itself. A line of a list
+    is a path, relative to the list. It may end with a label, or with a number of frames and a
+    label, which are not used.
     Other sources stay as they are.
 
     Raises:
@@ -93,6 +100,8 @@ def find_videos(sources: Sequence[str | Path]) -> list[str | Path]:
 def _videos_below(folder: Path) -> list[Path]:
     videos = sorted(path for path in folder.rglob("*") if is_video(path) and path.is_file())
     if not videos:
+        videos = [folder] if is_frame_folder(folder) else frame_folders(folder)
+    if not videos:
         raise UserError(f"{folder}: has no video; give a folder that contains video files")
     return videos
 
@@ -102,8 +111,10 @@ def _listed_videos(listing: Path) -> list[Path]:
         raise UserError(f"{listing}: no such file; give the path of a list of videos")
     videos = []
     for line in filter(None, map(str.strip, read_text(listing).splitlines())):
-        path, unlabeled = (listing.parent / text for text in (line, line.rsplit(maxsplit=1)[0]))
-        videos.append(unlabeled if unlabeled.is_file() and not path.is_file() else path)
+        names = (line, line.rsplit(maxsplit=1)[0], line.rsplit(maxsplit=2)[0])
+        paths = [listing.parent / name for name in names]
+        found = (path for path in paths if path.is_file() or is_frame_folder(path))
+        videos.append(next(found, paths[0]))
     if not videos:
         raise UserError(f"{listing}: lists no video; write one path in each line")
     return videos
@@ -111,7 +122,7 @@ def _listed_videos(listing: Path) -> list[Path]:
 
 def _existing(video: str | Path) -> Path:
     path = Path(video)
-    if not path.is_file():
+    if not path.is_file() and not path.is_dir():
         raise UserError(f"{path}: no such file; give the path of a video")
     return path
 

@@ -14,6 +14,7 @@ from nlnet.data.clip_sampling import INDEX_RULES, SAMPLERS, ClipShape, RandomCli
 from nlnet.data.decoding.opening import open_video
 from nlnet.data.transforms import JitterCrop, TrainTransform
 from nlnet.errors import UsageError, UserError
+from tests.data.frame_folders import extract_frames
 
 VideoFactory = Callable[..., Path]
 
@@ -438,3 +439,28 @@ def test_spawned_workers_give_the_same_batches(data: DataConfig):
     loader = train(data)
     loader._batches.multiprocessing_context = "spawn"
     assert_equal(list(loader.at(0)), expected)
+
+
+def test_folders_of_frames_give_the_clips_of_their_videos(data: DataConfig, tmp_path: Path):
+    """Bit for bit on every processor: PNG stores the decoded frames without loss."""
+    videos = [list(train(data).at(0)), list(evaluation(data))]
+    for path in sorted(tmp_path.rglob("*.mp4")):
+        extract_frames(path, path.with_suffix(""))
+        path.unlink()
+    folders = [list(train(data).at(0)), list(evaluation(data))]
+    for split in ("train", "val"):
+        folders_of_split = sorted((tmp_path / split).glob("*/*"))
+        lines = [
+            f"{path.relative_to(tmp_path)} {len(os.listdir(path))} {path.parent.name}"
+            for path in folders_of_split
+        ]
+        (tmp_path / f"{split}.txt").write_text("\n".join(lines))
+    data.train, data.val, data.classes = "train.txt", "val.txt", None
+    lists = [list(train(data).at(0)), list(evaluation(data))]
+    for expected, *found in zip(videos, folders, lists, strict=True):
+        for each in found:
+            assert_equal(expected, each)
+    # A folder with fewer frames than its list says is a failure, as a file that is cut short.
+    (tmp_path / "val/eat/2/img_00022.png").unlink()
+    with pytest.raises(UserError, match=r"val/eat/2: has 21 frames, but its list says 22; "):
+        list(evaluation(data))

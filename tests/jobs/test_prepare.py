@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from nlnet.clip import Failure
 from nlnet.data.index.manifest import read_manifest_rows
 from nlnet.data.index.read import read_index
 from nlnet.errors import UsageError, UserError
 from nlnet.jobs.prepare import run_prepare
+from nlnet.runs.quarantine import QUARANTINE, add_to_quarantine
 from tests.conftest import write_gray_video
+from tests.data.frame_folders import extract_frames
 
 ROOT = Path(__file__).parents[2]
 
@@ -138,6 +141,51 @@ def test_check_tests_suspects_again(data: Path, capsys: pytest.CaptureFixture[st
     suspects.write_text(f"{data}/train/swipe_left/1.mp4\n{data}/val/swipe_left/1.mp4\n")
     run_prepare("check", suspects, None, workers=2)
     assert "2 of 2 files are ok" in capsys.readouterr().out
+
+
+def test_folders_of_frames_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    video = write_gray_video(tmp_path / "v.mp4", num_frames=9)
+    for i, name in enumerate(("run/a", "run/b", "walk/c", "walk/d")):
+        folder = extract_frames(video, tmp_path / "data/train" / name)
+        (folder / "img_00009.png").write_bytes((folder / f"img_0000{i + 1}.png").read_bytes())
+    (tmp_path / "data/train/run/b/img_00004.png").unlink()
+    (tmp_path / "data/train/walk/d/img_00004.png").write_bytes(b"no image")
+    prepare("folder", tmp_path / "data")
+    said = capsys.readouterr().out
+    assert "3 of 4 videos can be used" in said and "9 frames in the median, 64x48" in said
+    assert "a frame is missing between img_00003.png and img_00005.png" in said
+    prepare("folder", tmp_path / "data", verify="full")
+    assert "2 of 4 videos can be used" in capsys.readouterr().out
+    _, rows = read_manifest_rows(tmp_path / "data/manifest.parquet")
+    assert [row.facts.status for row in rows] == ["ok", "unreadable", "ok", "damaged"]
+    facts = rows[0].facts
+    assert (facts.num_frames, facts.codec, facts.container) == (9, "png", "frames")
+    index = read_index(tmp_path / "data", "manifest.parquet")
+    assert [index.path(i).name for i in range(2)] == ["a", "c"]
+    prepare("folder", tmp_path / "data", verify="full")
+    assert "3 of 4 files have been measured before" in capsys.readouterr().out
+    (tmp_path / "data/train.txt").write_text("train/run/a 9 run\ntrain/walk/c 10 walk\n")
+    prepare("list", tmp_path / "data")
+    said = capsys.readouterr().out
+    assert "1 of 2 videos" in said and "has 9 frames, but its list says 10" in said
+
+
+def test_names_that_are_not_utf8_are_found_again(data: Path, capsys: pytest.CaptureFixture[str]):
+    """A quarantine list of training and a manifest escape the bytes of such names."""
+    folder = data / "train/swipe_left"
+    good, bad = (Path(os.fsdecode(os.fsencode(folder / f"{n}caf") + b"\xe9.mp4")) for n in (1, 2))
+    shutil.copy(folder / "0.mp4", good)
+    bad.write_bytes(b"")
+    add_to_quarantine(data, "train", [Failure(str(good), "cause"), Failure(str(bad), "cause")])
+    assert "\\udce9" in (data / QUARANTINE).read_text()
+    with pytest.raises(UserError, match="1 of the files"):
+        run_prepare("check", data / QUARANTINE, None, workers=0)
+    said = capsys.readouterr().out
+    assert r"1caf\xe9.mp4: ok, 60 frames" in said and r"2caf\xe9.mp4: unreadable" in said
+    prepare("folder", data)
+    with pytest.raises(UserError):
+        run_prepare("check", data / "manifest.parquet", None, workers=0)
+    assert r"1caf\xe9.mp4: ok, 60 frames" in capsys.readouterr().out
 
 
 def test_times_of_untrimmed_files_become_frames(tmp_path: Path):

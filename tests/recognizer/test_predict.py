@@ -16,6 +16,7 @@ from nlnet.demo import DEMO, VIDEOS
 from nlnet.errors import UserError
 from nlnet.recognizer.inputs import find_videos
 from nlnet.recognizer.recognizer import Recognizer
+from tests.data.frame_folders import extract_frames
 
 VideoFactory = Callable[..., Path]
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -52,6 +53,22 @@ def test_every_form_of_a_video_has_the_same_scores(recognizer: Recognizer, video
     assert torch.equal(recognizer.scores(io.BytesIO(path.read_bytes())), expected)
     with path.open("rb") as file:
         assert torch.equal(recognizer.scores(file), expected)
+
+
+def test_a_folder_of_frames_is_a_video(recognizer: Recognizer, video_file, tmp_path: Path):
+    """Bit for bit: PNG images hold the decoded frames. 25 frames a second, unless it is said."""
+    path = video_file("videos/video.mp4", num_frames=50, fps=25)
+    folder = extract_frames(path, tmp_path / "frames" / "walk" / "v1")
+    assert torch.equal(recognizer.scores(folder), recognizer.scores(path))
+    windows, expected = (list(recognizer.predict_over_time(x, 1, 1)) for x in (folder, path))
+    assert [part.top for part in windows] == [part.top for part in expected]
+    assert windows[-1].end == pytest.approx(expected[-1].end)
+    (tmp_path / "frames" / "list.txt").write_text("walk/v1 50 0\nwalk/v1 0\nwalk/v1\n")
+    for sources in ([folder], [tmp_path / "frames"], [tmp_path / "frames" / "walk"]):
+        assert find_videos(sources) == [folder]
+    assert find_videos([tmp_path / "frames" / "list.txt"]) == 3 * [folder]
+    (prediction,) = recognizer.predict_files([folder])
+    assert prediction.top == recognizer.predict(path).top
 
 
 def test_many_files_have_the_scores_of_each(recognizer: Recognizer, few_videos: Path):

@@ -85,14 +85,15 @@ def read_packets(container: InputContainer, stream: VideoStream) -> Iterator[av.
 class RgbConverter:
     """Convert decoded frames to RGB: uint8 (H, W, 3), with the display matrix of the file applied.
 
-    All frames are scaled to one size: that of the frame that `start` was given, or else that of
-    the first frame. Only files whose frames change their size are scaled.
+    All frames are scaled to one size: `size` (width and height), or that of the frame that `start`
+    was given, or else that of the first frame. Only files whose frames change their size are
+    scaled.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, size: tuple[int, int] | None = None) -> None:
         # Each frame has a reformatter of its own, but that one starts a thread for every core.
         self._reformatter = VideoReformatter()
-        self._size: tuple[int, int] | None = None
+        self._size = size
 
     def start(self, frame: av.VideoFrame) -> None:
         """Take the first frame of a file, whose size all frames get."""

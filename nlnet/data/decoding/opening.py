@@ -1,11 +1,16 @@
-"""The decoders of video files. Streams are opened in nlnet/recognizer/inputs.py."""
+"""The decoders of videos: of files and of folders of frames.
+
+Streams are opened in nlnet/recognizer/inputs.py.
+"""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
+from nlnet.data.decoding.frame_folder import FrameFolderReader
 from nlnet.data.decoding.pyav import PyAVReader
-from nlnet.data.decoding.reader import VideoReader
+from nlnet.data.decoding.reader import OpenVideo, VideoReader
 from nlnet.data.decoding.torchcodec import TorchcodecReader, check_torchcodec
 from nlnet.errors import choose
 
@@ -15,11 +20,13 @@ DECODE_SECONDS = 300.0  # of CPU time for one video
 def open_video(
     path: Path, file: BinaryIO | None = None, *, decode_seconds: float = DECODE_SECONDS
 ) -> VideoReader:
-    """Open a video for access to any frame.
+    """Open a video for access to any frame: a file, or a folder of frames.
 
     `file` is an open binary file that can seek; `path` is then only its name in messages. Raises
     DecodeError if it has no readable video, or if it needs more CPU time than `decode_seconds`.
     """
+    if file is None:
+        return _open(PyAVReader, decode_seconds, path)
     return PyAVReader(path, file, decode_seconds=decode_seconds)
 
 
@@ -38,3 +45,14 @@ DECODERS: dict[str, Callable[[], type[PyAVReader]]] = {
 def choose_decoder(decoder: str) -> type[PyAVReader]:
     """The reader with a name of DECODERS; raises ArgumentError, and UserError for a library."""
     return choose("decoder", decoder, DECODERS)()
+
+
+def video_opener(reader: type[PyAVReader], decode_seconds: float) -> OpenVideo:
+    """Open files with a reader, and folders of frames; it can be sent to another process."""
+    return partial(_open, reader, decode_seconds)
+
+
+def _open(reader: type[PyAVReader], decode_seconds: float, path: Path) -> VideoReader:
+    if path.is_dir():
+        return FrameFolderReader(path)
+    return reader(path, decode_seconds=decode_seconds)

@@ -15,7 +15,13 @@ THREADS = 8  # they wait for the disk most of the time
 
 
 def _open(path: Path) -> None:
-    """Read the header; finds what is no video, and files whose end is missing."""
+    """Read the header; finds what is no video, and files whose end is missing.
+
+    Of a folder of frames, the list of its images and the first one are read.
+    """
+    if path.is_dir():
+        open_video(path).close()
+        return
     container, stream = open_video_stream(path, path)
     try:
         check_whole(path, None, container, stream)

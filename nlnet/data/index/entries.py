@@ -32,6 +32,7 @@ class Entry:
     labels: tuple[str, ...]  # as listed: see `SplitEntries.label_form`
     path: Path | None  # None if there is no file
     span: tuple[float, float] | None = None  # the seconds of the file; None for the whole file
+    num_frames: int | None = None  # of a folder of frames, if they are listed
 
 
 @dataclass(frozen=True)

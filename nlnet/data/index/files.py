@@ -1,4 +1,4 @@
-"""Which files are videos, and which of them belongs to a listed name.
+"""Which files and folders of frames are videos, and which of them belongs to a listed name.
 
 Names are compared in Unicode NFC: some systems store `é` as one character, others as two.
 """
@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from nlnet.data.decoding.frame_names import has_frame_name
 from nlnet.errors import UserError
 
 VIDEO_SUFFIXES = frozenset(
@@ -33,34 +34,67 @@ def all_files(folder: Path) -> Iterator[Path]:
 
     Links are followed, but no folder is entered twice on the way down, so that loops end.
     """
-    return _walk(folder, frozenset())
+    return _walk(folder, frozenset(), joins_frames=False)
 
 
-def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
+def is_frame_folder(folder: Path) -> bool:
+    """Whether a path is a folder that has images with the names of frames."""
+    if not folder.is_dir():
+        return False
+    with os.scandir(folder) as scan:
+        return any(has_frame_name(item.name) for item in scan)
+
+
+def frame_folders(folder: Path) -> list[Path]:
+    """All folders of frames below a folder, by name."""
+    files = _walk(folder, frozenset(), joins_frames=True)
+    return [path for path in files if not is_video(path) and path.is_dir()]
+
+
+def _are_frames(names: Iterable[str]) -> bool:
+    """Whether the files of a folder, with these names, are frames, and no video is beside them."""
+    found = False
+    for name in names:
+        if is_video(Path(name)):
+            return False
+        found = found or has_frame_name(name)
+    return found
+
+
+def _walk(folder: Path, above: frozenset[tuple[int, int]], joins_frames: bool) -> Iterator[Path]:
+    """The files below a folder; or, for each folder of frames, the folder instead of its files."""
     status = folder.stat()
     here = status.st_dev, status.st_ino
     if here in above:
         return
     with os.scandir(folder) as scan:
         items = sorted((item for item in scan if item.name[0] != "."), key=lambda item: item.name)
+    if joins_frames and above and _are_frames(item.name for item in items):
+        yield folder
+        return
     for item in items:
         if item.is_dir():
-            yield from _walk(Path(item.path), above | {here})
+            yield from _walk(Path(item.path), above | {here}, joins_frames)
         else:
             yield Path(item.path)
 
 
 def video_files(folder: Path) -> Iterator[Path]:
-    """All videos below a folder, by name."""
-    return (path for path in all_files(folder) if is_video(path))
+    """All videos below a folder, by name: files, and folders of frames."""
+    files = _walk(folder, frozenset(), joins_frames=True)
+    return (path for path in files if is_video(path) or path.is_dir())
 
 
 def files_by_stem(folder: Path) -> dict[str, list[Path]]:
-    """All videos below a folder, by file name without suffix, in NFC."""
+    """All videos below a folder, by name without the suffix of a video, in NFC."""
     files: dict[str, list[Path]] = {}
     for path in video_files(folder):
-        files.setdefault(nfc(path.stem), []).append(path)
+        files.setdefault(_stem(path), []).append(path)
     return files
+
+
+def _stem(path: Path) -> str:
+    return nfc(path.stem if path.suffix.lower() in VIDEO_SUFFIXES else path.name)
 
 
 def find_file(
@@ -93,13 +127,13 @@ class NamedFiles:
     def find(self, name: str, source: str) -> Path | None:
         """The file of a listed name; None if there is none. Raises UserError if two fit."""
         path = self._folder / Path(name).expanduser()
-        if path.is_file():
+        if path.is_file() or is_frame_folder(path):
             return path
         if self._paths is None:
             self._paths = {}
             for each in video_files(self._folder):
                 self._paths[nfc(str(each.relative_to(self._folder)))] = each
-                self._stems.setdefault(nfc(each.stem), []).append(each)
+                self._stems.setdefault(_stem(each), []).append(each)
         found = self._paths.get(nfc(os.path.normpath(name)))
         if found is None and "/" not in name and Path(name).suffix.lower() not in VIDEO_SUFFIXES:
             found = find_file(self._stems, (name,), set(), source)

@@ -1,10 +1,14 @@
-"""A folder of class folders: `train/<class>/<video>`, or deeper: `train/<class>/.../<video>`."""
+"""A folder of class folders: `train/<class>/<video>`, or deeper: `train/<class>/.../<video>`.
+
+A class folder without video files may have folders of frames instead, such as
+`train/<class>/<video>/img_00001.jpg`.
+"""
 
 from collections import Counter
 from pathlib import Path
 
 from nlnet.data.index.entries import Entry, SplitEntries, SplitSource
-from nlnet.data.index.files import all_files, is_video, nfc
+from nlnet.data.index.files import all_files, frame_folders, is_frame_folder, is_video, nfc
 from nlnet.errors import UserError
 
 IMAGES = (".jpg", ".jpeg", ".png")
@@ -31,18 +35,35 @@ def read_folder(source: SplitSource) -> SplitEntries:
         if class_folder.name.startswith("."):
             continue
         label = nfc(class_folder.name)
-        before = len(entries)
-        for path in all_files(class_folder):
-            if is_video(path):
-                name = path.relative_to(class_folder).as_posix()
-                entries.append(Entry(str(class_folder), name, (label,), path))
-            else:
-                others[path.suffix.lower() or "without suffix"] += 1
-        if len(entries) == before:
-            images = sum(others[suffix] for suffix in IMAGES)
-            why = f" but {images} images; folders of frames are not read" if images else ""
-            raise UserError(f"class folder {class_folder} has no video{why}; fill or remove it")
+        found, left_out = _videos_of_class(class_folder)
+        others += left_out
+        for path in found:
+            name = path.relative_to(class_folder).as_posix()
+            entries.append(Entry(str(class_folder), name, (label,), path))
     return SplitEntries(entries, remarks=_describe(source.path, others))
+
+
+def _videos_of_class(folder: Path) -> tuple[list[Path], Counter[str]]:
+    """The videos of a class folder, and how many files are no videos, by suffix."""
+    videos, others = [], Counter[str]()
+    for path in all_files(folder):
+        if is_video(path):
+            videos.append(path)
+        else:
+            others[path.suffix.lower() or "without suffix"] += 1
+    if videos:
+        return videos, others
+    if is_frame_folder(folder):
+        raise UserError(
+            f"class folder {folder} has images but no video; move the frames of each video into a "
+            "folder of their own"
+        )
+    videos = frame_folders(folder)
+    if not videos:
+        raise UserError(f"class folder {folder} has no video; fill or remove it")
+    for suffix in IMAGES:
+        del others[suffix]
+    return videos, others
 
 
 def _describe(folder: Path, others: Counter[str]) -> tuple[str, ...]:

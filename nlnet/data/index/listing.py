@@ -5,15 +5,19 @@ are class names, which may contain spaces, or whole numbers from 0. Commas also 
 of a video that has several, `path label,label`. A list with a comma between or after the labels of
 any line is a multi-label list: `path label,` marks a list in which each video happens to have one
 label. The first line may be a header, as in `path,label`.
+
+A list of folders of frames has the number of frames before the labels, `folder 120 label`.
 """
 
 import csv
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from nlnet.data.index.entries import Entry, SplitEntries, SplitSource
-from nlnet.data.index.files import VIDEO_SUFFIXES, NamedFiles, nfc
+from nlnet.data.index.files import VIDEO_SUFFIXES, NamedFiles, is_frame_folder, nfc
 from nlnet.data.index.text import read_text
 from nlnet.errors import UserError
 
@@ -27,10 +31,12 @@ FORMS = [
     re.compile(r"(?P<path>[^;\t]+?)[ ]*[;\t][ ]*(?P<labels>[^;\t]+)"),
     re.compile(r"(?P<path>.*[^ \t,])[ \t,]+(?P<labels>[^ \t,]+)"),
 ]
+COUNT = re.compile(r"[ \t,;]+(?P<count>\d+)(?=[ \t,;]+[^ \t,;])")
 PATH_COLUMNS = frozenset(
     {"path", "file", "filename", "file_name", "file_path", "filepath", "video", "video_path"}
     | {"video_name", "video_id", "vid_name", "name", "clip", "clip_path"}
 )
+COUNT_COLUMNS = frozenset({"frames", "num_frames", "total_frames", "n_frames", "frame_count"})
 LABEL_COLUMNS = frozenset(
     {"label", "labels", "class", "class_name", "category", "action", "target"}
 )
@@ -61,19 +67,14 @@ def read_listing(source: SplitSource) -> SplitEntries:
             )
     files = NamedFiles(source.videos)
     entries, multi_label = [], False
-    for place, name, text in _rows(source.path):
-        labels, has_comma = _split_labels(text)
+    for row in _rows(source):
+        labels, has_comma = _split_labels(row.labels)
         multi_label |= has_comma
-        found = files.find(name, place)
-        if found is None:
-            _refuse_frames(source.videos, name, place)
-        entries.append(Entry(place, name, labels, found))
+        found = files.find(row.name, row.place)
+        entries.append(Entry(row.place, row.name, labels, found, num_frames=row.num_frames))
     if not _labels_are_numbers(entries):
         return SplitEntries(entries, "name", multi_label)
-    numbered = [
-        Entry(e.source, e.name, tuple(str(int(label)) for label in e.labels), e.path)
-        for e in entries
-    ]
+    numbered = [replace(e, labels=tuple(str(int(label)) for label in e.labels)) for e in entries]
     return SplitEntries(numbered, "number", multi_label)
 
 
@@ -86,37 +87,77 @@ def header_columns(text: str) -> list[str] | None:
     return None
 
 
-def _rows(path: Path) -> Iterator[tuple[str, str, str]]:
-    """The place, the path and the labels of each line."""
-    lines = read_text(path).splitlines()
+class _Row(NamedTuple):
+    """What a line says."""
+
+    place: str  # file and line
+    name: str
+    labels: str
+    num_frames: int | None = None
+
+
+def _rows(source: SplitSource) -> Iterator[_Row]:
+    """The lines of a list; the first may be a header."""
+    lines = read_text(source.path).splitlines()
     columns = header_columns(lines[0]) if lines else None
     if columns is not None and len(columns) > 2:
-        yield from _rows_by_column(path, lines, columns)
+        yield from _rows_by_column(source.path, lines, columns)
         return
+    has_counts = _has_counts(source.videos, lines)
     for number, line in enumerate(lines, start=1):
         words = line.strip()
         if not words or (number == 1 and columns is not None):
             continue
-        place = f"{path} line {number}"
-        match = next((m for m in (form.fullmatch(words) for form in FORMS) if m), None)
-        if match is None or not match["labels"].strip(' \t,"'):
-            raise UserError(f"{place} is not `path label`: {words!r}; add the label")
-        labels = match["labels"]
-        if re.fullmatch(r"\d+([ \t]+\d+)+", labels):
+        place = f"{source.path} line {number}"
+        row = _counted_row(place, words, source.videos) if has_counts else _plain_row(place, words)
+        if re.fullmatch(r"\d+([ \t]+\d+)+", row.labels):
             raise UserError(
-                f"{place} has several numbers after the path, {labels!r}; separate the labels of "
-                "a video with commas, `path 0,1`, and remove other numbers"
+                f"{place} has several numbers after the path, {row.labels!r}; separate the labels "
+                "of a video with commas, `path 0,1`, and remove other numbers"
             )
-        yield place, match["path"].strip(), labels
+        yield row
 
 
-def _rows_by_column(
-    path: Path, lines: list[str], columns: list[str]
-) -> Iterator[tuple[str, str, str]]:
+def _plain_row(place: str, words: str) -> _Row:
+    """A line `path label`."""
+    match = next((m for m in (form.fullmatch(words) for form in FORMS) if m), None)
+    if match is None or not match["labels"].strip(' \t,"'):
+        raise UserError(f"{place} is not `path label`: {words!r}; add the label")
+    return _Row(place, match["path"].strip(), match["labels"])
+
+
+def _counted_row(place: str, words: str, videos: Path) -> _Row:
+    """A line `folder frames label`; of several numbers, the one after a folder that exists."""
+    forms = list(_counted_forms(words))
+    if not forms:
+        return _plain_row(place, words)
+    name, count, labels = next((f for f in forms if (videos / f[0]).is_dir()), forms[-1])
+    return _Row(place, name, labels, int(count))
+
+
+def _has_counts(videos: Path, lines: Sequence[str]) -> bool:
+    """Whether a list is one of folders of frames, by its first line that names such a folder."""
+    return any(
+        is_frame_folder(videos / name) for line in lines for name, *_ in _counted_forms(line)
+    )
+
+
+def _counted_forms(line: str) -> Iterator[tuple[str, str, str]]:
+    """Folder, count and labels of a line, for each number that may be the count."""
+    for match in COUNT.finditer(line):
+        name = line[: match.start()].strip(' \t,;"')
+        if name and Path(name).suffix.lower() not in VIDEO_SUFFIXES:
+            yield name, match["count"], line[match.end() :].strip(" \t,;")
+
+
+def _rows_by_column(path: Path, lines: list[str], columns: list[str]) -> Iterator[_Row]:
     """The rows of a table with more columns than path and label."""
     separator = next(s for s in ",;\t " if len(lines[0].split(s)) == len(columns))
-    at = next(i for i, name in enumerate(columns) if name in PATH_COLUMNS)
-    label = next(i for i, name in enumerate(columns) if name in LABEL_COLUMNS)
+    at, label, count = (
+        next((i for i, name in enumerate(columns) if name in names), None)
+        for names in (PATH_COLUMNS, LABEL_COLUMNS, COUNT_COLUMNS)
+    )
+    assert at is not None and label is not None  # see header_columns
     for number, fields in enumerate(csv.reader(lines, delimiter=separator), start=1):
         if number == 1 or not fields:
             continue
@@ -125,14 +166,9 @@ def _rows_by_column(
             raise UserError(
                 f"{place} does not have as many fields as the header, or no label; correct it"
             )
-        yield place, fields[at].strip(), f'"{fields[label].strip()}"'
-
-
-def _refuse_frames(videos: Path, name: str, place: str) -> None:
-    """Raise UserError for `folder frames label`, a line of a list of frame folders."""
-    folder, _, count = name.rpartition(" ")
-    if (videos / name).is_dir() or (count.isdecimal() and (videos / folder).is_dir()):
-        raise UserError(f"{place} names a folder; folders of frames are not read, give video files")
+        frames = None if count is None else fields[count].strip()
+        num_frames = int(frames) if frames and frames.isdecimal() else None
+        yield _Row(place, fields[at].strip(), f'"{fields[label].strip()}"', num_frames)
 
 
 def _split_labels(text: str) -> tuple[tuple[str, ...], bool]:

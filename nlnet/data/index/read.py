@@ -99,7 +99,14 @@ def read_index(
     absent = {label for entry in missing for label in entry.labels} - {*class_names}
     if absent and listed.label_form == "name":
         remarks += (f"{source.path}: no class {', '.join(sorted(absent))}: it has no file",)
-    return VideoIndex(paths, labels, class_names, names, remarks=remarks)
+    counts = _listed_frames(listed)
+    return VideoIndex(paths, labels, class_names, names, remarks=remarks, listed_frames=counts)
+
+
+def _listed_frames(listed: SplitEntries) -> np.ndarray | None:
+    """The number of frames of each video that is found; 0 for one without a number."""
+    counts = np.array([entry.num_frames or 0 for entry in listed.entries if entry.path])
+    return counts if counts.any() else None
 
 
 def _locate(root: Path, split: str, videos: str, settings: SettingNames) -> SplitSource:

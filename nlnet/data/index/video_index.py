@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nlnet.clip import ManifestUse
+from nlnet.data.decoding.reader import DecodeError
 from nlnet.errors import UserError
 
 
@@ -49,7 +50,8 @@ class VideoIndex:
     `labels` is (N,) int64 if each video has one label. It is (N, K) float32 with a 1 at each label
     if videos may have several. `missing` names the listed videos that have no file. `remarks` are
     lines about the split that a user should see. An index from a manifest also has `manifest` and
-    `frames`.
+    `frames`. `listed_frames` is (N,) int64, the frames of each folder of frames, 0 if no list
+    tells them.
     """
 
     def __init__(
@@ -62,12 +64,14 @@ class VideoIndex:
         remarks: tuple[str, ...] = (),
         manifest: ManifestUse | None = None,
         frames: MeasuredFrames | None = None,
+        listed_frames: np.ndarray | None = None,
     ) -> None:
         self.class_names = class_names
         self.missing = missing
         self.remarks = remarks
         self.manifest = manifest
         self.frames = frames
+        self.listed_frames = listed_frames
         self.labels = np.asarray(labels)
         self._paths = paths if isinstance(paths, PathTable) else path_table(paths)
 
@@ -90,6 +94,7 @@ class VideoIndex:
             remarks=self.remarks,
             manifest=self.manifest,
             frames=None if frames is None else MeasuredFrames(*(array[rows] for array in frames)),
+            listed_frames=None if self.listed_frames is None else self.listed_frames[rows],
         )
 
     def without(self, paths: Collection[str]) -> "VideoIndex":
@@ -118,9 +123,14 @@ class VideoIndex:
     def clip_range(self, i: int, num_frames: int) -> tuple[int, int]:
         """The first frame of video i that belongs to its row, and how many there are.
 
-        All frames of the file, unless a manifest says otherwise; `num_frames` is what the reader
-        of the file says now.
+        All frames of the file, unless a manifest or a list says otherwise; `num_frames` is what the
+        reader of the file says now. Raises DecodeError if frames are missing that are listed.
         """
+        listed = 0 if self.listed_frames is None else int(self.listed_frames[i])
+        if listed > num_frames:
+            raise DecodeError(self.path(i), f"has {num_frames} frames, but its list says {listed}")
+        if listed:
+            return 0, listed
         if self.frames is None:
             return 0, num_frames
         first = min(int(self.frames.first[i]), num_frames - 1)

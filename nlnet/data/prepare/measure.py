@@ -9,8 +9,9 @@ from functools import partial
 from pathlib import Path
 
 from nlnet.data.index.manifest import VideoFacts
-from nlnet.data.prepare.probe import UNREADABLE, probe_video, same_file
+from nlnet.data.prepare.probe import probe_video, same_file
 from nlnet.data.prepare.processes import Lost, map_in_processes
+from nlnet.data.prepare.status import UNREADABLE
 from nlnet.errors import UserError
 
 Known = Mapping[Path, VideoFacts]

@@ -14,12 +14,9 @@ from nlnet.data.decoding.frame_index import is_indexed, make_frame_index
 from nlnet.data.decoding.reader import DecodeError
 from nlnet.data.decoding.truncation import missing_bytes
 from nlnet.data.index.manifest import OK, VideoFacts, file_digest
+from nlnet.data.prepare.probe_frames import FRAMES, folder_state, probe_frames
+from nlnet.data.prepare.status import CUT_SHORT, DAMAGED, UNREADABLE
 
-# What can be wrong with a row, as a short name. Training uses rows that are "ok".
-MISSING = "missing"  # no file
-UNREADABLE = "unreadable"  # nothing decodes
-CUT_SHORT = "cut short"  # the file ends before its announced end
-DAMAGED = "damaged"  # something inside the file does not decode
 # How a file is read: packets (all packets, and the first frame), or full (all frames).
 LEVELS = ("packets", "full")
 
@@ -35,13 +32,17 @@ class _Packets:
 
 
 def probe_video(path: Path, verify: str = "packets") -> VideoFacts:
-    """The facts of a file; `verify` is one of LEVELS. It never raises: see status and cause.
+    """The facts of a video; `verify` is one of LEVELS. It never raises: see status and cause.
+
+    A folder is read as a folder of frames.
 
     In containers and codecs with a reliable index, the packets are the frames. In all others, and
     in files that are damaged, every frame is decoded and counted.
     """
     try:
         status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            return probe_frames(path, verify)
         if not stat.S_ISREG(status.st_mode):
             return VideoFacts(UNREADABLE, "it is not a regular file")
         known = VideoFacts(size=status.st_size, modified=status.st_mtime_ns, verified=verify)
@@ -168,7 +169,9 @@ def _shown(frame: av.VideoFrame, facts: VideoFacts) -> VideoFacts:
 def same_file(path: Path, facts: VideoFacts) -> bool:
     """Whether a file has not changed since its facts were measured, by its size and time."""
     try:
+        if facts.container == FRAMES:
+            return folder_state(path) == (facts.size, facts.modified)
         status = os.stat(path)
-    except OSError:
+    except (OSError, DecodeError):
         return False
     return (status.st_size, status.st_mtime_ns) == (facts.size, facts.modified)

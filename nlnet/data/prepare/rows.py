@@ -11,7 +11,7 @@ from nlnet.data.index.files import nfc
 from nlnet.data.index.labels import LABEL_FORMS, class_numbers
 from nlnet.data.index.manifest import OK, ManifestRow, VideoFacts
 from nlnet.data.prepare.data_set import OPTIONS, DataSet
-from nlnet.data.prepare.probe import MISSING
+from nlnet.data.prepare.status import CUT_SHORT, MISSING
 from nlnet.errors import UserError
 
 UNLABELED = "without label"
@@ -63,6 +63,11 @@ def _row(
         if found.status == OK and start == end:
             cause = f"{entry.span[0]:g} to {entry.span[1]:g} s are outside its {found.duration:g} s"
             found = replace(found, status=NO_FRAME, cause=cause)
+    if entry.num_frames and found.status == OK:
+        end = min(entry.num_frames, end)
+        if end < entry.num_frames:
+            cause = f"has {end} frames, but its list says {entry.num_frames}"
+            found = replace(found, status=CUT_SHORT, cause=cause)
     return ManifestRow(
         path=printable(path),
         split=split,

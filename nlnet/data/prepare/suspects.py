@@ -1,12 +1,16 @@
 """The files that a list of suspects names: a manifest, a table with a path column, or lines."""
 
 import csv
+import os
+import re
 from pathlib import Path
 
 from nlnet.data.index.listing import PATH_COLUMNS
 from nlnet.data.index.manifest import OK, is_manifest, read_manifest_rows
 from nlnet.data.index.text import read_text
 from nlnet.errors import UserError
+
+ESCAPED = re.compile(rb"\\(?:x|udc)([89a-f][0-9a-f])")  # see nlnet/files.py and rows.py
 
 
 def read_suspects(path: Path, folder: Path | None) -> list[Path]:
@@ -28,7 +32,18 @@ def read_suspects(path: Path, folder: Path | None) -> list[Path]:
         start = folder or path.parent
     else:
         names, start = _names(path), folder or Path()
-    return list(dict.fromkeys(start / name for name in names))
+    return list(dict.fromkeys(_located(start, name) for name in names))
+
+
+def _located(folder: Path, name: str) -> Path:
+    """The file of a name, in which bytes that are not UTF-8 may be written as \\xe9 or \\udce9."""
+    path = folder / name
+    if "\\" in name and not path.exists():
+        encoded = ESCAPED.sub(lambda match: bytes([int(match[1], 16)]), os.fsencode(name))
+        unescaped = folder / os.fsdecode(encoded)
+        if unescaped.exists():
+            return unescaped
+    return path
 
 
 def _names(path: Path) -> list[str]:

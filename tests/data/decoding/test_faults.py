@@ -110,7 +110,7 @@ SPECIAL: dict[str, tuple[str, Callable[[Path], object], int | str]] = {
         24,
     ),
     "named pipe": ("a.mp4", os.mkfifo, "not a regular file"),
-    "folder": ("a.mp4", Path.mkdir, "not a regular file"),
+    "folder": ("a.mp4", Path.mkdir, "has no frame"),
     "symlink loop": ("a.mp4", symlink_loop, "symbolic links"),
     "absent": ("a.mp4", lambda path: None, "No such file"),
 }

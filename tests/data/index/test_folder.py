@@ -56,10 +56,21 @@ def test_a_loop_of_links_ends(tmp_path: Path, touch, listed):
     assert ("train/run/a.mp4", "run") in listed(read_index(tmp_path, "train"))
 
 
-def test_folders_of_frames_are_named(tmp_path: Path, touch):
-    touch("train/run/v1/img_00001.jpg", "train/run/v1/img_00002.jpg", "v1/img_00001.jpg", "a.mp4")
-    with pytest.raises(UserError, match="2 images; folders of frames are not read"):
+def test_folders_of_frames_are_videos_where_no_file_is_one(tmp_path: Path, touch, listed):
+    touch("train/run/v1/img_00001.jpg", "train/run/v1/img_00002.jpg", "train/run/v1/flow_x_1.jpg")
+    touch("train/run/in/v.2/000000.png", "train/run/._1.jpg", "train/run/readme.txt")
+    touch("train/walk/a.mp4", "train/walk/pictures/a1.jpg", "train/walk/pictures/a2.jpg")
+    index = read_index(tmp_path, "train")
+    assert listed(index) == [
+        ("train/run/in/v.2", "run"),
+        ("train/run/v1", "run"),
+        ("train/walk/a.mp4", "walk"),
+    ]
+    (remark,) = index.remarks
+    assert "3 files are no videos" in remark and "2 .jpg" in remark
+
+
+def test_frames_beside_one_another_have_no_video(tmp_path: Path, touch):
+    touch("train/run/img_00001.jpg", "train/run/img_00002.jpg")
+    with pytest.raises(UserError, match=r"run has images but no video; move [^\n]*$"):
         read_index(tmp_path, "train")
-    (tmp_path / "l.txt").write_text("a.mp4 0\nv1 120 0\n")
-    with pytest.raises(UserError, match=r"l\.txt line 2 .* folders of frames are not read"):
-        read_index(tmp_path, "l.txt", allow_missing=True)

@@ -1,8 +1,10 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from nlnet.data.decoding.reader import DecodeError
 from nlnet.data.index.read import read_index
 from nlnet.errors import UserError
 
@@ -146,3 +148,50 @@ def test_numbers_count_the_classes_of_the_data_set(tmp_path: Path, touch):
     assert [index.class_names[label] for label in index.labels] == ["walk", "run"]
     with pytest.raises(UserError, match="line 2 has the label '1'"):
         read_index(tmp_path, "l.txt", class_names=("run", "walk"), numbered_names=("walk", "eat"))
+
+
+@pytest.mark.parametrize(
+    ("text", "labels", "counts"),
+    [
+        ("v1 120 0\nin/v.2 9 1\n", ["0", "1"], [120, 9]),
+        ("v1\t120\t0\nin/v.2,9,1\n", ["0", "1"], [120, 9]),
+        ('"v1" 120 play 2 games\nin/v.2 9 1\n', ["play 2 games", "1"], [120, 9]),
+        ("v1 run\nin/v.2 walk\n", ["run", "walk"], None),
+        ("path,total_frames,label\nv1,120,run\nin/v.2,9,walk\n", ["run", "walk"], [120, 9]),
+        ("a.mp4 0\nv1 120 1\nmy 3 videos/v 4 8 0\n", ["0", "1", "0"], [0, 120, 8]),
+    ],
+)
+def test_lists_of_folders_of_frames(
+    text: str, labels: list[str], counts: list[int] | None, tmp_path: Path, touch
+):
+    touch("a.mp4", "v1/img_00001.jpg", "in/v.2/000000.png", "my 3 videos/v 4/1.jpg")
+    (tmp_path / "l.txt").write_text(text)
+    names = tuple(dict.fromkeys(labels))
+    if names == ("play 2 games", "1"):  # names and numbers are mixed
+        with pytest.raises(UserError, match="use names or numbers"):
+            read_index(tmp_path, "l.txt", class_names=names)
+        return
+    index = read_index(tmp_path, "l.txt", class_names=names)
+    assert [names[label] for label in index.labels] == labels
+    assert all(index.path(i).exists() for i in range(len(index)))
+    found = index.listed_frames
+    assert (None if found is None else found.tolist()) == counts
+
+
+def test_a_list_of_frames_names_folders_that_are_missing(tmp_path: Path, touch):
+    touch("v1/img_00001.jpg")
+    (tmp_path / "l.txt").write_text("v1 120 0\nv2 60 0\n")
+    with pytest.raises(UserError, match=r"first v2 \(.*line 2\)"):
+        read_index(tmp_path, "l.txt")
+    (tmp_path / "l.txt").write_text("v1 120 0 3\n")
+    with pytest.raises(UserError, match="several numbers after the path, '0 3'"):
+        read_index(tmp_path, "l.txt")
+
+
+def test_missing_frames_are_a_fault_and_others_are_not_used(tmp_path: Path, touch):
+    touch("v1/img_00001.jpg")
+    (tmp_path / "l.txt").write_text("v1 120 0\n")
+    index = read_index(tmp_path, "l.txt").select(np.array([0]))
+    assert index.clip_range(0, 120) == index.clip_range(0, 121) == (0, 120)
+    with pytest.raises(DecodeError, match="v1: has 119 frames, but its list says 120"):
+        index.clip_range(0, 119)

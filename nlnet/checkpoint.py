@@ -75,6 +75,8 @@ class Progress:
     best: float | None = None  # the highest value of the main validation metric
     asked: int = 0  # clips requested in the run
     bad: int = 0  # requested clips that could not be read
+    skipped: int = 0  # steps whose loss or gradient was not finite
+    skipped_in_a_row: int = 0  # up to now
     bad_files: dict[str, str] = field(default_factory=dict)  # unreadable file -> cause
     totals: dict[str, float] = field(default_factory=dict)  # sums over the steps of this epoch
     history: list[EpochRecord] = field(default_factory=list)  # one record per finished epoch

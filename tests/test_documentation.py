@@ -152,6 +152,8 @@ TREATMENT: dict[str, Treatment] = {
     "python tools/inspect_data.py +experiment=folder augmentation=modern data.root=my_videos"
     " clips=6": Run(("data.batch_size=6",)),
     "python tools/train.py --help": Run(slow=False),
+    "python tools/replay.py outputs/i3d_nl5/train 1200 --picture step.png"
+    " --save step.pt": RunElsewhere("tests/tools/test_replay.py"),
     "torchrun --nproc-per-node 8 tools/train.py +experiment=i3d_nl5"
     " data.root=/data/kinetics400": Run(SMALL, replace=TWO_RANKS),
     "python tools/train.py +experiment=folder_small data.root=my_videos": Run(SHORT, slow=False),

@@ -21,6 +21,8 @@ class TrainerConfig:
     # fp32; bf16 or fp16 (autocast; fp16 with a loss scaler); auto: bf16 on a GPU, fp32 on a CPU
     precision: str = "fp32"
     freeze: list[str] = field(default_factory=list)  # parts that are not trained: conv1, res2, ...
+    # A step whose loss or gradient is not finite is skipped; as many in a row stop the run.
+    max_bad_steps: int = 10
     precise_bn: int = 0  # batches that re-estimate the batch norm statistics before an evaluation
     eval_every: int = 1  # epochs
     save_every_steps: int | None = None  # also write last.pt between epochs

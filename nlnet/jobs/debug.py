@@ -20,6 +20,7 @@ from nlnet.model.cost import training_operations
 from nlnet.runs.logger import RunLogger
 from nlnet.runs.quarantine import QUARANTINE
 from nlnet.runs.record import METRICS
+from nlnet.runs.skipped import SKIPPED
 from nlnet.trainer.build import build_precision
 from nlnet.trainer.overfit import overfit
 from nlnet.trainer.profile import Profile, matmul_ceiling, profile
@@ -63,7 +64,7 @@ def clear_debug_folder(run: RunConfig, folder: Path) -> None:
     for name in (LAST, PREVIOUS, BEST):
         digest_path(folder / name).unlink(missing_ok=True)
         (folder / name).unlink(missing_ok=True)
-    for name in ("log.txt", METRICS, PROFILE, QUARANTINE):
+    for name in ("log.txt", METRICS, PROFILE, QUARANTINE, SKIPPED):
         (folder / name).unlink(missing_ok=True)
 
 

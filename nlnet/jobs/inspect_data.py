@@ -25,7 +25,7 @@ def inspect_data(run: InspectConfig, out_dir: Path) -> Path:
     at_least("clips", run.clips, 1)
     run.data.num_workers = 0  # few clips; the start of workers takes seconds
     index, batches = _batches(run)
-    rows = [row for batch in batches for row in _rows(run, index, batch)]
+    rows = [row for batch in batches for row in sheet_rows(run.data.root, index, batch)]
     path = out_dir / "clips.png" if run.out is None else Path(run.out)
     write_contact_sheet(path, rows)
     return path
@@ -63,9 +63,10 @@ def _until(count: int, batches: Iterator[ClipBatch]) -> Iterator[ClipBatch]:
             return
 
 
-def _rows(run: InspectConfig, index: VideoIndex, batch: ClipBatch) -> Iterator[SheetRow]:
+def sheet_rows(data_root: str, index: VideoIndex, batch: ClipBatch) -> Iterator[SheetRow]:
+    """The rows of a contact sheet for a batch: each clip, its label and its file."""
     for video, label, row in zip(batch.video, batch.label, batch.video_id.tolist(), strict=True):
-        path, root = index.path(row), Path(run.data.root)
+        path, root = index.path(row), Path(data_root)
         name = path.relative_to(root) if path.is_relative_to(root) else path
         yield SheetRow(video, f"{describe_label(label, index.class_names)}   {name}")
 

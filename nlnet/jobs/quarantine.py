@@ -29,7 +29,7 @@ def broken_files(run: RunConfig, out_dir: Path) -> dict[str, str]:
 
 
 def _broken_files(run: RunConfig, out_dir: Path) -> dict[str, str]:
-    listed = {row.path: row.cause for row in read_quarantine(out_dir) if row.stage == START}
+    listed = listed_broken(out_dir)
     if any((out_dir / name).exists() for name in (LAST, PREVIOUS)):
         return listed
     failures, num_videos = find_broken(run.data)
@@ -43,6 +43,11 @@ def _broken_files(run: RunConfig, out_dir: Path) -> dict[str, str]:
             "data.max_bad_share"
         )
     return dict(failures)
+
+
+def listed_broken(out_dir: Path) -> dict[str, str]:
+    """The files that a run folder's list leaves out, and why."""
+    return {row.path: row.cause for row in read_quarantine(out_dir) if row.stage == START}
 
 
 def describe_broken(broken: dict[str, str]) -> Iterator[str]:

@@ -175,6 +175,7 @@ def _train(run: RunConfig, out_dir: Path, device: torch.device) -> float:
                 validate=partial(_validate, run, state, val_loader, device, logger),
                 logger=logger,
                 out_dir=out_dir,
+                name_video=lambda row: str(loader.index.path(row)),
             )
             logger.done(state.progress)
     return state.progress.best or 0.0

@@ -30,9 +30,11 @@ from nlnet.runs.record import (
     training_seconds,
     write_metrics,
 )
+from nlnet.runs.skipped import SKIPPED, SkippedStep, add_skipped
 
 T = TypeVar("T")
 
+NUM_NAMES = 3  # files of a skipped step that a line names
 NUM_PICTURES = 4  # clips of the first batch that TensorBoard shows
 QUIET = 2.0, 30.0  # seconds between two lines if there is no progress bar: at least, at most
 
@@ -173,6 +175,18 @@ class RunLogger:
         if self.sinks is not None:
             add_to_quarantine(self.out_dir, stage, failures)
 
+    def skipped(self, step: SkippedStep, fault: str) -> None:
+        """Name a step that is skipped, and the files of its clips."""
+        if self.sinks is None:
+            return
+        add_skipped(self.out_dir, step)
+        names = list(dict.fromkeys(step.files))
+        more = f" and {len(names) - NUM_NAMES} more" if len(names) > NUM_NAMES else ""
+        self.say(
+            f"{fault}: skipped; its clips are of {', '.join(names[:NUM_NAMES])}{more}; "
+            f"see {SKIPPED} and tools/replay.py {os.path.relpath(self.out_dir)} {step.step}"
+        )
+
     def step(self, report: StepReport) -> None:
         """Show a finished step."""
         if self.sinks is None:
@@ -214,6 +228,11 @@ class RunLogger:
             self.say(
                 f"{progress.bad} of {progress.asked} clips could not be read, from"
                 f" {len(progress.bad_files)} files that {METRICS} lists"
+            )
+        if progress.skipped:
+            self.say(
+                f"{progress.skipped} of {progress.global_step} steps were skipped, because the"
+                f" loss or its gradient was not finite; {SKIPPED} lists them"
             )
         if best := best_record(progress):
             trained = f"done, {duration(training_seconds(progress))} of training"

@@ -1,6 +1,7 @@
 """The results of a run: sums over steps, means, the history of epochs and metrics.json."""
 
 import json
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -43,11 +44,12 @@ class Rates(NamedTuple):
 
 
 def rates(totals: Mapping[str, float]) -> Rates:
-    """Compute means from the sums of at least one step."""
+    """Compute means from the sums of at least one step; NaN if all of them were skipped."""
+    clips = totals["clips"] or math.nan
     return Rates(
-        loss=totals["loss"] / totals["clips"],
-        top1=100 * totals["top1"] / totals["clips"],
-        top5=100 * totals["top5"] / totals["clips"],
+        loss=totals["loss"] / clips,
+        top1=100 * totals["top1"] / clips,
+        top5=100 * totals["top5"] / clips,
         clips_per_second=totals["clips"] / totals["seconds"],
         data_wait=100 * totals["waited"] / totals["seconds"],
     )
@@ -193,6 +195,8 @@ def write_metrics(
     if best := best_record(progress):
         metrics |= {f"best_{name}": value for name, value in best.val.items()}
         metrics |= {"best_epoch": best.epoch, "main_metric": best.main}
+    if progress.skipped:
+        metrics["skipped_steps"] = progress.skipped
     unreadable = {"clips": progress.bad, "of": progress.asked, "files": progress.bad_files}
     metrics |= {"unreadable": unreadable, "missing": dict(missing)}
     if manifests:

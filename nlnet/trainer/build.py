@@ -144,6 +144,7 @@ def build_settings(
         precise_bn=trainer.precise_bn,
         eval_every=trainer.eval_every,
         save_every_steps=trainer.save_every_steps,
+        max_bad_steps=trainer.max_bad_steps,
         max_minutes=trainer.max_minutes,
         remedies=REMEDIES,
     )
@@ -156,6 +157,7 @@ def _check_ranges(cfg: TrainerConfig) -> None:
         "accumulate": cfg.accumulate,
         "eval_every": cfg.eval_every,
         "save_every_steps": cfg.save_every_steps,
+        "max_bad_steps": cfg.max_bad_steps,
     }
     for name, count in counts.items():
         if count is not None:

@@ -21,6 +21,7 @@ from nlnet.errors import UserError
 from nlnet.runs.logger import RunLogger
 from nlnet.runs.quarantine import TRAINING
 from nlnet.runs.record import Recorder, StepRecord
+from nlnet.trainer.bad_steps import check_bad_steps, skip_step, step_clips
 from nlnet.trainer.metrics import Metrics, VideoScores
 from nlnet.trainer.precise_bn import precise_bn
 from nlnet.trainer.preemption import StopRequest
@@ -42,6 +43,7 @@ def fit(
     validate: Validate,
     logger: RunLogger,
     out_dir: Path,
+    name_video: Callable[[int], str] = str,
 ) -> None:
     """Train from the state to the end of the run, and save a checkpoint after each epoch.
 
@@ -53,10 +55,11 @@ def fit(
         validate: evaluates `state.model` on all ranks
         logger: shows the run
         out_dir: the folder of the run
+        name_video: returns the file of a video_id, for the list of skipped steps
 
     Raises:
-        UserError: the loss is not finite, too many clips cannot be read, or a file cannot be
-            written.
+        UserError: the loss is not finite in too many steps, too many clips cannot be read, or a
+            file cannot be written.
         Preempted: the run was asked to stop.
         OutOfTime: the time limit is reached.
     """
@@ -79,6 +82,7 @@ def fit(
                     logger=logger,
                     out_dir=out_dir,
                     stop=stop,
+                    name_video=name_video,
                 )
             metrics = None
             if (epoch + 1) % settings.eval_every == 0 or epoch + 1 == settings.num_epochs:
@@ -131,6 +135,7 @@ def _train_one_epoch(
     logger: RunLogger,
     out_dir: Path,
     stop: StopRequest,
+    name_video: Callable[[int], str],
 ) -> None:
     """Make the steps of the current epoch that are not done yet.
 
@@ -155,12 +160,20 @@ def _train_one_epoch(
         lr = settings.lr * settings.schedule(progress.global_step)
         sums, grad_norm = train_step(state, network, settings, micro_batches, lr=lr, stop=stop)
         times = {"seconds": time.perf_counter() - start, "waited": waited}
-        record = StepRecord(sums.loss, sums.top1, sums.top5, sums.clips, **times)
+        if sums.faults:
+            clips = step_clips(micro_batches, name_video)
+            skip_step(progress, clips, sums, grad_norm, logger)
+            record = StepRecord(0.0, 0.0, 0.0, 0.0, **times)
+        else:
+            progress.skipped_in_a_row = 0
+            record = StepRecord(sums.loss, sums.top1, sums.top5, sums.clips, **times)
         logger.step(recorder.finish_step(record, lr=lr, grad_norm=grad_norm))
+        check_bad_steps(progress, settings, out_dir)
         _count_failures(progress, settings, micro_batches, sums, logger)
 
         every = settings.save_every_steps
-        if sums.stop or (every is not None and progress.global_step % every == 0):
+        due = every is not None and progress.global_step % every == 0 and not sums.faults
+        if sums.stop or due:
             save_on_main(state, out_dir / LAST, out_dir / PREVIOUS)
         if sums.stop:
             step = progress.global_step

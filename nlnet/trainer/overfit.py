@@ -7,6 +7,7 @@ from torch import nn
 
 from nlnet.clip import ClipBatch
 from nlnet.runs.logger import RunLogger
+from nlnet.trainer.bad_steps import refuse_step
 from nlnet.trainer.preemption import StopRequest
 from nlnet.trainer.prepare import set_training_mode
 from nlnet.trainer.settings import LoopSettings
@@ -59,7 +60,9 @@ def overfit(
     with StopRequest(settings.max_minutes) as stop:
         for step in range(settings.total_steps):
             lr = settings.lr * settings.schedule(step)
-            sums, _ = train_step(state, network, settings, micro_batches, lr=lr, stop=stop)
+            sums, norm = train_step(state, network, settings, micro_batches, lr=lr, stop=stop)
+            if sums.faults:
+                refuse_step(progress, sums, norm, settings.remedies.not_finite)
             progress.step += 1
             progress.global_step += 1
             loss = sums.loss / sums.clips

@@ -14,6 +14,7 @@ from torch.profiler import ProfilerActivity, record_function
 
 from nlnet.clip import ClipBatch
 from nlnet.files import write_atomic
+from nlnet.trainer.bad_steps import refuse_step
 from nlnet.trainer.preemption import StopRequest
 from nlnet.trainer.prepare import set_training_mode
 from nlnet.trainer.settings import LoopSettings
@@ -120,7 +121,9 @@ def _step(
         micro_batches = list(islice(batches, settings.accumulate))
     waited = time.perf_counter() - start
     lr = settings.lr * settings.schedule(0)
-    sums, _ = train_step(state, network, settings, micro_batches, lr=lr, stop=stop)
+    sums, norm = train_step(state, network, settings, micro_batches, lr=lr, stop=stop)
+    if sums.faults:
+        refuse_step(state.progress, sums, norm, settings.remedies.not_finite)
     state.progress.step += 1
     state.progress.global_step += 1
     if sums.stop:

@@ -46,6 +46,7 @@ class LoopSettings:
     precise_bn: int = 0  # micro-batches that re-estimate BN statistics before an evaluation
     eval_every: int = 1  # epochs
     save_every_steps: int | None = None
+    max_bad_steps: int = 10  # in a row, with a loss or gradient that is not finite
     max_minutes: float | None = None  # then the run stops at the end of a step
     remedies: Remedies = field(default_factory=Remedies)
 

@@ -15,7 +15,8 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from nlnet.clip import ClipBatch
 from nlnet.distributed.ranks import all_sum, rank
-from nlnet.errors import ArgumentError, UserError
+from nlnet.errors import ArgumentError
+from nlnet.trainer.buffers import copy_buffers, restore_buffers
 from nlnet.trainer.metrics import best_classes, is_right
 from nlnet.trainer.preemption import StopRequest
 from nlnet.trainer.settings import LoopSettings
@@ -31,6 +32,7 @@ class StepSums(NamedTuple):
     clips: float
     bad: float  # clips that could not be read and were replaced
     stop: float  # ranks on which a stop is due
+    faults: float  # ranks on which the loss or its gradient is not finite
 
 
 def train_step(
@@ -44,13 +46,15 @@ def train_step(
 ) -> tuple[StepSums, float]:
     """Update the weights once. Returns the sums over all ranks and the norm of the gradient.
 
-    If the loss or the gradient is not finite, every rank raises UserError before the update.
+    If the sums have faults, every rank skips the update: weights, state of the optimizer and batch
+    norm statistics stay as they were.
     """
     optimizer, scaler = state.optimizer, state.scaler
     for group in optimizer.param_groups:
         group["lr"] = lr
     optimizer.zero_grad(set_to_none=True)
     torch.manual_seed(step_seed(settings.seed, state.progress.global_step))
+    buffers = copy_buffers(state.model)
     local = accumulate_gradients(network, micro_batches, settings, scaler)
     scaler.unscale_(optimizer)
     learning = [p for group in optimizer.param_groups for p in group["params"]]
@@ -59,18 +63,24 @@ def train_step(
         clip_grads_with_norm_(learning, settings.clip_grad_norm, grad_norm)
 
     bad = sum(len(batch.failures) for batch in micro_batches)
-    row = torch.tensor([*local.tolist(), bad, stop.is_due], dtype=torch.float64)
+    *mine, norm = torch.cat([local, grad_norm.to(local).view(1)]).tolist()  # one wait for the GPU
+    fault = not (math.isfinite(mine[0]) and (math.isfinite(norm) or _is_overflow(scaler)))
+    row = torch.tensor([*mine, bad, stop.is_due, fault], dtype=torch.float64)
     sums = StepSums(*all_sum(row).tolist())
-    # A loss scaler handles a gradient that is not finite: it skips the step and lowers its scale.
-    if not math.isfinite(sums.loss + (0.0 if scaler.is_enabled() else grad_norm.item())):
-        raise UserError(
-            f"epoch {state.progress.epoch + 1}, step {state.progress.step + 1}: the loss"
-            f" ({sums.loss / sums.clips:.4g}) or its gradient ({grad_norm.item():.4g}) is not"
-            f" finite; {settings.remedies.not_finite}"
-        )
-    scaler.step(optimizer)
+    if sums.faults:
+        restore_buffers(state.model, buffers)
+    else:
+        scaler.step(optimizer)
     scaler.update()
-    return sums, grad_norm.item()
+    return sums, norm
+
+
+def _is_overflow(scaler: GradScaler) -> bool:
+    """Whether the scale of the loss can be why a gradient is not finite.
+
+    The scaler then skips the step and lowers its scale. Below 1 the gradient itself is too large.
+    """
+    return scaler.is_enabled() and scaler.get_scale() >= 1
 
 
 def accumulate_gradients(

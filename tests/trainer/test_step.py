@@ -1,3 +1,4 @@
+from copy import deepcopy
 from types import ModuleType
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 import torch
 from torch.amp import GradScaler
 
-from nlnet.errors import ArgumentError, UserError
+from nlnet.errors import ArgumentError
 from nlnet.trainer.preemption import StopRequest
 from nlnet.trainer.step import (
     accumulate_gradients,
@@ -150,7 +151,8 @@ def one_step(
     before = [p.detach().clone() for p in state.model.parameters()]
     batches = [tiny.clips(0, [0, 1, 2]), tiny.clips(0, [3, 4, 5])]
     settings = tiny.make_settings(accumulate=2, **settings)
-    _, norm = train_step(state, state.model, settings, batches, lr=1.0, stop=StopRequest())
+    sums, norm = train_step(state, state.model, settings, batches, lr=1.0, stop=StopRequest())
+    assert sums.faults == 0  # a loss scaler handles an overflow
     return before, [p.detach() for p in state.model.parameters()], norm
 
 
@@ -186,5 +188,29 @@ def test_an_overflow_of_the_scaled_loss_skips_the_step(tiny: ModuleType):
     assert norm == float("inf")
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     assert scaler.get_scale() == 2.0**9
-    with pytest.raises(UserError, match=r"gradient \(inf\) is not finite"):
-        one_step(tiny, overflow=True)
+
+
+@pytest.mark.parametrize("fault", ["loss", "gradient"])
+@pytest.mark.parametrize("scaler", [None, 0.5])
+def test_a_step_that_is_not_finite_changes_nothing(
+    tiny: ModuleType, fault: str, scaler: float | None
+):
+    """Batch norm statistics and momentum included, also with a loss scaler below 1."""
+    state = tiny.make_state()
+    if scaler is not None:
+        state.scaler = GradScaler("cpu", init_scale=scaler)
+    batches, settings = [tiny.clips(0, [0, 1, 2])], tiny.make_settings(clip_grad_norm=1.0)
+    train_step(state, state.model, settings, batches, lr=0.1, stop=StopRequest())
+    before = deepcopy((state.model.state_dict(), state.optimizer.state_dict()))
+    state.model.fault = fault
+    sums, _ = train_step(state, state.model, settings, batches, lr=0.1, stop=StopRequest())
+    assert sums.faults == 1
+    after = (state.model.state_dict(), state.optimizer.state_dict())
+    torch.testing.assert_close(after, before, rtol=0, atol=0)
+    state.model.fault = None
+    sums, _ = train_step(state, state.model, settings, batches, lr=0.1, stop=StopRequest())
+    assert sums.faults == 0
+    weight = "head.weight"
+    assert not torch.equal(state.model.state_dict()[weight], before[0][weight])
+    count = "backbone.norm1.num_batches_tracked"
+    assert state.model.state_dict()[count] == before[0][count] + 1

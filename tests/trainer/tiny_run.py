@@ -53,10 +53,16 @@ class TinyNet(nn.Module):
         self.backbone.add_module("norm2", nn.BatchNorm3d(6) if norm else nn.Identity())
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(6, NUM_CLASSES)
+        self.fault: str | None = None  # in training: the loss or the gradient becomes not finite
 
     def forward(self, video: Tensor) -> Tensor:
         x = self.backbone(video.float() / 127.5 - 1)
-        return self.head(self.dropout(x.mean((2, 3, 4))))
+        logits = self.head(self.dropout(x.mean((2, 3, 4))))
+        if self.fault == "loss":
+            return logits * float("nan")
+        if self.fault == "gradient":
+            logits.register_hook(lambda grad: grad * float("inf"))
+        return logits
 
     def scores(self, video: Tensor) -> Tensor:
         return self(video).softmax(1)
@@ -135,6 +141,8 @@ def train(out_dir: Path, options: dict[str, Any]) -> TrainState:
 
     def misbehave(step: int) -> None:
         """Send a signal or change weights to NaN, once, when the data of a step are requested."""
+        faults = options.get("faults", {}) if rank() == options.get("on_rank", rank()) else {}
+        state.model.fault = faults.get(str(step))
         mark = out_dir / f"done{rank()}"
         action = options.get("at", {}).get(str(step))
         if action is None or mark.exists() or rank() != options.get("on_rank", rank()):
@@ -156,6 +164,7 @@ def train(out_dir: Path, options: dict[str, Any]) -> TrainState:
 
     def validate() -> Metrics:
         scores = VideoScores(validation_labels(), NUM_CLASSES)
+        state.model.fault = None
         return evaluate(state.model, validation(), scores, device=CPU, chunk=2)
 
     start_step = state.progress.global_step

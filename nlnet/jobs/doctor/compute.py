@@ -10,6 +10,7 @@ from nlnet.config import NonLocalConfig, ResNetConfig
 from nlnet.errors import UserError
 from nlnet.model.build import build_model
 from nlnet.model.non_local.kernels.softmax import softmax_attention
+from nlnet.trainer.bad_steps import refuse_step
 from nlnet.trainer.preemption import StopRequest
 from nlnet.trainer.settings import LoopSettings
 from nlnet.trainer.state import TrainState
@@ -57,7 +58,9 @@ def training_step(device: str = "cpu") -> dict[str, str]:
     losses = []
     with StopRequest() as stop:
         for _ in range(2):
-            sums, _ = train_step(state, model, settings, [batch], lr=settings.lr, stop=stop)
+            sums, norm = train_step(state, model, settings, [batch], lr=settings.lr, stop=stop)
+            if sums.faults:
+                refuse_step(state.progress, sums, norm, "the device computes wrong numbers")
             losses.append(sums.loss / sums.clips)
     if not all(math.isfinite(loss) for loss in losses) or losses[0] == losses[1]:
         raise UserError(f"the losses of two steps are {losses}")

@@ -18,6 +18,10 @@ class UsageError(UserError):
     """A word or number on the command line or in a config is wrong; a tool exits with code 2."""
 
 
+class TransientError(UserError):
+    """Something outside the run failed, such as another process; the same command may succeed."""
+
+
 class ArgumentError(ValueError):
     """An argument of a function or module is wrong.
 

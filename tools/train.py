@@ -33,7 +33,8 @@ def main(run: "RunConfig", out_dir: Path) -> float:
     with nullcontext() if os.environ.get("RANK", "0") != "0" else claim(run, out_dir):
         if is_rank() or run.dist.num_procs == 1:
             return train(run, out_dir)
-        launch_ranks(Path(__file__), out_dir / "config.yaml", run.dist.num_procs)
+        dist = run.dist
+        launch_ranks(Path(__file__), out_dir / "config.yaml", dist.num_procs, dist.max_restarts)
         return best_score(out_dir)
 
 

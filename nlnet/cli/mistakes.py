@@ -3,8 +3,10 @@
 import errno
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from types import TracebackType
 from typing import NoReturn
 
 from hydra.errors import HydraException
@@ -12,8 +14,9 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError
 
 from nlnet.cli.explain import explain
-from nlnet.cli.ranks import ERROR_FILE
-from nlnet.errors import UsageError, UserError
+from nlnet.distributed.attempts import ERROR_FILE, TRANSIENT, end_run, is_said_first
+from nlnet.distributed.launch import STOPPED
+from nlnet.errors import TransientError, UsageError, UserError
 
 # Reported without a stack trace.
 MISTAKES = (UserError, HydraException, OmegaConfBaseException, MarkedYAMLError)
@@ -26,9 +29,16 @@ REFUSALS = {
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Exit with one line if the body raises one of MISTAKES, or the system refuses a file."""
+    """Exit with one line if the body raises one of MISTAKES, or the system refuses a file.
+
+    Ranks are not started again after a mistake, nor after a stop that they agreed on.
+    """
     try:
         yield
+    except SystemExit as end:
+        if end.code in STOPPED:
+            end_run(int(end.code))
+        raise
     except (*MISTAKES, OSError) as error:
         if not is_mistake(error):
             raise
@@ -50,17 +60,35 @@ def fail_with(error: Exception) -> NoReturn:
             "change the permissions, or choose another place",
             1,
         )
+    if isinstance(error, TransientError):
+        fail(str(error), TRANSIENT if "RANK" in os.environ else 1)
     if isinstance(error, UserError):
         fail(str(error), 2 if isinstance(error, UsageError) else 1)
     fail(explain(error), 2)
 
 
 def fail(message: str, code: int) -> NoReturn:
-    """Print an error and exit. A rank leaves the message to the process that launched it."""
-    if ERROR_FILE not in os.environ:
-        print(f"error: {message}", file=sys.stderr)
-    else:
+    """Print an error and exit. A rank leaves the message to the process that launched it.
+
+    Ranks that torchrun started print a message once for each machine and not in every attempt.
+    """
+    if code != TRANSIENT:
+        end_run(code)
+    if ERROR_FILE in os.environ:
         # Most mistakes are the same on every rank: only the first message is kept.
         with suppress(FileExistsError), open(os.environ[ERROR_FILE], "x") as file:
             file.write(message)
+    elif is_said_first(message):
+        print(f"error: {message}", file=sys.stderr)
     sys.exit(code)
+
+
+def say_tracebacks_once() -> None:
+    """Let one of the ranks print a traceback that several ranks or attempts have."""
+
+    def say(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        lines = traceback.format_exception(kind, error, trace)
+        if is_said_first("".join(lines[1:-1])):  # the last line can have numbers of the rank
+            print("".join(lines), end="", file=sys.stderr)
+
+    sys.excepthook = say

@@ -7,11 +7,11 @@ import tempfile
 from pathlib import Path
 
 from nlnet.checks import section
+from nlnet.distributed.attempts import ERROR_FILE, TRANSIENT
 from nlnet.distributed.launch import STOPPED, launch
 from nlnet.errors import UsageError, UserError
 
 RESOLVED = "--resolved"  # `tool.py --resolved PATH` runs one rank of the run in PATH, a config.yaml
-ERROR_FILE = "NLNET_ERROR_FILE"  # environment variable: the file for the first error of the ranks
 
 
 def is_rank() -> bool:
@@ -19,26 +19,37 @@ def is_rank() -> bool:
     return "RANK" in os.environ
 
 
-def launch_ranks(tool: Path, config: Path, num_procs: int) -> None:
+def launch_ranks(tool: Path, config: Path, num_procs: int, max_restarts: int = 0) -> None:
     """Run a tool's ranks on this machine and wait for them.
 
     Args:
         tool: the file of the tool
         config: the run's config.yaml; its folder is the run's output folder
+        max_restarts: how often all ranks are started again after one was killed or has crashed
 
     Raises:
         UserError: the first error of a rank.
     """
+    last = None
     with tempfile.TemporaryDirectory() as folder:
-        error = Path(folder) / "error"
-        os.environ[ERROR_FILE] = str(error)
-        try:
-            with section("dist"):
-                code = launch([sys.executable, str(tool), RESOLVED, str(config)], num_procs)
-        finally:
-            del os.environ[ERROR_FILE]
-        if code != 0:
-            _raise_for(code, error.read_text() if error.exists() else None)
+        for attempt in range(max_restarts + 1):
+            error = Path(folder) / f"error_{attempt}"
+            os.environ[ERROR_FILE] = str(error)
+            try:
+                with section("dist"):
+                    code = launch([sys.executable, str(tool), RESOLVED, str(config)], num_procs)
+            finally:
+                del os.environ[ERROR_FILE]
+            if code == 0:
+                return
+            message = error.read_text() if error.exists() else None
+            is_final = code in STOPPED or (message is not None and code < TRANSIENT)
+            if is_final or attempt == max_restarts:
+                _raise_for(code, message)
+            cause = message or _cause(code)
+            told = "the same failure again" if cause == last else cause
+            print(f"restart {attempt + 1} of {max_restarts}: {told}", flush=True)
+            last = cause
 
 
 def _raise_for(code: int, message: str | None) -> None:
@@ -52,9 +63,13 @@ def _raise_for(code: int, message: str | None) -> None:
         sys.exit(code)
     if message is not None:
         raise (UsageError if code == 2 else UserError)(message)
+    raise UserError(_cause(code))
+
+
+def _cause(code: int) -> str:
     if code > 128:
-        raise UserError(
+        return (
             f"a rank was ended by {signal.Signals(code - 128).name}, perhaps because the memory "
             "ran out; the same command resumes from the last checkpoint"
         )
-    raise UserError(f"a rank ended with code {code}; its error is printed above")
+    return f"a rank ended with code {code}; its error is printed above"

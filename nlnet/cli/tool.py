@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from nlnet.cli.choices import group_choices
 from nlnet.cli.environment import prepare_environment
-from nlnet.cli.ranks import ERROR_FILE, RESOLVED
+from nlnet.cli.ranks import RESOLVED, is_rank
+from nlnet.distributed.attempts import ERROR_FILE, final_code
 
 if TYPE_CHECKING:
     from nlnet.cli.compose import Base, Work
@@ -47,10 +48,15 @@ def run_tool(
         with quiet_without_reader():
             print(f"{doc.strip()}\n\n{group_choices()}")
         return
+    ended = final_code()
+    if ended is not None:
+        sys.exit(ended)
     with quiet_without_reader(), _ends_on_interrupt():
         from nlnet.cli.compose import compose_and_run, read_run
-        from nlnet.cli.mistakes import one_line_errors
+        from nlnet.cli.mistakes import one_line_errors, say_tracebacks_once
 
+        if is_rank():
+            say_tracebacks_once()
         with one_line_errors():
             if rank is not None and words[:1] == [RESOLVED]:
                 path = Path(words[1])

@@ -17,6 +17,9 @@ class DistConfig:
 
     num_procs: int = 1  # processes on this machine
     device: str = "auto"  # auto, cpu or cuda
+    # Starts of all processes from the last checkpoint after one was killed or has crashed, with
+    # num_procs above 1. torchrun has its own --max-restarts.
+    max_restarts: int = 0
 
 
 @dataclass

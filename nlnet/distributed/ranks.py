@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TypeVar, cast
 
 import torch
@@ -21,7 +22,8 @@ import torch.distributed.nn.functional
 from torch import Tensor
 
 from nlnet.distributed.launch import LAUNCHER
-from nlnet.errors import ArgumentError, UserError, choose
+from nlnet.distributed.meeting import meet
+from nlnet.errors import ArgumentError, TransientError, UserError, choose
 
 T = TypeVar("T")
 
@@ -111,7 +113,7 @@ def pick_device(name: str) -> torch.device:
 
 
 @contextmanager
-def process_group(device: torch.device) -> Iterator[None]:
+def process_group(device: torch.device, first_timeout: float = 1800.0) -> Iterator[None]:
     """Join the ranks that RANK, WORLD_SIZE and MASTER_* describe; leave them at the end.
 
     Without RANK in the environment the run is this process alone. CPU tensors and objects use
@@ -136,7 +138,7 @@ def process_group(device: torch.device) -> Iterator[None]:
             " start several ranks with torchrun or with num_procs, or unset RANK"
         )
     _end_with_launcher()
-    dist.init_process_group("gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl")
+    _join(device, timedelta(seconds=first_timeout))
     try:
         yield
     except BaseException as error:
@@ -145,6 +147,21 @@ def process_group(device: torch.device) -> Iterator[None]:
     finally:
         dist.destroy_process_group()
         gc.collect()  # gloo's threads end with the last reference to the group
+
+
+def _join(device: torch.device, timeout: timedelta) -> None:
+    """Join the group of this attempt; raises TransientError if ranks are missing."""
+    own, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    try:
+        store = meet(own, size, timeout)
+        backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
+        dist.init_process_group(backend, store=store, rank=own, world_size=size, timeout=timeout)
+    except (dist.DistError, TimeoutError) as error:
+        cause = str(error).splitlines()[0]
+        raise TransientError(
+            f"rank {own} of {size} finds no group at {os.environ['MASTER_ADDR']}:"
+            f"{os.environ['MASTER_PORT']} ({cause}); start all machines, and let them reach it"
+        ) from error
 
 
 def _release_locals(error: BaseException | None) -> None:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from nlnet.errors import UserError
+from nlnet.errors import TransientError
 
 # torch's messages: `DataLoader worker (pid 7) is killed by signal: Killed. `, `DataLoader worker
 # (pid(s) 7, 8) exited unexpectedly`. torch raises them wherever the main process is at that time.
@@ -13,7 +13,7 @@ _MESSAGE = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (.*)", re.
 
 @contextmanager
 def named_worker_failures() -> Iterator[None]:
-    """Raise UserError, with the process and the cause, if a data worker ends unexpectedly."""
+    """Raise TransientError, with the process and the cause, if a data worker ends unexpectedly."""
     try:
         yield
     except RuntimeError as error:
@@ -21,7 +21,7 @@ def named_worker_failures() -> Iterator[None]:
         if found is None:
             raise
         cause = found[2].splitlines()[0].strip().rstrip(".")
-        raise UserError(
+        raise TransientError(
             f"the data worker with the process id {found[1]} {cause}; if the system ended it for "
             "lack of memory, lower data.num_workers; if it crashed, data.num_workers=0 shows where"
         ) from error

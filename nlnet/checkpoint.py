@@ -8,7 +8,7 @@ import io
 import pickle
 import struct
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from nlnet.files import DamagedFile, read_verified, write_verified
 
 # Files of a run folder.
 LAST = "last.pt"  # the newest state of the run
-PREVIOUS = "last.prev.pt"  # the state before it
+PREVIOUS = "last.prev.pt"  # the state before it; older ones are last.prev2.pt, last.prev3.pt, ...
 BEST = "best.pt"  # the state with the best validation score
 
 REMEDY = "remove it, or use an intact copy"
@@ -115,16 +115,30 @@ def current_provenance(config: str, class_names: list[str]) -> Provenance:
     return Provenance(config, list(class_names), nlnet.__version__, str(torch.__version__), commit)
 
 
-def write_checkpoint(path: Path, checkpoint: Checkpoint, previous: Path | None = None) -> None:
+def last_paths(folder: Path, count: int) -> list[Path]:
+    """The files of the newest states of a run, the newest first."""
+    older = [f"{Path(PREVIOUS).stem}{i}.pt" for i in range(2, count)]
+    return [folder / name for name in [LAST, PREVIOUS, *older][:count]]
+
+
+def saved_paths(folder: Path) -> list[Path]:
+    """Those of the files of `last_paths` that exist, the newest first."""
+    stem = Path(PREVIOUS).stem
+    numbers = [path.stem.removeprefix(stem) for path in folder.glob(f"{stem}*.pt")]
+    most = max((int(number) for number in numbers if number.isdecimal()), default=1)
+    return [path for path in last_paths(folder, most + 1) if path.exists()]
+
+
+def write_checkpoint(path: Path, checkpoint: Checkpoint, older: Sequence[Path] = ()) -> None:
     """Write a checkpoint. Killed at any instant, it leaves a checkpoint that loads.
 
     Args:
         path: the file to replace
         checkpoint: its new content
-        previous: a path in the same folder for the old file; None discards the old file
+        older: paths in the same folder for the old files, the newest first (see `write_verified`)
 
     Raises:
-        UserError: the file cannot be written; the old file is at `path` or at `previous`.
+        UserError: the file cannot be written; the old files are at `path` or in `older`.
     """
     saved: dict[str, Any] = {"model": checkpoint.model}
     if checkpoint.training is not None:
@@ -133,7 +147,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint, previous: Path | None =
         saved["scaler"] = checkpoint.training.scaler
         saved["progress"] = asdict(checkpoint.training.progress)
     saved["provenance"] = _provenance_to_dict(checkpoint.provenance)
-    write_verified(path, to_bytes(saved), previous)
+    write_verified(path, to_bytes(saved), older)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

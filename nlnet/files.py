@@ -60,28 +60,52 @@ def write_text(path: Path, text: str) -> None:
         raise cannot_write(path, error) from error
 
 
-def write_verified(path: Path, data: Data, previous: Path | None = None) -> None:
+def write_verified(path: Path, data: Data, older: Sequence[Path] = ()) -> None:
     """Replace a file and its digest. Killed at any instant, it leaves a file that verifies.
 
     Args:
         path: the file to replace
         data: its new content
-        previous: a path in the same folder for the old file; None discards the old file
+        older: paths in the same folder for the old files, the newest first. Each old file moves on
+            by one path, up to a path that is free; otherwise the oldest file is discarded.
 
     Raises:
-        UserError: the file cannot be written; the old file is at `path` or at `previous`.
+        UserError: the file cannot be written; the old files are at `path` or in `older`.
     """
     partial = _partial_path(path)
     try:
         _write_synced(partial, data)
-        if previous is not None and path.exists():
-            _move(path, previous, _valid_digests(path) or [digest(path.read_bytes())])
+        chain = [path, *older]
+        free = next((i for i, each in enumerate(chain) if not each.exists()), len(older))
+        for target in range(free, 0, -1):
+            old = chain[target - 1]
+            _move(old, chain[target], _valid_digests(old) or [digest(old.read_bytes())])
         _move(partial, path, [digest(data)])
     except OSError as error:
         raise cannot_write(path, error) from error
     finally:
         with suppress(OSError):  # an error here would replace the original exception
             partial.unlink()
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a damaged file, so that no later write moves it over an intact one.
+
+    Returns the new path, or the old one if the file cannot be renamed.
+    """
+    target = path.with_name(f"{path.name}.damaged")
+    try:
+        _replace(path, target)
+    except OSError:  # the next write will say so
+        return path
+    return target
+
+
+def remove_verified(path: Path) -> None:
+    """Remove a file that is not needed any more, and its digest. A failure is no error."""
+    for each in (path, digest_path(path)):
+        with suppress(OSError):
+            each.unlink()
 
 
 def read_verified(path: Path) -> bytes:

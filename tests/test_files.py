@@ -50,38 +50,58 @@ def run_and_kill(write: Callable[[], None], allowed: int, monkeypatch: pytest.Mo
     return True
 
 
-@pytest.mark.parametrize("name", ["last.pt", "my weights.pt"])
-@pytest.mark.parametrize("keeps_previous", [True, False])
-def test_a_write_that_is_killed_leaves_the_old_or_the_new_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, keeps_previous: bool
+@pytest.mark.parametrize(
+    ("kept", "name"), [(0, "last.pt"), (1, "last.pt"), (1, "my weights.pt"), (3, "last.pt")]
+)
+def test_a_write_that_is_killed_leaves_the_old_files_or_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, kept: int
 ):
-    """Kill it before each change of the disk in turn. A name with a space changes nothing."""
-    old, new, newer = b"old", b"new", b"newer"
+    """Kill it before each change of the disk in turn. A name with a space changes nothing.
+
+    No file but the oldest is lost, also when the next write finds the gap that the kill left.
+    """
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # a killed process loses no cache
+    versions = [f"version {i}".encode() for i in range(7)]
     allowed, finished = 0, False
     while not finished:
         folder = tmp_path / str(allowed)
         folder.mkdir()
-        path = folder / name
-        previous = folder / "previous" if keeps_previous else None
-        write_verified(path, old)
-        write_verified(path, new, previous)
+        path, older = folder / name, [folder / f"older{i}" for i in range(kept)]
 
-        def write(path: Path = path, previous: Path | None = previous) -> None:
-            write_verified(path, newer, previous)
+        def write(data: bytes, path: Path = path, older: list[Path] = older) -> None:
+            write_verified(path, data, older)
 
-        finished = run_and_kill(write, allowed, monkeypatch)
-        found = [read_verified(entry) for entry in (path, previous) if entry and entry.exists()]
-        assert found and found[0] in (new, newer)
-        write_verified(path, old, previous)  # the next write works and cleans up
-        assert read_verified(path) == old
+        def found(path: Path = path, older: list[Path] = older) -> list[bytes]:
+            return [read_verified(each) for each in (path, *older) if each.exists()]
+
+        for version in versions[:5]:
+            write(version)
+        newest_first = versions[4::-1]
+        assert found() == newest_first[: kept + 1]
+        finished = run_and_kill(lambda write=write: write(versions[5]), allowed, monkeypatch)
+        left = [each for each in found() if each != versions[5]]
+        assert left == newest_first[: len(left)] and len(left) >= kept
+        assert found()[0] == versions[5] if finished else found()
+        write(versions[6])  # the next write works and cleans up
+        assert found()[0] == versions[6] and len(found()) == kept + 1
+        assert found()[1:] == [each for each in versions[5::-1] if each in found()[1:]]
         assert not list(folder.glob("*.partial"))
         allowed += 1
     assert allowed > 4
 
 
+def test_an_older_file_takes_the_first_free_path(tmp_path: Path):
+    older = [tmp_path / "1", tmp_path / "2", tmp_path / "3"]
+    for content in (b"a", b"b", b"c", b"d"):
+        write_verified(tmp_path / "0", content, older)
+    older[0].unlink()
+    write_verified(tmp_path / "0", b"e", older)
+    assert [read_verified(tmp_path / str(i)) for i in range(4)] == [b"e", b"d", b"b", b"a"]
+
+
 def test_sha256sum_checks_the_digest(tmp_path: Path):
     for content in (b"first", b"second"):
-        write_verified(tmp_path / "a.bin", content, tmp_path / "b.bin")
+        write_verified(tmp_path / "a.bin", content, [tmp_path / "b.bin"])
     expected = f"{hashlib.sha256(b'second').hexdigest()}  a.bin\n"
     assert (tmp_path / "a.bin.sha256").read_text() == expected
     command = ["sha256sum", "--check", "--status", "a.bin.sha256", "b.bin.sha256"]
@@ -110,7 +130,7 @@ def test_a_file_without_a_digest_is_read(tmp_path: Path):
 
 def test_a_file_without_a_digest_has_one_when_it_becomes_the_previous_file(tmp_path: Path):
     (tmp_path / "a.bin").write_bytes(b"old")
-    write_verified(tmp_path / "a.bin", b"new", tmp_path / "b.bin")
+    write_verified(tmp_path / "a.bin", b"new", [tmp_path / "b.bin"])
     assert read_verified(tmp_path / "b.bin") == b"old"
     assert digest(b"old") in (tmp_path / "b.bin.sha256").read_text()
 

@@ -22,6 +22,7 @@ FREE_KEYS = (
     *("dist.", "data.num_workers", "data.root"),
     *("data.allow_bad", "data.allow_missing", "data.max_bad_share"),
     *("trainer.allocator", "trainer.fold_norms", "trainer.max_bad_steps", "trainer.max_minutes"),
+    *("trainer.save_every_", "trainer.keep_checkpoints"),
 )
 # Keys of a network that only training reads. The kinds of norm give the same output from the same
 # tensors; where the tensors differ, loading the weights reports it.

@@ -26,6 +26,9 @@ class TrainerConfig:
     precise_bn: int = 0  # batches that re-estimate the batch norm statistics before an evaluation
     eval_every: int = 1  # epochs
     save_every_steps: int | None = None  # also write last.pt between epochs
+    save_every_minutes: float | None = None  # the same, by the clock
+    # The newest checkpoints that are kept: last.pt, last.prev.pt, last.prev2.pt, ...
+    keep_checkpoints: int = 2
     channels_last: bool = True  # memory format of convolutions
     compile: bool = False  # torch.compile
     lean: bool = True  # on a CPU in float32: keep one feature map per convolution

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from torch import nn
 
-from nlnet.checkpoint import BEST, LAST, PREVIOUS
+from nlnet.checkpoint import BEST, LAST, saved_paths
 from nlnet.checks import at_least
 from nlnet.clip import ClipBatch
 from nlnet.config import RunConfig, read_run_tree
 from nlnet.distributed.ranks import rank, world_size
 from nlnet.errors import UsageError, UserError
-from nlnet.files import digest_path, write_text
+from nlnet.files import remove_verified, write_text
 from nlnet.model.build import describe_model
 from nlnet.model.cost import training_operations
 from nlnet.runs.logger import RunLogger
@@ -61,9 +61,8 @@ def clear_debug_folder(run: RunConfig, folder: Path) -> None:
     tree = read_run_tree(config.read_text(), str(config))
     if tree["debug"]["suffix"] != run.debug.suffix:
         return
-    for name in (LAST, PREVIOUS, BEST):
-        digest_path(folder / name).unlink(missing_ok=True)
-        (folder / name).unlink(missing_ok=True)
+    for path in (*saved_paths(folder), folder / BEST):
+        remove_verified(path)
     for name in ("log.txt", METRICS, PROFILE, QUARANTINE, SKIPPED):
         (folder / name).unlink(missing_ok=True)
 

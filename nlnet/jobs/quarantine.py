@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from nlnet.checkpoint import LAST, PREVIOUS
+from nlnet.checkpoint import saved_paths
 from nlnet.clip import Failure
 from nlnet.config import RunConfig
 from nlnet.data.build import find_broken
@@ -30,7 +30,7 @@ def broken_files(run: RunConfig, out_dir: Path) -> dict[str, str]:
 
 def _broken_files(run: RunConfig, out_dir: Path) -> dict[str, str]:
     listed = listed_broken(out_dir)
-    if any((out_dir / name).exists() for name in (LAST, PREVIOUS)):
+    if saved_paths(out_dir):
         return listed
     failures, num_videos = find_broken(run.data)
     if failures:

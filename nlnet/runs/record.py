@@ -147,7 +147,7 @@ class Recorder:
         progress.history.append(record)
         progress.step, progress.totals = 0, {}
         score = record.score
-        is_best = score is not None and (progress.best is None or score > progress.best)
+        is_best = score is not None and _is_better(score, progress.best)
         if is_best:
             progress.best = score
         is_last = progress.global_step >= self.total_steps
@@ -158,6 +158,11 @@ class Recorder:
         done = self.progress.global_step - self.start_step
         pace = (time.monotonic() - self.start) / max(done, 1)
         return pace * (self.total_steps - self.progress.global_step)
+
+
+def _is_better(score: float, best: float | None) -> bool:
+    """Whether a score replaces the best one. A score that is not a number never does."""
+    return math.isfinite(score) and (best is None or not score <= best)
 
 
 def main_first(values: Mapping[str, T], main: str | None) -> dict[str, T]:

@@ -145,6 +145,8 @@ def build_settings(
         eval_every=trainer.eval_every,
         save_every_steps=trainer.save_every_steps,
         max_bad_steps=trainer.max_bad_steps,
+        save_every_minutes=trainer.save_every_minutes,
+        keep_checkpoints=trainer.keep_checkpoints,
         max_minutes=trainer.max_minutes,
         remedies=REMEDIES,
     )
@@ -158,6 +160,7 @@ def _check_ranges(cfg: TrainerConfig) -> None:
         "eval_every": cfg.eval_every,
         "save_every_steps": cfg.save_every_steps,
         "max_bad_steps": cfg.max_bad_steps,
+        "keep_checkpoints": cfg.keep_checkpoints,
     }
     for name, count in counts.items():
         if count is not None:
@@ -170,8 +173,12 @@ def _check_ranges(cfg: TrainerConfig) -> None:
         )
     at_least("trainer.precise_bn", cfg.precise_bn, 0)
     within("trainer.loss_balance", cfg.loss_balance, 0, 1)
-    if cfg.max_minutes is not None:
-        positive("trainer.max_minutes", cfg.max_minutes)
+    for name, minutes in (
+        ("max_minutes", cfg.max_minutes),
+        ("save_every_minutes", cfg.save_every_minutes),
+    ):
+        if minutes is not None:
+            positive(f"trainer.{name}", minutes)
 
 
 def _class_weights(

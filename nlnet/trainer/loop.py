@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from nlnet.checkpoint import BEST, LAST, PREVIOUS, Progress
+from nlnet.checkpoint import LAST, Progress
 from nlnet.clip import ClipBatch
 from nlnet.distributed.ranks import from_main, gather_objects
 from nlnet.errors import UserError
@@ -26,8 +26,9 @@ from nlnet.trainer.metrics import Metrics, VideoScores
 from nlnet.trainer.precise_bn import precise_bn
 from nlnet.trainer.preemption import StopRequest
 from nlnet.trainer.prepare import set_training_mode
+from nlnet.trainer.saving import Saver
 from nlnet.trainer.settings import LoopSettings, most_bad
-from nlnet.trainer.state import TrainState, save_on_main
+from nlnet.trainer.state import TrainState
 from nlnet.trainer.step import StepSums, autocast, place, step_seed, train_step
 
 LoaderAt = Callable[[int, int], Iterable[ClipBatch]]  # (epoch, step) -> this rank's micro-batches
@@ -67,6 +68,7 @@ def fit(
     recorder = Recorder(
         progress, total_steps=settings.total_steps, steps_per_epoch=settings.steps_per_epoch
     )
+    saver = Saver(out_dir, settings)
     if progress.history:  # the last attempt may have ended after its checkpoint, before this file
         logger.metrics(progress)
     with StopRequest(settings.max_minutes) as stop:
@@ -80,17 +82,17 @@ def fit(
                     loader_at(epoch, progress.step),
                     recorder=recorder,
                     logger=logger,
-                    out_dir=out_dir,
+                    saver=saver,
                     stop=stop,
                     name_video=name_video,
                 )
             metrics = None
             if (epoch + 1) % settings.eval_every == 0 or epoch + 1 == settings.num_epochs:
                 # If the evaluation fails or is killed, the epoch is not lost.
-                save_on_main(state, out_dir / LAST, out_dir / PREVIOUS)
+                saver.save_last(state)
                 _settle_buffers(state.model, settings, loader_at, epoch)
                 metrics = validate()
-            _finish_epoch(state, recorder, metrics, out_dir, logger)
+            _finish_epoch(state, recorder, metrics, saver, logger)
 
 
 def _settle_buffers(
@@ -111,7 +113,7 @@ def _finish_epoch(
     state: TrainState,
     recorder: Recorder,
     metrics: Metrics | None,
-    out_dir: Path,
+    saver: Saver,
     logger: RunLogger,
 ) -> None:
     if metrics is None:
@@ -119,8 +121,8 @@ def _finish_epoch(
     else:
         report = recorder.finish_epoch(metrics.values, metrics.main)
     if report.is_best:
-        save_on_main(state, out_dir / BEST)
-    save_on_main(state, out_dir / LAST, out_dir / PREVIOUS)
+        saver.save_best(state)
+    saver.save_last(state)
     logger.epoch(report)
     logger.metrics(state.progress)
 
@@ -133,7 +135,7 @@ def _train_one_epoch(
     *,
     recorder: Recorder,
     logger: RunLogger,
-    out_dir: Path,
+    saver: Saver,
     stop: StopRequest,
     name_video: Callable[[int], str],
 ) -> None:
@@ -158,7 +160,9 @@ def _train_one_epoch(
             logger.clips(micro_batches[0].video)
 
         lr = settings.lr * settings.schedule(progress.global_step)
-        sums, grad_norm = train_step(state, network, settings, micro_batches, lr=lr, stop=stop)
+        sums, grad_norm = train_step(
+            state, network, settings, micro_batches, lr=lr, stop=stop, save=saver.is_late
+        )
         times = {"seconds": time.perf_counter() - start, "waited": waited}
         if sums.faults:
             clips = step_clips(micro_batches, name_video)
@@ -168,13 +172,12 @@ def _train_one_epoch(
             progress.skipped_in_a_row = 0
             record = StepRecord(sums.loss, sums.top1, sums.top5, sums.clips, **times)
         logger.step(recorder.finish_step(record, lr=lr, grad_norm=grad_norm))
-        check_bad_steps(progress, settings, out_dir)
+        check_bad_steps(progress, settings, saver.out_dir)
         _count_failures(progress, settings, micro_batches, sums, logger)
 
-        every = settings.save_every_steps
-        due = every is not None and progress.global_step % every == 0 and not sums.faults
-        if sums.stop or due:
-            save_on_main(state, out_dir / LAST, out_dir / PREVIOUS)
+        due = sums.save or saver.is_due(progress.global_step)
+        if sums.stop or (due and not sums.faults):
+            saver.save_last(state)
         if sums.stop:
             step = progress.global_step
             reason, stopped = stop.agree()

@@ -47,6 +47,8 @@ class LoopSettings:
     eval_every: int = 1  # epochs
     save_every_steps: int | None = None
     max_bad_steps: int = 10  # in a row, with a loss or gradient that is not finite
+    save_every_minutes: float | None = None
+    keep_checkpoints: int = 2  # last.pt and older ones
     max_minutes: float | None = None  # then the run stops at the end of a step
     remedies: Remedies = field(default_factory=Remedies)
 

@@ -10,18 +10,17 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from nlnet.checkpoint import (
-    LAST,
-    PREVIOUS,
     Checkpoint,
     Progress,
     Provenance,
     Training,
     read_checkpoint,
+    saved_paths,
     write_checkpoint,
 )
 from nlnet.distributed.ranks import gather_objects, on_main
 from nlnet.errors import UserError
-from nlnet.files import DamagedFile
+from nlnet.files import DamagedFile, set_aside
 
 
 def _no_scaler() -> GradScaler:
@@ -49,17 +48,17 @@ class TrainState:
         )
         return Checkpoint(self.model.state_dict(), self.provenance, training)
 
-    def save(self, path: Path, previous: Path | None = None) -> None:
+    def save(self, path: Path, older: Sequence[Path] = ()) -> None:
         """Write a checkpoint. Killed at any instant, it leaves a checkpoint that loads.
 
         Args:
             path: the file to replace
-            previous: a path in the same folder for the old file; None discards the old file
+            older: paths for the old files, the newest first (see `nlnet.files.write_verified`)
 
         Raises:
-            UserError: the file cannot be written; the old file is at `path` or at `previous`.
+            UserError: the file cannot be written; the old files are at `path` or in `older`.
         """
-        write_checkpoint(path, self.checkpoint(), previous)
+        write_checkpoint(path, self.checkpoint(), older)
 
     def load(self, path: Path) -> None:
         """Load a checkpoint. If it raises, the state is unchanged.
@@ -101,6 +100,8 @@ class TrainState:
 def resume(state: TrainState, out_dir: Path) -> list[str]:
     """Load the newest intact checkpoint of a run folder, if there is one.
 
+    Damaged newer ones are renamed to `<name>.damaged`.
+
     Returns:
         lines for the user: which checkpoints are damaged, and where the run continues; an empty
         list for a run without checkpoints
@@ -108,29 +109,28 @@ def resume(state: TrainState, out_dir: Path) -> list[str]:
     Raises:
         UserError: all checkpoints are damaged, or the ranks see different checkpoints.
     """
-    lines, damaged = [], []
-    for path in (out_dir / LAST, out_dir / PREVIOUS):
-        if not path.exists():
-            continue
+    lines: list[str] = []
+    damaged: dict[Path, str] = {}
+    for path in saved_paths(out_dir):
         try:
             state.load(path)
         except DamagedFile as error:
-            damaged.append(str(error))
+            damaged[path] = str(error)
             continue
-        done = state.progress
-        lines = [*damaged, f"resumes from {path.name}, after {done.global_step} steps"]
+        lines = [f"resumes from {path.name}, after {state.progress.global_step} steps"]
         break
     else:
         if damaged:
-            raise UserError(damaged[0])
+            raise UserError(next(iter(damaged.values())))
     if len(set(gather_objects(state.progress.global_step))) > 1:
         raise UserError(f"{out_dir}: the ranks see different checkpoints; use a shared file system")
-    return lines
+    aside = on_main(lambda: [f"{damaged[p]}: it is now {set_aside(p).name}" for p in damaged])
+    return [*aside, *lines]
 
 
-def save_on_main(state: TrainState, path: Path, previous: Path | None = None) -> None:
+def save_on_main(state: TrainState, path: Path) -> None:
     """Save on rank 0. Every rank waits until the file is complete, and raises if that failed."""
-    on_main(lambda: state.save(path, previous))
+    on_main(lambda: state.save(path))
 
 
 def _check_same_classes(path: Path, saved: Sequence[str], own: Sequence[str]) -> None:

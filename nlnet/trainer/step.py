@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from nlnet.clip import ClipBatch
-from nlnet.distributed.ranks import all_sum, rank
+from nlnet.distributed.ranks import all_sum, is_main, rank
 from nlnet.errors import ArgumentError
 from nlnet.trainer.buffers import copy_buffers, restore_buffers
 from nlnet.trainer.metrics import best_classes, is_right
@@ -33,6 +33,7 @@ class StepSums(NamedTuple):
     bad: float  # clips that could not be read and were replaced
     stop: float  # ranks on which a stop is due
     faults: float  # ranks on which the loss or its gradient is not finite
+    save: float  # 1 if rank 0 asked for a checkpoint
 
 
 def train_step(
@@ -43,8 +44,11 @@ def train_step(
     *,
     lr: float,
     stop: StopRequest,
+    save: bool = False,
 ) -> tuple[StepSums, float]:
     """Update the weights once. Returns the sums over all ranks and the norm of the gradient.
+
+    `save` of rank 0 asks all ranks for a checkpoint; that of other ranks does not count.
 
     If the sums have faults, every rank skips the update: weights, state of the optimizer and batch
     norm statistics stay as they were.
@@ -65,7 +69,8 @@ def train_step(
     bad = sum(len(batch.failures) for batch in micro_batches)
     *mine, norm = torch.cat([local, grad_norm.to(local).view(1)]).tolist()  # one wait for the GPU
     fault = not (math.isfinite(mine[0]) and (math.isfinite(norm) or _is_overflow(scaler)))
-    row = torch.tensor([*mine, bad, stop.is_due, fault], dtype=torch.float64)
+    signals = [stop.is_due, fault, save and is_main()]
+    row = torch.tensor([*mine, bad, *signals], dtype=torch.float64)
     sums = StepSums(*all_sum(row).tolist())
     if sums.faults:
         restore_buffers(state.model, buffers)

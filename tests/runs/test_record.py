@@ -1,5 +1,6 @@
 import itertools
 import json
+import math
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -147,6 +148,19 @@ def test_only_a_higher_score_is_the_best():
         found.append(recorder.finish_epoch({"top1": score}, "top1"))
     assert [report.is_best for report in found] == [True, True, False, False]
     assert [report.seconds_left is None for report in found] == [False, False, False, True]
+
+
+def test_a_score_that_is_not_a_number_is_never_the_best():
+    progress = Progress()
+    recorder = Recorder(progress, total_steps=5, steps_per_epoch=1)
+    found = []
+    for score in (math.nan, 25.0, math.nan, 50.0, 37.5):
+        recorder.finish_step(STEP, lr=0.1, grad_norm=1.0)
+        found.append(recorder.finish_epoch({"top1": score}, "top1").is_best)
+    assert found == [False, True, False, True, False]
+    assert progress.best == 50.0
+    record = best_record(progress)
+    assert record is not None and record.epoch == 4
 
 
 def test_a_resumed_run_of_an_old_version_counts_its_epochs_from_1(tmp_path: Path):

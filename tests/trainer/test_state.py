@@ -10,7 +10,14 @@ from types import ModuleType
 import pytest
 import torch
 
-from nlnet.checkpoint import LAST, PREVIOUS, EpochRecord, write_checkpoint
+from nlnet.checkpoint import (
+    LAST,
+    PREVIOUS,
+    EpochRecord,
+    last_paths,
+    saved_paths,
+    write_checkpoint,
+)
 from nlnet.errors import UserError
 from nlnet.files import DamagedFile
 from nlnet.trainer.state import TrainState, resume
@@ -85,19 +92,40 @@ def test_every_flipped_bit_is_refused(tiny: ModuleType, tmp_path: Path):
 
 def test_the_previous_checkpoint_replaces_a_damaged_one(tiny: ModuleType, tmp_path: Path):
     before, after = trained(tiny, global_step=5), trained(tiny, seed=2, global_step=6)
-    before.save(tmp_path / LAST, tmp_path / PREVIOUS)
-    after.save(tmp_path / LAST, tmp_path / PREVIOUS)
+    before.save(tmp_path / LAST, [tmp_path / PREVIOUS])
+    after.save(tmp_path / LAST, [tmp_path / PREVIOUS])
     flip(tmp_path / LAST, 5000)
     fresh = tiny.make_state(seed=1)
     refused, resumed = resume(fresh, tmp_path)
-    assert "last.pt: is damaged" in refused
+    assert "last.pt: is damaged" in refused and refused.endswith("it is now last.pt.damaged")
     assert resumed == "resumes from last.prev.pt, after 5 steps"
     assert_same(fresh, before)
+    after.save(tmp_path / LAST, [tmp_path / PREVIOUS])  # does not move over the intact one
+    for path, expected in ((tmp_path / LAST, after), (tmp_path / PREVIOUS, before)):
+        fresh.load(path)
+        assert_same(fresh, expected)
+
+
+def test_the_oldest_of_many_checkpoints_is_used_if_all_others_are_damaged(
+    tiny: ModuleType, tmp_path: Path
+):
+    path, *older = paths = last_paths(tmp_path, 4)
+    assert [each.name for each in paths] == [
+        *("last.pt", "last.prev.pt", "last.prev2.pt", "last.prev3.pt")
+    ]
+    for step in range(1, 6):
+        trained(tiny, global_step=step).save(path, older)
+    assert saved_paths(tmp_path) == paths
+    for each in paths[:3]:
+        flip(each, 5000)
+    fresh = tiny.make_state(seed=1)
+    assert resume(fresh, tmp_path)[-1] == "resumes from last.prev3.pt, after 2 steps"
+    assert saved_paths(tmp_path) == paths[3:]
 
 
 def test_a_run_with_damaged_checkpoints_only_does_not_start(tiny: ModuleType, tmp_path: Path):
     for _ in range(2):
-        trained(tiny).save(tmp_path / LAST, tmp_path / PREVIOUS)
+        trained(tiny).save(tmp_path / LAST, [tmp_path / PREVIOUS])
     flip(tmp_path / LAST, 100)
     flip(tmp_path / PREVIOUS, 100)
     with pytest.raises(UserError, match=r"last\.pt: is damaged"):
@@ -173,20 +201,21 @@ def test_a_save_that_is_killed_leaves_a_checkpoint(
     tiny: ModuleType, tmp_path: Path, monkeypatch, num_saves: int
 ):
     """Kill the save before each change of the disk in turn: the old or the new state loads."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # a killed process loses no cache
     allowed = 0
     while True:
         folder = tmp_path / str(allowed)
         folder.mkdir()
         states = [trained(tiny, seed=i, global_step=i) for i in range(num_saves + 1)]
         for state in states[:-1]:
-            state.save(folder / LAST, folder / PREVIOUS)
+            state.save(folder / LAST, [folder / PREVIOUS])
         survived = save_with(states[-1], folder, allowed, monkeypatch)
         fresh = tiny.make_state(seed=9)
         resume(fresh, folder)
         assert fresh.progress.global_step in (num_saves - 1, num_saves)
         assert_same(fresh, states[fresh.progress.global_step])
         # The next save, after the restart, works and cleans up.
-        states[-1].save(folder / LAST, folder / PREVIOUS)
+        states[-1].save(folder / LAST, [folder / PREVIOUS])
         fresh.load(folder / LAST)
         assert_same(fresh, states[-1])
         assert not [*folder.glob("*.partial")]
@@ -214,7 +243,7 @@ def save_with(state: TrainState, folder: Path, allowed: int, monkeypatch) -> boo
         patch.setattr(Path, "replace", counted(Path.replace))
         patch.setattr(os, "fsync", counted(lambda descriptor: None))
         try:
-            state.save(folder / LAST, folder / PREVIOUS)
+            state.save(folder / LAST, [folder / PREVIOUS])
         except Killed:
             return False
     return True
@@ -222,7 +251,7 @@ def save_with(state: TrainState, folder: Path, allowed: int, monkeypatch) -> boo
 
 def test_a_full_disk_leaves_the_old_file_only(tiny: ModuleType, tmp_path: Path):
     state = trained(tiny)
-    state.save(tmp_path / LAST, tmp_path / PREVIOUS)
+    state.save(tmp_path / LAST, [tmp_path / PREVIOUS])
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, hard))
@@ -230,7 +259,7 @@ def test_a_full_disk_leaves_the_old_file_only(tiny: ModuleType, tmp_path: Path):
         with pytest.raises(
             UserError, match=r"last\.pt: cannot be written .*free disk space"
         ) as caught:
-            state.save(tmp_path / LAST, tmp_path / PREVIOUS)
+            state.save(tmp_path / LAST, [tmp_path / PREVIOUS])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert str(tmp_path) in str(caught.value)
@@ -262,13 +291,13 @@ def state_of(step):
 
 begin = time.monotonic()
 for step in range(1, 6):
-    state_of(step).save(folder / LAST, folder / PREVIOUS)
+    state_of(step).save(folder / LAST, [folder / PREVIOUS])
 span = (time.monotonic() - begin) / 5  # seconds of a save
 for trial in range(trials):
     child = os.fork()
     if child == 0:
         for step in itertools.count(step + 1):
-            state_of(step).save(folder / LAST, folder / PREVIOUS)
+            state_of(step).save(folder / LAST, [folder / PREVIOUS])
     time.sleep(4 * span * (trial % 50) / 50)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)

@@ -156,7 +156,7 @@ def build_eval_loader(
 
 def build_video_views(cfg: DataConfig, video: VideoReader) -> ClipBatch:
     """The views of data.test_views of one open video. Its label is 0 and has no meaning."""
-    return collate([_unlabeled(cfg, [video.path], lambda path: video)[0, 0]])
+    return collate([_unlabeled(cfg, [video.path], lambda path, known=None: video)[0, 0]])
 
 
 def build_files_loader(cfg: DataConfig, paths: Sequence[Path]) -> Iterator[tuple[int, ClipBatch]]:

@@ -15,6 +15,8 @@ from av.video.stream import VideoStream
 
 from nlnet.data.decoding.reader import DecodeError
 
+# How reading fails: FFmpeg's errors, and those of the system or of a file-like object.
+READ_ERRORS = (av.FFmpegError, OSError)
 TIMEOUT = 10.0  # seconds without data, after which a source on the network has failed
 # Pixels of a frame; the largest common size, 8192 x 8192, fits. A larger frame needs more than
 # 300 MB, and a damaged header can announce any size.
@@ -42,8 +44,8 @@ def open_video_stream(
     try:
         # Text tags are not always UTF-8. They are not used here.
         container = av.open(source, format=form, metadata_errors="ignore", timeout=timeout)
-    except (av.FFmpegError, OSError) as error:
-        raise DecodeError(path, error.strerror or "cannot be opened") from error
+    except READ_ERRORS as error:
+        raise DecodeError(path, why(error)) from error
     stream = container.streams.best("video")
     if stream is None or stream.disposition & Disposition.attached_pic:
         container.close()
@@ -64,9 +66,14 @@ def _check_file(path: Path) -> None:
     try:
         mode = path.stat().st_mode
     except OSError as error:
-        raise DecodeError(path, error.strerror or "cannot be opened") from error
+        raise DecodeError(path, why(error)) from error
     if not stat.S_ISREG(mode):
         raise DecodeError(path, "is not a regular file")
+
+
+def why(error: av.FFmpegError | OSError) -> str:
+    """The cause of one of READ_ERRORS, in one line."""
+    return error.strerror or str(error).partition("\n")[0] or "cannot be read"
 
 
 def read_packets(container: InputContainer, stream: VideoStream) -> Iterator[av.Packet]:

@@ -5,13 +5,13 @@ are reliable.
 """
 
 from bisect import bisect_left, bisect_right
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import av
-from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from nlnet.data.decoding.container import read_packets
+from nlnet.data.decoding.container import READ_ERRORS
 
 # In these containers a packet has the time at which its frame is shown (AVI, for example, has only
 # the order of decoding). In these codecs a packet is one shown frame (VP8 has hidden frames).
@@ -63,13 +63,14 @@ def mean_rate(stream: VideoStream, index: FrameIndex | None) -> float | None:
     return float(declared) if declared and 0 < declared <= MAX_RATE else None
 
 
-def read_frame_index(container: InputContainer, stream: VideoStream) -> FrameIndex | None:
-    """Times and key frames as the container declares them; None if they are unreliable."""
-    if not is_indexed(container.format.name, stream.codec_context.codec.canonical_name):
-        return None
+def read_frame_index(packets: Iterable[av.Packet]) -> FrameIndex | None:
+    """Times and key frames as the container declares them; None if they are unreliable.
+
+    `packets` are all packets of a file in which they can be reliable: see `is_indexed`.
+    """
     times, key_times = [], []
     try:
-        for packet in read_packets(container, stream):
+        for packet in packets:
             if packet.size == 0 or packet.is_discard:
                 continue
             if packet.is_corrupt or packet.pts is None:
@@ -77,7 +78,7 @@ def read_frame_index(container: InputContainer, stream: VideoStream) -> FrameInd
             times.append(packet.pts)
             if packet.is_keyframe:
                 key_times.append(packet.pts)
-    except av.FFmpegError:
+    except READ_ERRORS:
         return None  # decoding finds the same damage and counts the frames before it
     return make_frame_index(times, key_times)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from nlnet.data.decoding.frame_folder import FrameFolderReader
+from nlnet.data.decoding.known import KnownFrames
 from nlnet.data.decoding.pyav import PyAVReader
 from nlnet.data.decoding.reader import OpenVideo, VideoReader
 from nlnet.data.decoding.torchcodec import TorchcodecReader, check_torchcodec
@@ -18,16 +19,21 @@ DECODE_SECONDS = 300.0  # of CPU time for one video
 
 
 def open_video(
-    path: Path, file: BinaryIO | None = None, *, decode_seconds: float = DECODE_SECONDS
+    path: Path,
+    file: BinaryIO | None = None,
+    *,
+    decode_seconds: float = DECODE_SECONDS,
+    known: KnownFrames | None = None,
 ) -> VideoReader:
     """Open a video for access to any frame: a file, or a folder of frames.
 
-    `file` is an open binary file that can seek; `path` is then only its name in messages. Raises
-    DecodeError if it has no readable video, or if it needs more CPU time than `decode_seconds`.
+    `file` is an open binary file that can seek; `path` is then only its name in messages. `known`
+    is what was measured about the file before. Raises DecodeError if it has no readable video, or
+    if it needs more CPU time than `decode_seconds`.
     """
     if file is None:
-        return _open(PyAVReader, decode_seconds, path)
-    return PyAVReader(path, file, decode_seconds=decode_seconds)
+        return _open(PyAVReader, decode_seconds, path, known=known)
+    return PyAVReader(path, file, decode_seconds=decode_seconds, known=known)
 
 
 def _torchcodec() -> type[PyAVReader]:
@@ -52,7 +58,13 @@ def video_opener(reader: type[PyAVReader], decode_seconds: float) -> OpenVideo:
     return partial(_open, reader, decode_seconds)
 
 
-def _open(reader: type[PyAVReader], decode_seconds: float, path: Path) -> VideoReader:
+def _open(
+    reader: type[PyAVReader],
+    decode_seconds: float,
+    path: Path,
+    *,
+    known: KnownFrames | None = None,
+) -> VideoReader:
     if path.is_dir():
         return FrameFolderReader(path)
-    return reader(path, decode_seconds=decode_seconds)
+    return reader(path, decode_seconds=decode_seconds, known=known)

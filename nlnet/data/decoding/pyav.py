@@ -6,7 +6,7 @@ otherwise the file is read again from its first frame. Declared frame counts are
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from time import thread_time
 from typing import BinaryIO
@@ -14,10 +14,24 @@ from typing import BinaryIO
 import av
 import numpy as np
 
-from nlnet.data.decoding.container import RgbConverter, open_video_stream, read_packets
+from nlnet.data.decoding.container import (
+    READ_ERRORS,
+    RgbConverter,
+    open_video_stream,
+    read_packets,
+    why,
+)
 from nlnet.data.decoding.damage import HeldFrames, is_key
 from nlnet.data.decoding.droppable import droppable_packets
-from nlnet.data.decoding.frame_index import FrameIndex, Run, mean_rate, read_frame_index
+from nlnet.data.decoding.entries import frames_from_entry
+from nlnet.data.decoding.frame_index import (
+    FrameIndex,
+    Run,
+    is_indexed,
+    mean_rate,
+    read_frame_index,
+)
+from nlnet.data.decoding.known import KnownFrames
 from nlnet.data.decoding.reader import DecodeError, FrameCountError, VideoReader
 from nlnet.data.decoding.truncation import DeclaredFrames, check_whole
 
@@ -37,10 +51,17 @@ class PyAVReader(VideoReader):
         path: the file; with `file`, only the name of the video in messages
         file: a seekable file-like object that is read instead of the file at `path`
         decode_seconds: CPU time after which decoding this file is given up
+        known: what was measured about the file at `path` before; it is not used if the file has
+            changed since
     """
 
     def __init__(
-        self, path: Path, file: BinaryIO | None = None, *, decode_seconds: float = math.inf
+        self,
+        path: Path,
+        file: BinaryIO | None = None,
+        *,
+        decode_seconds: float = math.inf,
+        known: KnownFrames | None = None,
     ) -> None:
         self.path = path
         self.num_decoded = 0
@@ -51,8 +72,10 @@ class PyAVReader(VideoReader):
         self._open()
         try:
             check_whole(path, file, self._container, self._stream)
+            is_same = known is not None and (file is not None or known.describes(path))
+            self._known = known if is_same else None
             self._index = self._declared_index()
-            self.num_frames = len(self._index.times) if self._index else self._count()
+            self.num_frames = self._first_count()
             self.rate = mean_rate(self._stream, self._index)
         except DecodeError:
             self.close()
@@ -63,9 +86,9 @@ class PyAVReader(VideoReader):
 
     def _frames(self, wanted: list[int]) -> Iterator[np.ndarray]:
         given = 0
-        if self._index:
+        if self._index or self._known:
             try:
-                for frame in self._seek_frames(wanted, self._index):
+                for frame in self._sought_frames(wanted):
                     yield self._rgb(frame)
                     given += 1
                 return
@@ -73,6 +96,12 @@ class PyAVReader(VideoReader):
                 self._drop_index()
         for frame in self._first_frames(wanted[given:]):
             yield self._rgb(frame)
+
+    def _sought_frames(self, wanted: list[int]) -> Iterator[av.VideoFrame]:
+        if self._index:
+            return self._seek_frames(wanted, self._index)
+        assert self._known is not None
+        return self._entry_frames(wanted, self._known)
 
     def _open(self) -> None:
         if self._file is not None:
@@ -85,12 +114,29 @@ class PyAVReader(VideoReader):
         self._is_droppable = droppable_packets(codec, stream.codec_context.extradata)
         self._declared_size = stream.codec_context.width, stream.codec_context.height
         self._stream = stream
+        self._is_unread = True  # the next packet is the first of the file
+
+    def _packets(self) -> Iterator[av.Packet]:
+        self._is_unread = False
+        return read_packets(self._container, self._stream)
 
     def _declared_index(self) -> FrameIndex | None:
-        return read_frame_index(self._container, self._stream)
+        codec = self._stream.codec_context.codec.canonical_name
+        if not is_indexed(self._container.format.name, codec):
+            return None
+        return read_frame_index(self._packets())
+
+    def _first_count(self) -> int:
+        if self._index:
+            return len(self._index.times)
+        return self._known.num_frames if self._known else self._count()
 
     def _drop_index(self) -> None:
-        self._index = None
+        """Read the file from its start from now on."""
+        if self._index is None:  # reading from the start finds whether the known number is wrong
+            self._known = None
+            return
+        self._index = self._known = None
         declared, self.num_frames = self.num_frames, self._count()
         if self.num_frames != declared:
             cause = f"{self.num_frames} frames decode, {declared} are declared"
@@ -111,16 +157,17 @@ class PyAVReader(VideoReader):
     ) -> Iterator[av.VideoFrame]:
         """The frames of the file, decoded from its start; `watch` is called with each packet."""
         # Opening the file again is the only way to the first frame that works for every format.
-        self.close()
-        self._open()
+        if not self._is_unread:
+            self.close()
+            self._open()
         before = self.num_decoded
         try:
-            for packet in read_packets(self._container, self._stream):
+            for packet in self._packets():
                 watch(packet)
                 yield from self._decode(packet)
-        except av.FFmpegError as error:
+        except READ_ERRORS as error:
             count = self.num_decoded - before
-            raise DecodeError(self.path, f"{error.strerror} after {count} frames") from error
+            raise DecodeError(self.path, f"{why(error)} after {count} frames") from error
 
     def _decode(self, packet: av.Packet | None) -> list[av.VideoFrame]:
         """The frames that follow from the next packet; None at the end of the packets."""
@@ -134,23 +181,59 @@ class PyAVReader(VideoReader):
         return frames
 
     def _first_frames(self, wanted: list[int]) -> Iterator[av.VideoFrame]:
-        """The wanted frames (rising numbers), decoding from the first frame of the file."""
+        """The wanted frames (rising numbers), decoding from the first frame of the file.
+
+        Raises FrameCountError if the file ends before the last of them.
+        """
+        count = yield from self._chosen(0, self._all_frames(), wanted)
+        if count <= wanted[-1]:
+            if count == 0:
+                raise DecodeError(self.path, "no frame can be decoded")
+            cause = f"{count} frames decode, not {self.num_frames} as before"
+            self.num_frames = count
+            raise FrameCountError(self.path, cause)
+
+    def _entry_frames(self, wanted: list[int], known: KnownFrames) -> Iterator[av.VideoFrame]:
+        """The wanted frames (rising numbers), decoding from the known entries before them."""
+        for run in known.runs(wanted):
+            frames = self._all_frames() if run.entry < 0 else self._from_entry(run.entry, known)
+            if (yield from self._chosen(run.first, frames, run.wanted)) <= run.wanted[-1]:
+                raise _IndexMismatch
+
+    def _from_entry(self, entry: int, known: KnownFrames) -> Iterator[av.VideoFrame]:
+        self._is_unread = False
+        time = int(known.entry_times[entry])
+        try:
+            yield from frames_from_entry(self._container, self._stream, time, self._decode)
+        except READ_ERRORS as error:
+            raise _IndexMismatch from error
+
+    def _chosen(
+        self, first: int, frames: Iterator[av.VideoFrame], wanted: list[int]
+    ) -> Generator[av.VideoFrame, None, int]:
+        """The wanted ones of the frames, whose numbers count from `first`; returns the next number.
+
+        Stops after the last wanted frame. Raises DecodeError for damage that may affect one.
+        """
         numbers = set(wanted)
         damaged = None  # the first damaged frame since the last key frame
         held = HeldFrames()
-        for i, frame in enumerate(self._all_frames()):
+        number = first
+        for frame in frames:
             self._rgb.start(frame)
             if frame.is_corrupt:
-                damaged = i if damaged is None else damaged
+                damaged = number if damaged is None else damaged
             elif is_key(frame):
                 damaged = None
-            if damaged is not None and (held or i in numbers):
+            if damaged is not None and (held or number in numbers):
                 cause = f"frame {damaged} is damaged, and a wanted frame may depend on it"
                 raise DecodeError(self.path, cause)
-            yield from held.add(frame, i in numbers)
-            if i >= wanted[-1] and not held:
-                return
+            yield from held.add(frame, number in numbers)
+            number += 1
+            if number > wanted[-1] and not held:
+                return number
         yield from held.rest()
+        return number
 
     def _seek_frames(self, wanted: list[int], index: FrameIndex) -> Iterator[av.VideoFrame]:
         """The wanted frames (rising numbers), decoding from the key frames before them.
@@ -188,7 +271,7 @@ class PyAVReader(VideoReader):
         wanted: set[int | None] = {index.times[number] for number in run.wanted}
         try:
             self._container.seek(index.times[run.key], stream=self._stream)
-            for packet in read_packets(self._container, self._stream):
+            for packet in self._packets():
                 time = packet.pts
                 position = -1 if time is None else index.positions.get(time, -1)
                 if position > run.last:
@@ -200,5 +283,5 @@ class PyAVReader(VideoReader):
                 sent.add(time)
                 yield from self._decode(packet)
             yield from self._decode(None)
-        except av.FFmpegError as error:
+        except READ_ERRORS as error:
             raise _IndexMismatch from error

@@ -4,13 +4,14 @@ Frame i of a file is the i-th frame that the decoder returns, counted from 0.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 
+from nlnet.data.decoding.known import KnownFrames
 from nlnet.errors import UserError
 
 Reader = TypeVar("Reader", bound="VideoReader")
@@ -29,7 +30,7 @@ class DecodeError(UserError):
 
 
 class FrameCountError(DecodeError):
-    """The container declared a wrong number of frames; the reader's `num_frames` is now exact."""
+    """The number of frames was wrong, as declared or as known; `num_frames` is now exact."""
 
 
 class VideoReader(ABC):
@@ -92,4 +93,8 @@ class VideoReader(ABC):
         self.close()
 
 
-OpenVideo = Callable[[Path], VideoReader]
+class OpenVideo(Protocol):
+    """Opens a video for access to any frame."""
+
+    def __call__(self, path: Path, *, known: KnownFrames | None = None) -> VideoReader:
+        """Open the file; `known` is what was measured about it, if it is the same file."""

@@ -16,7 +16,13 @@ import av
 import numpy as np
 
 from nlnet.data.decoding.array import ArrayReader
-from nlnet.data.decoding.container import RgbConverter, open_video_stream, read_packets
+from nlnet.data.decoding.container import (
+    READ_ERRORS,
+    RgbConverter,
+    open_video_stream,
+    read_packets,
+    why,
+)
 from nlnet.data.decoding.frame_index import mean_rate
 from nlnet.data.decoding.reader import DecodeError
 
@@ -116,8 +122,8 @@ class PyAVStream(FrameStream):
                 count += 1
                 pixels = partial(self._rgb, frame)
                 yield Frame(time, sum(plane.buffer_size for plane in frame.planes), pixels)
-        except av.FFmpegError as error:
-            raise DecodeError(self.path, f"{error.strerror} after {count} frames") from error
+        except READ_ERRORS as error:
+            raise DecodeError(self.path, f"{why(error)} after {count} frames") from error
         if count == 0:
             raise DecodeError(self.path, "no frame can be decoded")
 

@@ -14,6 +14,7 @@ import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
+from nlnet.data.decoding.container import why
 from nlnet.data.decoding.reader import DecodeError
 
 MP4 = "mov,mp4,m4a,3gp,3g2,mj2"  # FFmpeg's name of the format
@@ -49,21 +50,24 @@ class DeclaredFrames:
 def check_whole(
     path: Path, file: BinaryIO | None, container: InputContainer, stream: VideoStream
 ) -> None:
-    """Raise DecodeError if the end of a file is missing.
+    """Raise DecodeError if the end of a file is missing, and if the file cannot be read.
 
     MP4 says where each frame is, Matroska and AVI say how long they are. Other containers, and
     files that do not say it, are not checked. The position in `file`, from which FFmpeg reads on,
     stays the same.
     """
-    if file is None:
-        with path.open("rb") as opened:
-            cause = _missing_end(opened, container, stream)
-    else:
-        position = file.tell()
-        try:
-            cause = _missing_end(file, container, stream)
-        finally:
-            file.seek(position)
+    try:
+        if file is None:  # it may have vanished since FFmpeg opened it
+            with path.open("rb") as opened:
+                cause = _missing_end(opened, container, stream)
+        else:
+            position = file.tell()
+            try:
+                cause = _missing_end(file, container, stream)
+            finally:
+                file.seek(position)
+    except OSError as error:
+        raise DecodeError(path, why(error)) from error
     if cause:
         raise DecodeError(path, f"is cut short after {cause}")
 

@@ -42,6 +42,10 @@ class VideoFacts:
     container: str = ""
     key_frames: tuple[int, ...] = ()  # numbers of the frames from which decoding can start
     key_times: tuple[int, ...] = ()  # their time stamps, in units of the stream
+    # In files without a reliable index: frames from which decoding was tried, and gives the same
+    # frames as from the start; where to seek, in units of the stream.
+    entry_frames: tuple[int, ...] = ()
+    entry_times: tuple[int, ...] = ()
     size: int = 0  # bytes
     modified: int = 0  # time of the last change, nanoseconds
     sha256: str = ""
@@ -175,7 +179,7 @@ def _fact_types(arrow: Any) -> dict[str, Any]:
         **dict.fromkeys(("duration", "rate"), arrow.float64()),
         "mirrored": arrow.bool_(),
         **dict.fromkeys(("codec", "container", "sha256", "verified"), arrow.string()),
-        "key_frames": arrow.list_(arrow.int32()),
-        "key_times": arrow.list_(arrow.int64()),
+        **dict.fromkeys(("key_frames", "entry_frames"), arrow.list_(arrow.int32())),
+        **dict.fromkeys(("key_times", "entry_times"), arrow.list_(arrow.int64())),
         **dict.fromkeys(("size", "modified"), arrow.int64()),
     }

@@ -18,11 +18,13 @@ from nlnet.data.index.manifest import (
     open_manifest,
     read_manifest_header,
 )
-from nlnet.data.index.video_index import MeasuredFrames, PathTable, VideoIndex
+from nlnet.data.index.video_index import EntryTable, MeasuredFrames, PathTable, VideoIndex
 from nlnet.data.setting_names import SettingNames
 from nlnet.errors import UserError
 
-COLUMNS = ("path", "split", "labels", "status", "num_frames", "start_frame", "end_frame")
+FRAME_COLUMNS = ("num_frames", "start_frame", "end_frame", "size", "modified")
+ENTRY_COLUMNS = ("entry_frames", "entry_times")  # older manifests do not have them
+COLUMNS = ("path", "split", "labels", "status", *FRAME_COLUMNS)
 
 
 def read_manifest(
@@ -49,9 +51,8 @@ def read_manifest(
             f"{source.path}: no row of the split can be used ({_counts(statuses)}); correct the "
             "files and run tools/prepare.py again"
         )
-    lengths, texts, counts, labels, *frames = (
-        np.concatenate(arrays) for arrays in zip(*parts, strict=True)
-    )
+    columns = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+    (lengths, texts, counts, labels), frames = columns[:4], columns[4:]
     names = header.class_names if class_names is None else class_names
     numbers = _renumbered(source, header.class_names, names, labels, settings)
     if header.multi_label:
@@ -70,8 +71,27 @@ def read_manifest(
     remarks = (f"{remark}; left out: {_counts(statuses)}",) if use.left_out else ()
     table = PathTable(texts, np.cumsum(lengths, dtype=np.int64), os.fsencode(source.videos) + b"/")
     return VideoIndex(
-        table, numbers, names, remarks=remarks, manifest=use, frames=MeasuredFrames(*frames)
+        table,
+        numbers,
+        names,
+        remarks=remarks,
+        manifest=use,
+        frames=_measured(*frames),
     )
+
+
+def _measured(
+    num_frames: np.ndarray,
+    first: np.ndarray,
+    end: np.ndarray,
+    size: np.ndarray,
+    modified: np.ndarray,
+    entry_counts: np.ndarray,
+    entry_frames: np.ndarray,
+    entry_times: np.ndarray,
+) -> MeasuredFrames:
+    entries = EntryTable(entry_frames, entry_times, np.cumsum(entry_counts, dtype=np.int64))
+    return MeasuredFrames(num_frames, first, end, size, modified, entries)
 
 
 def _splits(file: Any) -> list[str]:
@@ -82,11 +102,13 @@ def _splits(file: Any) -> list[str]:
 
 
 def _ok_parts(file: Any, part: str, statuses: Counter[str]) -> Iterator[tuple[np.ndarray, ...]]:
-    """For each batch: lengths and bytes of paths, labels of each row, labels, frames.
+    """For each batch: lengths and bytes of paths, labels of each row, labels, frames, entries.
 
     Counts the statuses of the rows of the split.
     """
-    for batch in file.iter_batches(BATCH, columns=list(COLUMNS)):
+    has_entries = {*ENTRY_COLUMNS} <= {*file.schema_arrow.names}
+    columns = [*COLUMNS, *(ENTRY_COLUMNS if has_entries else ())]
+    for batch in file.iter_batches(BATCH, columns=columns):
         status = _strings(batch, "status")
         chosen = np.ones(len(status), bool) if not part else _strings(batch, "split") == part
         names, counts = np.unique(status[chosen], return_counts=True)
@@ -101,8 +123,20 @@ def _ok_parts(file: Any, part: str, statuses: Counter[str]) -> Iterator[tuple[np
             np.frombuffer(path.buffers()[2] or b"", np.uint8)[offsets[0] : offsets[-1]],
             label.value_lengths().to_numpy(),
             label.flatten().to_numpy(),
-            *(ok.column(name).to_numpy() for name in COLUMNS[-3:]),
+            *(ok.column(name).to_numpy() for name in FRAME_COLUMNS),
+            *(_entries(ok) if has_entries else _no_entries(len(rows))),
         )
+
+
+def _entries(batch: Any) -> tuple[np.ndarray, ...]:
+    """The number of entries of each row, their frames, their times."""
+    frames, times = (batch.column(name) for name in ENTRY_COLUMNS)
+    counts = frames.value_lengths().to_numpy()
+    return counts, frames.flatten().to_numpy(), times.flatten().to_numpy()
+
+
+def _no_entries(rows: int) -> tuple[np.ndarray, ...]:
+    return np.zeros(rows, np.int32), np.empty(0, np.int32), np.empty(0, np.int64)
 
 
 def _strings(batch: Any, name: str) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nlnet.clip import ManifestUse
+from nlnet.data.decoding.known import KnownFrames
 from nlnet.data.decoding.reader import DecodeError
 from nlnet.errors import UserError
 
@@ -36,12 +37,41 @@ def path_table(paths: Iterable[Path]) -> PathTable:
     return PathTable(np.frombuffer(b"".join(encoded), dtype=np.uint8), ends)
 
 
+class EntryTable(NamedTuple):
+    """The entries of N files, one file after the other; most files have none."""
+
+    frames: np.ndarray  # int32
+    times: np.ndarray  # int64
+    ends: np.ndarray  # (N,) int64, where the entries of each file end
+
+    def of(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """The frames and the times of the entries of file i."""
+        part = slice(self.ends[i - 1] if i else 0, self.ends[i])
+        return self.frames[part], self.times[part]
+
+    def select(self, rows: np.ndarray) -> "EntryTable":
+        """The entries of these files."""
+        parts = [self.of(row) for row in rows.tolist()]
+        ends = np.cumsum([len(frames) for frames, _ in parts], dtype=np.int64)
+        frames, times = (np.concatenate(each) for each in zip(*parts, strict=True))
+        return EntryTable(frames, times, ends)
+
+
 class MeasuredFrames(NamedTuple):
     """What a manifest knows about the frames of N videos."""
 
     num_frames: np.ndarray  # (N,) int32, frames of the file that decode
     first: np.ndarray  # (N,) int32, the first frame of the clip that the row describes
     end: np.ndarray  # (N,) int32, the frame after its last
+    size: np.ndarray  # (N,) int64, bytes of the file
+    modified: np.ndarray  # (N,) int64, its time of change in nanoseconds
+    entries: EntryTable
+
+    def select(self, rows: np.ndarray) -> "MeasuredFrames":
+        """What is known about these videos."""
+        num_frames, first, end, size, modified = (array[rows] for array in self[:5])
+        entries = self.entries.select(rows)
+        return MeasuredFrames(num_frames, first, end, size, modified, entries)
 
 
 class VideoIndex:
@@ -85,7 +115,6 @@ class VideoIndex:
 
     def select(self, rows: np.ndarray) -> "VideoIndex":
         """The videos of these rows, with the same classes."""
-        frames = self.frames
         return VideoIndex(
             [self.path(row) for row in rows.tolist()],
             self.labels[rows],
@@ -93,7 +122,7 @@ class VideoIndex:
             self.missing,
             remarks=self.remarks,
             manifest=self.manifest,
-            frames=None if frames is None else MeasuredFrames(*(array[rows] for array in frames)),
+            frames=None if self.frames is None else self.frames.select(rows),
             listed_frames=None if self.listed_frames is None else self.listed_frames[rows],
         )
 
@@ -119,6 +148,14 @@ class VideoIndex:
     def path(self, i: int) -> Path:
         """The file of video i, counted from 0."""
         return self._paths[i]
+
+    def known(self, i: int) -> KnownFrames | None:
+        """What a manifest knows about the file of video i; None without a manifest."""
+        if self.frames is None:
+            return None
+        num_frames, _, _, size, modified = (int(array[i]) for array in self.frames[:5])
+        frames, times = self.frames.entries.of(i)
+        return KnownFrames(size, modified, num_frames, frames, times)
 
     def clip_range(self, i: int, num_frames: int) -> tuple[int, int]:
         """The first frame of video i that belongs to its row, and how many there are.

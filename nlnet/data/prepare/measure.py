@@ -14,6 +14,7 @@ from nlnet.data.prepare.processes import Lost, map_in_processes
 from nlnet.data.prepare.status import UNREADABLE
 from nlnet.errors import UserError
 
+ENTRY_SHARE = 0.8  # of the time limit of a file, in which its entries may be tried
 Known = Mapping[Path, VideoFacts]
 
 
@@ -78,7 +79,7 @@ def measure_files(
 
     A file whose process dies, or that takes longer than `time_limit` seconds, is unreadable.
     """
-    function = partial(probe_video, verify=verify)
+    function = partial(probe_video, verify=verify, seconds=ENTRY_SHARE * time_limit)
     for number, facts in map_in_processes(
         function, paths, num_workers=num_workers, time_limit=time_limit
     ):

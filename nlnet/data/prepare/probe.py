@@ -1,8 +1,9 @@
 """Measure one video file: whether and how far it decodes, its size, rate, key frames and digest."""
 
 import math
-import os
 import stat
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,9 +11,11 @@ import av
 import numpy as np
 
 from nlnet.data.decoding.container import open_video_stream, read_packets
+from nlnet.data.decoding.entries import EntryRecorder
 from nlnet.data.decoding.frame_index import is_indexed, make_frame_index
+from nlnet.data.decoding.known import is_unchanged
 from nlnet.data.decoding.reader import DecodeError
-from nlnet.data.decoding.truncation import missing_bytes
+from nlnet.data.decoding.truncation import DeclaredFrames, missing_bytes
 from nlnet.data.index.manifest import OK, VideoFacts, file_digest
 from nlnet.data.prepare.probe_frames import FRAMES, folder_state, probe_frames
 from nlnet.data.prepare.status import CUT_SHORT, DAMAGED, UNREADABLE
@@ -31,14 +34,16 @@ class _Packets:
     damage: str = ""
 
 
-def probe_video(path: Path, verify: str = "packets") -> VideoFacts:
+def probe_video(path: Path, verify: str = "packets", seconds: float = math.inf) -> VideoFacts:
     """The facts of a video; `verify` is one of LEVELS. It never raises: see status and cause.
 
     A folder is read as a folder of frames.
 
     In containers and codecs with a reliable index, the packets are the frames. In all others, and
-    in files that are damaged, every frame is decoded and counted.
+    in files that are damaged, every frame is decoded and counted, and entries are tried as long as
+    `seconds` have not passed since the start.
     """
+    deadline = time.monotonic() + seconds
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
@@ -53,7 +58,7 @@ def probe_video(path: Path, verify: str = "packets") -> VideoFacts:
             missing = missing_bytes(file)
     except OSError as error:
         return VideoFacts(UNREADABLE, error.strerror or "the system cannot read it")
-    facts = _measure(path, known, "full" if missing else verify)
+    facts = _measure(path, known, "full" if missing else verify, deadline)
     if missing:
         size = f"{missing:,} bytes are missing at its end"
         cause = f"{size}; {facts.cause}" if facts.cause else size
@@ -62,7 +67,7 @@ def probe_video(path: Path, verify: str = "packets") -> VideoFacts:
     return facts
 
 
-def _measure(path: Path, known: VideoFacts, verify: str) -> VideoFacts:
+def _measure(path: Path, known: VideoFacts, verify: str, deadline: float) -> VideoFacts:
     """The facts from the packets and the frames of a file."""
     try:
         packets, facts = _read_packets(path, known)
@@ -72,20 +77,24 @@ def _measure(path: Path, known: VideoFacts, verify: str) -> VideoFacts:
             and not packets.damage
             and make_frame_index(packets.times, packets.keys) is not None
         )
+        entries = None if are_frames else EntryRecorder()
         if are_frames and verify == "packets":
             facts = replace(_decode(path, facts, limit=1), num_frames=len(packets.times))
         else:
-            facts = _decode(path, facts, limit=None)
+            facts = _decode(path, facts, limit=None, entries=entries)
+        if entries is not None and facts.status == OK and not packets.damage:
+            frames, times = entries.verified(path, deadline - time.monotonic())
+            facts = replace(facts, entry_frames=frames, entry_times=times)
     except DecodeError as error:
         return replace(known, status=UNREADABLE, cause=error.cause)
-    order = {time: number for number, time in enumerate(sorted(set(packets.times)))}
+    order = {shown: number for number, shown in enumerate(sorted(set(packets.times)))}
     keys = sorted(set(packets.keys)) if packets.has_all_times else []
     seconds = facts.duration or (facts.num_frames / facts.rate if facts.rate else 0.0)
     facts = replace(
         facts,
         duration=seconds,
         rate=facts.num_frames / seconds if seconds else facts.rate,
-        key_frames=tuple(order[time] for time in keys),
+        key_frames=tuple(order[shown] for shown in keys),
         key_times=tuple(keys),
     )
     if packets.damage and facts.status == OK:
@@ -126,23 +135,37 @@ def _read_packets(path: Path, known: VideoFacts) -> tuple[_Packets, VideoFacts]:
         )
 
 
-def _decode(path: Path, facts: VideoFacts, limit: int | None) -> VideoFacts:
+def _decode(
+    path: Path, facts: VideoFacts, limit: int | None, entries: EntryRecorder | None = None
+) -> VideoFacts:
     """Decode the first `limit` frames, or all; the size is that of the first frame."""
     container, stream = open_video_stream(path, path)
     with container:
         stream.thread_type = "NONE"
         stream.codec_context.thread_count = 1
-        count = 0
+        count, expected = 0, DeclaredFrames(container)
+
+        def frames() -> Iterator[av.VideoFrame]:
+            for packet in read_packets(container, stream):
+                expected.add(packet)
+                if entries is not None:
+                    entries.packet(packet)
+                yield from packet.decode()
+
         try:
-            packets = read_packets(container, stream)
-            for frame in (frame for packet in packets for frame in packet.decode()):
+            for frame in frames():
+                if entries is not None:
+                    entries.frame(frame)
                 if count == 0:
                     facts = _shown(frame, facts)
                 if frame.is_corrupt and facts.status == OK:
                     facts = replace(facts, status=DAMAGED, cause=f"frame {count} is damaged")
                 count += 1
                 if count == limit:
-                    break
+                    return replace(facts, num_frames=count)
+            if 0 < count < expected.count and facts.status == OK:
+                cause = f"{count} of {expected.count} declared frames decode"
+                facts = replace(facts, status=DAMAGED, cause=cause)
         except av.FFmpegError as error:
             if count == 0:
                 raise DecodeError(path, error.strerror or "no frame can be decoded") from error
@@ -171,7 +194,6 @@ def same_file(path: Path, facts: VideoFacts) -> bool:
     try:
         if facts.container == FRAMES:
             return folder_state(path) == (facts.size, facts.modified)
-        status = os.stat(path)
     except (OSError, DecodeError):
         return False
-    return (status.st_size, status.st_mtime_ns) == (facts.size, facts.modified)
+    return is_unchanged(path, facts.size, facts.modified)

@@ -61,6 +61,39 @@ def test_training_gets_the_rows_that_are_ok_and_counts_the_others(tmp_path: Path
     assert index.clip_range(0, 3) == (2, 1)
 
 
+def test_readers_get_what_was_measured(tmp_path: Path):
+    rows = [row(1), row(2, status="cut short"), row(3), row(4)]
+    entries = [((12, 24), (100, 200)), ((6,), (60,)), ((), ()), ((8, 16, 30), (-5, 90, 2**40))]
+    for i, (frames, times) in enumerate(entries):
+        facts = {"entry_frames": frames, "entry_times": times, "size": i, "modified": 10**18 + i}
+        rows[i] = replace(rows[i], facts=replace(rows[i].facts, **facts))
+    write_manifest(tmp_path / "m.parquet", HEADER, rows)
+    index = read_index(tmp_path, "m.parquet")
+    for part, numbers in (
+        (index, [0, 2, 3]),
+        (index.select(np.array([2, 0])), [3, 0]),
+        (index.select(np.array([1])), [2]),
+    ):
+        for i, number in enumerate(numbers):
+            known = part.known(i)
+            assert known is not None
+            assert known[:3] == (number, 10**18 + number, 50)
+            assert (tuple(known.entry_frames), tuple(known.entry_times)) == entries[number]
+
+
+def test_manifests_of_the_first_release_have_no_entries(tmp_path: Path):
+    from pyarrow import parquet
+
+    write_manifest(tmp_path / "m.parquet", HEADER, ROWS)
+    table = parquet.read_table(tmp_path / "m.parquet")
+    parquet.write_table(
+        table.drop_columns(["entry_frames", "entry_times"]), tmp_path / "old.parquet"
+    )
+    known = read_index(tmp_path, "old.parquet#train").known(1)
+    assert known is not None and known.num_frames == 50 and not known.entry_frames.size
+    assert read_manifest_rows(tmp_path / "old.parquet") == (HEADER, ROWS)
+
+
 @pytest.fixture
 def videos(tmp_path: Path) -> Path:
     (tmp_path / "videos-are-elsewhere").mkdir()

@@ -7,8 +7,8 @@ copied without its digest is read unverified.
 
 import hashlib
 import os
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nlnet.errors import UserError
@@ -190,6 +190,18 @@ def cannot_write(path: Path, error: OSError) -> UserError:
         f"{path}: cannot be written ({error.strerror}){unchanged}; free disk space"
         " or set another folder, then run the command again"
     )
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Raise UserError, with the path, if the system refuses to read what the body reads."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror or error}); check that it is still there, "
+            "and its permissions"
+        ) from error
 
 
 def _exists(path: Path) -> bool:

@@ -164,6 +164,21 @@ def test_class_names_come_from_the_training_split_or_from_a_file(data: DataConfi
     assert loader.index.labels.tolist() == [1, 1, 1, 2, 2]
 
 
+def test_numbers_of_a_list_count_data_classes(data: DataConfig, tmp_path: Path):
+    """The network has the classes in another order, and one more."""
+    lines = [
+        f"train/{name}/{i}.mp4 {k}\n" for k, name in enumerate(("walk", "eat")) for i in (0, 1)
+    ]
+    (tmp_path / "all.txt").write_text("".join(lines))
+    (tmp_path / "classes.txt").write_text("walk\neat\n")
+    data.classes = "classes.txt"
+    names = ("run", "eat", "walk")
+    index = build_eval_loader(data, "all.txt", VIEWS, rank=0, world_size=1, class_names=names).index
+    for i in range(4):
+        assert names[index.labels[i]] == index.path(i).parent.name
+    assert "data.classes" in index.remarks[0] and "1 only in the model (run)" in index.remarks[0]
+
+
 def test_several_labels_are_rows_of_indicators(data: DataConfig, tmp_path: Path):
     (tmp_path / "all.txt").write_text("".join(f"train/eat/{i}.mp4 {i},0\n" for i in range(5)))
     data.train = data.val = "all.txt"

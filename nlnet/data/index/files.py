@@ -10,6 +10,7 @@ from pathlib import Path
 
 from nlnet.data.decoding.frame_names import has_frame_name
 from nlnet.errors import UserError
+from nlnet.files import reading
 
 VIDEO_SUFFIXES = frozenset(
     {".264", ".265", ".3gp", ".3gpp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".gif"}
@@ -32,7 +33,8 @@ def is_video(path: Path) -> bool:
 def all_files(folder: Path) -> Iterator[Path]:
     """All files below a folder, by name; hidden files and folders are left out.
 
-    Links are followed, but no folder is entered twice on the way down, so that loops end.
+    Links are followed, but no folder is entered twice on the way down, so that loops end. Raises
+    UserError for a folder that cannot be read.
     """
     return _walk(folder, frozenset(), joins_frames=False)
 
@@ -41,7 +43,7 @@ def is_frame_folder(folder: Path) -> bool:
     """Whether a path is a folder that has images with the names of frames."""
     if not folder.is_dir():
         return False
-    with os.scandir(folder) as scan:
+    with reading(folder), os.scandir(folder) as scan:
         return any(has_frame_name(item.name) for item in scan)
 
 
@@ -63,12 +65,14 @@ def _are_frames(names: Iterable[str]) -> bool:
 
 def _walk(folder: Path, above: frozenset[tuple[int, int]], joins_frames: bool) -> Iterator[Path]:
     """The files below a folder; or, for each folder of frames, the folder instead of its files."""
-    status = folder.stat()
-    here = status.st_dev, status.st_ino
-    if here in above:
-        return
-    with os.scandir(folder) as scan:
-        items = sorted((item for item in scan if item.name[0] != "."), key=lambda item: item.name)
+    with reading(folder):
+        status = folder.stat()
+        here = status.st_dev, status.st_ino
+        if here in above:
+            return
+        with os.scandir(folder) as scan:
+            shown = (item for item in scan if item.name[0] != ".")
+            items = sorted(shown, key=lambda item: item.name)
     if joins_frames and above and _are_frames(item.name for item in items):
         yield folder
         return

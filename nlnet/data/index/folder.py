@@ -10,6 +10,7 @@ from pathlib import Path
 from nlnet.data.index.entries import Entry, SplitEntries, SplitSource
 from nlnet.data.index.files import all_files, frame_folders, is_frame_folder, is_video, nfc
 from nlnet.errors import UserError
+from nlnet.files import reading
 
 IMAGES = (".jpg", ".jpeg", ".png")
 
@@ -27,7 +28,9 @@ def read_folder(source: SplitSource) -> SplitEntries:
     source.refuse_part()
     entries: list[Entry] = []
     others: Counter[str] = Counter()  # the files that are no videos, by suffix
-    for class_folder in sorted(source.path.iterdir()):
+    with reading(source.path):
+        folders = sorted(source.path.iterdir())
+    for class_folder in folders:
         if not class_folder.is_dir():
             if is_video(class_folder):
                 raise UserError(f"{class_folder} is outside a class folder; move it into one")

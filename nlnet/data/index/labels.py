@@ -12,6 +12,7 @@ from nlnet.data.index.text import read_text
 from nlnet.data.setting_names import ARGUMENT_NAMES, SettingNames
 from nlnet.errors import UserError
 
+MOST_NAMES = 3  # of classes, in a message
 # How labels refer to classes: (number of the class, its name) -> label. A class can also be
 # referred to by its name in each of the forms.
 LABEL_FORMS: dict[str, Callable[[int, str], str]] = {
@@ -76,28 +77,46 @@ def class_numbers(
     by_name = {nfc(name): i for i, name in enumerate(class_names)}
     label_of = LABEL_FORMS[split.label_form]
     counted = class_names if numbered_names is None else numbered_names
-    numbers = {
-        nfc(label_of(i, name)): by_name[nfc(name)]
-        for i, name in enumerate(counted)
-        if nfc(name) in by_name
-    }
+    meanings = {nfc(label_of(i, name)): name for i, name in enumerate(counted)}
+    numbers = {x: by_name[nfc(name)] for x, name in meanings.items() if nfc(name) in by_name}
     numbers |= by_name
-    for entry in split.entries:
-        if entry.path is None:  # it has no row in the index
-            continue
+    found = [entry for entry in split.entries if entry.path]  # the others have no row in the index
+    for entry in found:
         for label in entry.labels:
             if nfc(label) not in numbers:
-                near = difflib.get_close_matches(label, class_names, n=1)
+                name = meanings.get(nfc(label), label)
+                near = difflib.get_close_matches(name, class_names, n=1)
                 advice = (
                     f"did you mean {near[0]!r}?" if near else f"correct it or {settings.classes}"
                 )
+                named = "" if name == label else f" ({name})"
                 raise UserError(
-                    f"{entry.source} has the label {label!r}, "
+                    f"{entry.source} has the label {label!r}{named}, "
                     f"which is none of the {len(class_names)} classes; {advice}"
                 )
-    return [
-        [numbers[nfc(label)] for label in entry.labels] for entry in split.entries if entry.path
-    ]
+    return [[numbers[nfc(label)] for label in entry.labels] for entry in found]
+
+
+def name_differences(
+    class_names: tuple[str, ...], numbered_names: tuple[str, ...], settings: SettingNames
+) -> tuple[str, ...]:
+    """A line about what differs between the classes of a model and those that numbers count."""
+    ours, theirs = [nfc(name) for name in class_names], [nfc(name) for name in numbered_names]
+    if ours == theirs:
+        return ()
+    only = {
+        "the model": [name for name in ours if name not in theirs],
+        settings.classes: [name for name in theirs if name not in ours],
+    }
+    parts = [f"{len(names)} only in {where} ({_few(names)})" for where, names in only.items()]
+    parts = [part for part, names in zip(parts, only.values(), strict=True) if names]
+    what = ", ".join(parts) or "they have another order"
+    return (f"{settings.classes} and the classes of the model are matched by name: {what}",)
+
+
+def _few(names: list[str]) -> str:
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return ", ".join(names[:MOST_NAMES]) + more
 
 
 def indicators(numbers: list[list[int]], num_classes: int) -> np.ndarray:

@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from nlnet.errors import UserError
-from nlnet.files import digest, write_atomic
+from nlnet.files import digest, reading, write_atomic
 
 MAGIC = b"PAR1"  # the first bytes of every Parquet file
 METADATA = b"nlnet_manifest"  # the key of the JSON text with the classes
@@ -77,7 +77,7 @@ class ManifestHeader:
 
 def is_manifest(path: Path) -> bool:
     """Whether a file is a Parquet file."""
-    with path.open("rb") as file:
+    with reading(path), path.open("rb") as file:
         return file.read(len(MAGIC)) == MAGIC
 
 

@@ -13,7 +13,12 @@ from nlnet.data.index.charades import is_charades, read_charades
 from nlnet.data.index.entries import SplitEntries, SplitSource
 from nlnet.data.index.folder import is_folder, read_folder
 from nlnet.data.index.kinetics import is_kinetics, read_kinetics
-from nlnet.data.index.labels import class_numbers, indicators, listed_class_names
+from nlnet.data.index.labels import (
+    class_numbers,
+    indicators,
+    listed_class_names,
+    name_differences,
+)
 from nlnet.data.index.listing import is_listing, read_listing
 from nlnet.data.index.manifest import is_manifest
 from nlnet.data.index.manifest_split import read_manifest
@@ -96,6 +101,8 @@ def read_index(
     )
     names = tuple(entry.name for entry in missing)
     remarks = listed.remarks
+    if numbered_names is not None and listed.label_form != "name":
+        remarks += name_differences(class_names, numbered_names, settings)
     absent = {label for entry in missing for label in entry.labels} - {*class_names}
     if absent and listed.label_form == "name":
         remarks += (f"{source.path}: no class {', '.join(sorted(absent))}: it has no file",)

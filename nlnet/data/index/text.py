@@ -8,12 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from nlnet.errors import UserError
+from nlnet.files import reading
 
 
 def read_text(path: Path) -> str:
-    """The text of a UTF-8 file, without a byte order mark; raises UserError for other encodings."""
+    """The text of a UTF-8 file, without a byte order mark.
+
+    Raises UserError for other encodings, and for a file that cannot be read.
+    """
     try:
-        return path.read_text(encoding="utf-8-sig")
+        with reading(path):
+            return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text ({error.reason}); convert it") from error
 

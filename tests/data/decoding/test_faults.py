@@ -1,5 +1,6 @@
 """Faulty files end in frames or in a named error: no crash, no hang, no file left open."""
 
+import io
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -11,8 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from nlnet.data.decoding.container import open_video_stream
 from nlnet.data.decoding.opening import open_video
 from nlnet.data.decoding.reader import DecodeError, FrameCountError
+from nlnet.data.decoding.truncation import check_whole
 from tests.data.decoding.videos import write_moving_video
 
 LIMIT = 30.0  # seconds for one file; the machine may be busy
@@ -138,6 +141,45 @@ def test_a_file_without_permission_is_named(tmp_path: Path):
     path = video(tmp_path / "a.mp4")
     path.chmod(0)
     assert outcome(path) == "Permission denied"
+
+
+def test_a_file_that_vanishes_after_it_was_opened_is_named(tmp_path: Path):
+    path = video(tmp_path / "a.avi")
+    container, stream = open_video_stream(path, path)
+    with container:
+        path.unlink()
+        with pytest.raises(DecodeError, match="No such file") as caught:
+            check_whole(path, None, container, stream)
+    assert caught.value.path == path
+
+
+class Failing(io.BytesIO):
+    """A file on a network that is lost after some calls of `read`."""
+
+    calls = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        self.calls -= 1
+        if self.calls < 0:
+            raise ConnectionResetError("the server has closed the connection")
+        return super().read(size)
+
+
+@pytest.mark.parametrize("suffix", CONTAINERS)
+def test_a_file_that_fails_while_it_is_read_is_named(suffix: str, tmp_path: Path):
+    path = write_moving_video(tmp_path / f"a.{suffix}", num_frames=24, size=(96, 128))
+    outcomes = set()
+    for calls in range(12):
+        file = Failing(path.read_bytes())
+        file.calls = calls
+        try:
+            with open_video(path, file) as reader:
+                count = sum(1 for _ in reader.frames(range(reader.num_frames)))
+            outcomes.add(str(count))
+        except DecodeError as error:
+            outcomes.add(error.cause)
+    assert all("closed the connection" in each or each == "24" for each in outcomes), outcomes
+    assert len(outcomes) > 1
 
 
 def test_a_long_video_ends_at_its_time_limit(tmp_path: Path):

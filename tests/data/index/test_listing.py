@@ -146,7 +146,8 @@ def test_numbers_count_the_classes_of_the_data_set(tmp_path: Path, touch):
         tmp_path, "l.txt", class_names=("run", "walk"), numbered_names=("walk", "run")
     )
     assert [index.class_names[label] for label in index.labels] == ["walk", "run"]
-    with pytest.raises(UserError, match="line 2 has the label '1'"):
+    assert "another order" in index.remarks[0]
+    with pytest.raises(UserError, match=r"line 2 has the label '1' \(eat\)"):
         read_index(tmp_path, "l.txt", class_names=("run", "walk"), numbered_names=("walk", "eat"))
 
 
@@ -195,3 +196,18 @@ def test_missing_frames_are_a_fault_and_others_are_not_used(tmp_path: Path, touc
     assert index.clip_range(0, 120) == index.clip_range(0, 121) == (0, 120)
     with pytest.raises(DecodeError, match="v1: has 119 frames, but its list says 120"):
         index.clip_range(0, 119)
+
+
+def test_differences_between_the_classes_are_said(tmp_path: Path, touch):
+    touch("a.mp4")
+    (tmp_path / "l.txt").write_text("a.mp4 4\n")
+    ours, theirs = ("run", "jump", "walk"), ("eat", "sit", "fly", "swim", "run")
+
+    def remarks(ours: tuple[str, ...], theirs: tuple[str, ...] | None) -> tuple[str, ...]:
+        return read_index(tmp_path, "l.txt", class_names=ours, numbered_names=theirs).remarks
+
+    (line,) = remarks(ours, theirs)
+    assert line.endswith(
+        "2 only in the model (jump, walk), 4 only in class_names (eat, sit, fly and 1 more)"
+    )
+    assert remarks(theirs, theirs) == remarks(theirs, None) == ()

@@ -1,11 +1,14 @@
+import shutil
 from pathlib import Path
 
 import pytest
 
 from nlnet.data.index.entries import SplitSource
+from nlnet.data.index.files import all_files
+from nlnet.data.index.folder import read_folder
 from nlnet.data.index.labels import read_class_names
 from nlnet.data.index.read import FORMATS, detect_format, read_index
-from nlnet.data.index.text import csv_columns
+from nlnet.data.index.text import csv_columns, read_text
 from nlnet.data.index.video_index import VideoIndex
 from nlnet.data.setting_names import SettingNames
 from nlnet.errors import UserError
@@ -59,6 +62,19 @@ def test_missing_files_are_an_error_or_reported(tmp_path: Path, touch, listed):
 def test_a_split_that_does_not_exist_is_named(tmp_path: Path):
     with pytest.raises(UserError, match="absent does not exist"):
         read_index(tmp_path, "absent")
+
+
+def test_what_vanished_is_named(tmp_path: Path, touch):
+    """Between the look for a file or folder and its reading."""
+    touch("train/walk/a.mp4")
+    files = all_files(tmp_path / "train")
+    shutil.rmtree(tmp_path / "train")
+    with pytest.raises(UserError, match=r"train: cannot be read \(No such file"):
+        next(files)
+    with pytest.raises(UserError, match=r"train: cannot be read"):
+        read_folder(SplitSource(tmp_path / "train", "", tmp_path))
+    with pytest.raises(UserError, match=r"a\.txt: cannot be read"):
+        read_text(tmp_path / "a.txt")
 
 
 def test_an_empty_split_is_named(mistake):

@@ -130,3 +130,9 @@ def test_damage_that_came_later_is_named(tmp_path: Path):
         video.read([30])
         with pytest.raises(DecodeError, match="frame 40 is damaged"):
             video.read([30, 44])
+
+
+def test_entries_that_could_not_be_tried_in_time_are_left_out(tmp_path: Path):
+    path = write_moving_video(tmp_path / "a.avi", codec="mpeg4", num_frames=48)
+    facts = probe_video(path, seconds=0)
+    assert facts.num_frames == 48 and facts.entry_frames == ()

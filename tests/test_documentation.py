@@ -216,6 +216,7 @@ TREATMENT: dict[str, Treatment] = {
     ),
     "python tools/doctor.py": Run(slow=False),
     PREPARE: Run(slow=False),
+    f"{PREPARE} --resize 256 --gop 16 --to my_videos_256": Run(slow=False),
     "python tools/prepare.py check my_videos/manifest.parquet": Run(slow=False, first=(PREPARE,)),
     "python tools/train.py +experiment=folder_small data.root=my_videos"
     " 'data.train=manifest.parquet#train' 'data.val=manifest.parquet#val'": Run(

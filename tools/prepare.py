@@ -14,6 +14,7 @@ Examples:
   python tools/prepare.py folder --root my_videos
   python tools/prepare.py kinetics400 --root /data/kinetics400
   python tools/prepare.py hmdb51 --root hmdb51 --split-number 2 --out hmdb51/split2.parquet
+  python tools/prepare.py folder --root my_videos --resize 256 --to my_videos_256
   python tools/prepare.py check my_videos/manifest.parquet
 """
 
@@ -33,6 +34,14 @@ def main() -> None:
     add("--clip", metavar="TxTAU", help="name videos shorter than such a clip; default 8x8")
     add("--workers", metavar="N", type=int, help="processes; default one for each CPU")
     add("--time-limit", metavar="SECONDS", type=float, help="for one file; default 600")
+    copies = parser.add_argument_group("copies", "of all videos, that are faster to read")
+    add = copies.add_argument
+    add("--resize", metavar="SIZE", help="their short side, as in 256, or size, as in 340x256")
+    add("--gop", metavar="N", type=int, help="frames between their key frames; default 16")
+    add("--crf", metavar="N", type=int, help="their quality, from 0, the best, to 51; default 20")
+    add("--frames", metavar="KIND", nargs="?", const="jpg", help="write folders of jpg or png")
+    add("--to", metavar="DIR", type=Path, help="their folder, in which their manifest is, too")
+    add("--in-place", action="store_true", help="instead of --to: they replace the originals")
     words = vars(parser.parse_args())
     from nlnet.jobs.prepare import run_prepare
 

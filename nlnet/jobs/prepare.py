@@ -4,9 +4,9 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
@@ -20,6 +20,7 @@ from nlnet.data.index.manifest import (
     require_parquet,
     write_manifest,
 )
+from nlnet.data.prepare.copies import CopyForm, CopyTask
 from nlnet.data.prepare.data_set import OPTIONS, DataFolder, DataSet
 from nlnet.data.prepare.findings import find_problems
 from nlnet.data.prepare.formats.all import DATA_SETS
@@ -28,8 +29,10 @@ from nlnet.data.prepare.probe import LEVELS
 from nlnet.data.prepare.rows import make_rows, printable
 from nlnet.data.prepare.suspects import read_suspects
 from nlnet.errors import UsageError, UserError
+from nlnet.jobs.prepare_copies import CopyOptions, begin_copies, make_copies, run_copies
 from nlnet.jobs.prepare_summary import summary_lines, training_words
 
+Item = TypeVar("Item")
 MANIFEST = "manifest.parquet"
 CHECK = "check"  # the NAME that tests files again
 
@@ -48,6 +51,7 @@ class PrepareOptions:
     clip: tuple[int, int] = (8, 8)  # T frames with stride tau, to name shorter videos
     workers: int | None = None
     time_limit: float = 600.0  # seconds for one file
+    copies: CopyOptions = field(default_factory=CopyOptions)
 
 
 def run_prepare(name: str, suspects: Path | None, clip: str | None, **words: Any) -> None:
@@ -61,7 +65,8 @@ def run_prepare(name: str, suspects: Path | None, clip: str | None, **words: Any
         if match is None:
             raise UsageError(f"--clip={clip} is not frames x stride, as in 8x8")
         given["clip"] = int(match[1]), int(match[2])
-    options = PrepareOptions(**given)
+    copies = {each.name: given.pop(each.name) for each in fields(CopyOptions) if each.name in given}
+    options = PrepareOptions(**given, copies=CopyOptions(**copies))
     _check(options)
     if name != CHECK:
         if suspects is not None:
@@ -87,16 +92,23 @@ def prepare(name: str, options: PrepareOptions) -> None:
     for folder in (options.root, videos, out.parent):
         if not folder.is_dir():
             raise UserError(f"{folder} is not a folder; correct --root, --videos or --out")
+    form = options.copies.form()
+    if form is not None:
+        begin_copies(options.copies, videos)
     data = read(DataFolder(options.root, videos, tuple(options.annotations), options.split_number))
     header = ManifestHeader(_class_names(data, options.classes), data.multi_label)
     print(f"{name}: {_counts(data)}; {len(header.class_names)} classes")
     for remark in (remark for split in data.splits.values() for remark in split.remarks):
         print(printable(remark))
     partial = FactsFile(out.with_name(f"{out.name}.partial"), videos)
-    facts = _measure(data, partial, {**_known(out, videos), **partial.read()}, options)
+    facts: Known = _measure(data, partial, {**_known(out, videos), **partial.read()}, options)
     rows = make_rows(data, header.class_names, videos, facts)
     digest = write_manifest(out, header, rows)
     partial.remove()
+    if form is not None:
+        data, facts, videos, out = _copy(data, facts, form, videos, out, options)
+        rows = make_rows(data, header.class_names, videos, facts)
+        digest = write_manifest(out, header, rows)
     frames, stride = options.clip
     found = find_problems(header, rows, (frames - 1) * stride + 1)
     for line in summary_lines(header, rows, found):
@@ -167,17 +179,47 @@ def _measure(
     return facts
 
 
+def _copy(
+    data: DataSet, facts: Known, form: CopyForm, videos: Path, out: Path, options: PrepareOptions
+) -> tuple[DataSet, Known, Path, Path]:
+    """Copy the videos; the data set of the copies, their facts, their folder and its manifest."""
+    folder = videos if options.copies.to is None else options.copies.to
+    manifest = out if options.copies.to is None else folder / MANIFEST
+
+    def run(tasks: Sequence[CopyTask]) -> Iterator[tuple[CopyTask, VideoFacts]]:
+        results = run_copies(tasks, num_workers=_workers(options), time_limit=options.time_limit)
+        yield from _bar(tasks, results)
+
+    print(f"copies are written to {folder}; an interrupted command goes on where it was")
+    copies, found = make_copies(
+        data,
+        facts,
+        _known(manifest, folder),
+        options.copies,
+        form=form,
+        videos=videos,
+        verify=options.verify,
+        run=run,
+    )
+    return copies, found, folder, manifest
+
+
+def _workers(options: PrepareOptions) -> int:
+    return len(os.sched_getaffinity(0)) if options.workers is None else options.workers
+
+
 def _measured(
     paths: Sequence[Path], options: PrepareOptions, verify: str
 ) -> Iterator[tuple[Path, VideoFacts]]:
-    workers = len(os.sched_getaffinity(0)) if options.workers is None else options.workers
-    return measure_files(paths, verify=verify, num_workers=workers, time_limit=options.time_limit)
+    return measure_files(
+        paths, verify=verify, num_workers=_workers(options), time_limit=options.time_limit
+    )
 
 
 def _bar(
-    paths: Sequence[Path], results: Iterable[tuple[Path, VideoFacts]]
-) -> Iterable[tuple[Path, VideoFacts]]:
+    items: Sequence[Item], results: Iterable[tuple[Item, VideoFacts]]
+) -> Iterable[tuple[Item, VideoFacts]]:
     """The results, with a progress bar and the time that is left, if there is a terminal."""
     return tqdm(
-        results, total=len(paths), unit="video", disable=not sys.stderr.isatty(), leave=False
+        results, total=len(items), unit="video", disable=not sys.stderr.isatty(), leave=False
     )

@@ -81,10 +81,16 @@ class PyAVStream(FrameStream):
         path: a file, a camera (/dev/video0) or a URL; with `file`, only a name for messages
         file: a file-like object that is read instead
         form: FFmpeg's name of the file's format; None detects it
+        num_threads: threads that decode a file; 0 takes all cores
     """
 
     def __init__(
-        self, path: Path | str, file: BinaryIO | None = None, *, form: str | None = None
+        self,
+        path: Path | str,
+        file: BinaryIO | None = None,
+        *,
+        form: str | None = None,
+        num_threads: int = 0,
     ) -> None:
         self.path = Path(path)
         self.is_live = file is None and is_live(path)
@@ -95,6 +101,8 @@ class PyAVStream(FrameStream):
         # One file is read at a time, so that all cores can decode; frames of a live source must
         # not wait until each thread has one.
         self._stream.thread_type = "SLICE" if self.is_live else "AUTO"
+        if num_threads:
+            self._stream.codec_context.thread_count = num_threads
         self.rate = mean_rate(self._stream, None) or DEFAULT_RATE
         self._rgb = RgbConverter()
 

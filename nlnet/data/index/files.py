@@ -121,11 +121,14 @@ def find_file(
 
 
 class NamedFiles:
-    """Finds listed files below a folder, by path or, for a name without suffix, by its stem."""
+    """Finds listed files below a folder: by path, by path with the suffix of another video format
+    (as the copies of tools/prepare.py have), or, for a name without suffix, by its stem.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._paths: dict[str, Path] | None = None  # walking takes time: only if it is needed
+        self._bare: dict[str, list[Path]] = {}  # by path without suffix
         self._stems: dict[str, list[Path]] = {}
 
     def find(self, name: str, source: str) -> Path | None:
@@ -136,9 +139,14 @@ class NamedFiles:
         if self._paths is None:
             self._paths = {}
             for each in video_files(self._folder):
-                self._paths[nfc(str(each.relative_to(self._folder)))] = each
+                inside = each.relative_to(self._folder)
+                self._paths[nfc(str(inside))] = each
+                self._bare.setdefault(nfc(str(inside.with_name(_stem(each)))), []).append(each)
                 self._stems.setdefault(_stem(each), []).append(each)
         found = self._paths.get(nfc(os.path.normpath(name)))
-        if found is None and "/" not in name and Path(name).suffix.lower() not in VIDEO_SUFFIXES:
-            found = find_file(self._stems, (name,), set(), source)
-        return found
+        if found is not None:
+            return found
+        if is_video(Path(name)):
+            bare = os.path.normpath(Path(name).with_suffix(""))
+            return find_file(self._bare, (bare,), set(), source)
+        return find_file(self._stems, (name,), set(), source) if "/" not in name else None

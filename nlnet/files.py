@@ -95,7 +95,7 @@ def set_aside(path: Path) -> Path:
     """
     target = path.with_name(f"{path.name}.damaged")
     try:
-        _replace(path, target)
+        replace_synced(path, target)
     except OSError:  # the next write will say so
         return path
     return target
@@ -132,7 +132,7 @@ def _write_atomic(path: Path, data: Data) -> None:
     partial = _partial_path(path)
     try:
         _write_synced(partial, data)
-        _replace(partial, path)
+        replace_synced(partial, path)
     finally:
         with suppress(OSError):  # an error here would replace the original exception
             partial.unlink()
@@ -149,7 +149,7 @@ def _move(source: Path, target: Path, digests: Sequence[str]) -> None:
         _write_atomic(digest_path(target), text.encode())
 
     write_digests([*digests, *_valid_digests(target)])
-    _replace(source, target)
+    replace_synced(source, target)
     write_digests(digests)
 
 
@@ -173,7 +173,7 @@ def _write_synced(path: Path, data: Data) -> None:
         os.fsync(file.fileno())
 
 
-def _replace(source: Path, target: Path) -> None:
+def replace_synced(source: Path, target: Path) -> None:
     """Rename a file, and wait until the folder's entry is on the disk."""
     source.replace(target)
     folder = os.open(target.parent, os.O_RDONLY)

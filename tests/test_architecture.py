@@ -60,6 +60,7 @@ IMPORTERS = {
         "nlnet/jobs/doctor/video.py",  # it lists the codecs
         "nlnet/data/prepare/probe.py",  # it reads packets, and takes damaged files
     },
+    "fsspec": {"nlnet/data/shards/remote.py"},
     "torchcodec": {"nlnet/data/decoding/torchcodec.py"},
     "torchvision.transforms": {"nlnet/data/transforms.py", "nlnet/data/augmentation"},
     "hydra": {"nlnet/config", "nlnet/cli"},

@@ -136,6 +136,7 @@ PAPER = RunElsewhere("tests/test_configs.py composes it; the sweep of table 2a r
 TABLE_RUNS = RunElsewhere("it takes up to an hour; tests/report/test_tables.py runs small ones")
 
 PREPARE = "python tools/prepare.py folder --root my_videos"
+SHARDS = f"{PREPARE} --shards 1GB"
 
 TREATMENT: dict[str, Treatment] = {
     FIRST: Run(SMALL, replace=TWO_RANKS),
@@ -222,7 +223,18 @@ TREATMENT: dict[str, Treatment] = {
     " 'data.train=manifest.parquet#train' 'data.val=manifest.parquet#val'": Run(
         SHORT, first=(PREPARE,)
     ),
+    SHARDS: Run(slow=False),
+    "python tools/train.py +experiment=folder_small data.root=my_videos/manifest.shards"
+    " 'data.train=manifest.parquet#train' 'data.val=manifest.parquet#val'": Run(
+        SHORT, first=(SHARDS,)
+    ),
+    "python tools/train.py +experiment=folder_small data.root=my_videos/manifest.shards"
+    " data.videos=s3://bucket/my_videos 'data.train=manifest.parquet#train'"
+    " 'data.val=manifest.parquet#val'": ComposeOnly(
+        "it needs an object store; tests/data/shards/test_remote.py reads from a server"
+    ),
     "pip install 'nlnet[parquet]'": RunElsewhere("the development environment has the extra"),
+    "pip install 'nlnet[remote]'": RunElsewhere("the same"),
     **{
         f"python tools/prepare.py {name} --root /data/{name}{more}": RunElsewhere(
             "tests/data/prepare reads annotations of every data set"

@@ -34,6 +34,7 @@ def main() -> None:
     add("--clip", metavar="TxTAU", help="name videos shorter than such a clip; default 8x8")
     add("--workers", metavar="N", type=int, help="processes; default one for each CPU")
     add("--time-limit", metavar="SECONDS", type=float, help="for one file; default 600")
+    add("--shards", metavar="SIZE", nargs="?", const="1GB", help="write tar files; default 1GB")
     copies = parser.add_argument_group("copies", "of all videos, that are faster to read")
     add = copies.add_argument
     add("--resize", metavar="SIZE", help="their short side, as in 256, or size, as in 340x256")

@@ -62,7 +62,9 @@ class DataConfig:
     train: str = "train"
     val: str = "val"  # evaluated after each epoch
     test: str = "val"  # evaluated by tools/eval.py
-    videos: str = "."  # folder that the entries of CSV files and lists refer to, relative to root
+    # Folder that the entries of CSV files, lists and manifests refer to, relative to root; or the
+    # URL of a folder of shards.
+    videos: str = "."
     # File with one class name per line, relative to root; null: class names come from the split.
     classes: str | None = None
     allow_missing: bool = False  # skip listed videos that have no file, and report their number

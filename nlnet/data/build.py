@@ -120,7 +120,8 @@ def find_broken(cfg: DataConfig) -> tuple[list[Failure], int]:
     if probe is None:
         return [], 0
     index = _read_index(cfg, cfg.train, data_class_names(cfg))
-    return probe_files([index.path(i) for i in range(len(index))], probe), len(index)
+    paths = [index.path(i) for i in range(len(index))]
+    return probe_files(paths, probe, index.open), len(index)
 
 
 def build_eval_loader(
@@ -156,7 +157,7 @@ def build_eval_loader(
 
 def build_video_views(cfg: DataConfig, video: VideoReader) -> ClipBatch:
     """The views of data.test_views of one open video. Its label is 0 and has no meaning."""
-    return collate([_unlabeled(cfg, [video.path], lambda path, known=None: video)[0, 0]])
+    return collate([_unlabeled(cfg, [video.path], lambda path, file=None, known=None: video)[0, 0]])
 
 
 def build_files_loader(cfg: DataConfig, paths: Sequence[Path]) -> Iterator[tuple[int, ClipBatch]]:

@@ -71,9 +71,8 @@ class VideoDataset(Dataset[Sample]):
     def _views(self, video_id: int, seeds: list[list[int]]) -> tuple[Clip, ...]:
         """All crops of all clips of each copy, clip by clip; the file is opened once."""
         label = torch.tensor(self.index.labels[video_id])
-        path, known = self.index.path(video_id), self.index.known(video_id)
-        facts = {} if known is None else {"known": known}
-        with self._open_video(path, **facts) as video:
+        path, file = self.index.path(video_id), self.index.open(video_id)
+        with self._open_video(path, file, known=self.index.known(video_id)) as video:
             try:
                 views = self._read_views(video, video_id, seeds)
             except FrameCountError:  # the count is exact from now on

@@ -30,6 +30,7 @@ from nlnet.data.prepare.rows import make_rows, printable
 from nlnet.data.prepare.suspects import read_suspects
 from nlnet.errors import UsageError, UserError
 from nlnet.jobs.prepare_copies import CopyOptions, begin_copies, make_copies, run_copies
+from nlnet.jobs.prepare_shards import shard_size, write_shards
 from nlnet.jobs.prepare_summary import summary_lines, training_words
 
 Item = TypeVar("Item")
@@ -51,6 +52,7 @@ class PrepareOptions:
     clip: tuple[int, int] = (8, 8)  # T frames with stride tau, to name shorter videos
     workers: int | None = None
     time_limit: float = 600.0  # seconds for one file
+    shards: str | None = None  # the size of a shard, as in 1GB; None: no shards
     copies: CopyOptions = field(default_factory=CopyOptions)
 
 
@@ -117,6 +119,8 @@ def prepare(name: str, options: PrepareOptions) -> None:
     if not found.usable:
         raise UserError(f"none of the {len(rows)} videos can be used; correct --root or --videos")
     print(f"train with: {training_words(videos, out, list(found.usable))}")
+    if options.shards is not None:
+        write_shards(out, header, rows, videos, shard_size(options.shards))
 
 
 def check_suspects(path: Path, options: PrepareOptions) -> None:
@@ -143,6 +147,8 @@ def _check(options: PrepareOptions) -> None:
     one_of("--verify", options.verify, dict.fromkeys(LEVELS))
     at_least("--split-number", options.split_number, 1)
     at_least("--time-limit", options.time_limit, 1)
+    if options.shards is not None:
+        shard_size(options.shards)
     if options.workers is not None:
         at_least("--workers", options.workers, 0)
 

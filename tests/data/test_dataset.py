@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -124,9 +125,9 @@ def test_the_replacement_of_an_unreadable_video_is_deterministic(
 def test_copies_are_independent_samples_from_one_reading(video_file: VideoFactory):
     path, opened = video_file(), []
 
-    def open_once(path: Path) -> PyAVReader:
+    def open_once(path: Path, file: BinaryIO | None = None, **facts) -> PyAVReader:
         opened.append(path)
-        return PyAVReader(path)
+        return PyAVReader(path, file, **facts)
 
     index = VideoIndex([path], [0], ("0",))
     options = {"seed": 5, "replacements": 0}

@@ -31,9 +31,7 @@ def open_video(
     is what was measured about the file before. Raises DecodeError if it has no readable video, or
     if it needs more CPU time than `decode_seconds`.
     """
-    if file is None:
-        return _open(PyAVReader, decode_seconds, path, known=known)
-    return PyAVReader(path, file, decode_seconds=decode_seconds, known=known)
+    return _open(PyAVReader, decode_seconds, path, file, known=known)
 
 
 def _torchcodec() -> type[PyAVReader]:
@@ -62,9 +60,10 @@ def _open(
     reader: type[PyAVReader],
     decode_seconds: float,
     path: Path,
+    file: BinaryIO | None = None,
     *,
     known: KnownFrames | None = None,
 ) -> VideoReader:
-    if path.is_dir():
+    if file is None and path.is_dir():
         return FrameFolderReader(path)
-    return reader(path, decode_seconds=decode_seconds, known=known)
+    return reader(path, file, decode_seconds=decode_seconds, known=known)

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 from nlnet.clip import Failure
 from nlnet.data.decoding.container import open_video_stream
@@ -14,41 +14,53 @@ from nlnet.data.decoding.truncation import check_whole
 THREADS = 8  # they wait for the disk most of the time
 
 
-def _open(path: Path) -> None:
+Probe = Callable[[Path, BinaryIO | None], None]  # of the file at a path, or of an open file
+
+
+def _open(path: Path, file: BinaryIO | None) -> None:
     """Read the header; finds what is no video, and files whose end is missing.
 
     Of a folder of frames, the list of its images and the first one are read.
     """
-    if path.is_dir():
+    if file is None and path.is_dir():
         open_video(path).close()
         return
-    container, stream = open_video_stream(path, path)
+    container, stream = open_video_stream(path if file is None else file, path)
     try:
-        check_whole(path, None, container, stream)
+        check_whole(path, file, container, stream)
     finally:
         container.close()
 
 
-def _decode(path: Path) -> None:
+def _decode(path: Path, file: BinaryIO | None) -> None:
     """Decode every frame; finds all damage that any clip would meet."""
-    with open_video(path) as reader:
+    with open_video(path, file) as reader:
         for _ in reader.frames(range(reader.num_frames)):
             pass
 
 
-PROBES: dict[str, Callable[[Path], None] | None] = {"none": None, "open": _open, "decode": _decode}
+PROBES: dict[str, Probe | None] = {"none": None, "open": _open, "decode": _decode}
 
 
-def probe_files(paths: Sequence[Path], probe: Callable[[Path], None]) -> list[Failure]:
-    """The files that cannot be read, in their order; each is probed once."""
+def probe_files(
+    paths: Sequence[Path],
+    probe: Probe,
+    open_file: Callable[[int], BinaryIO | None] = lambda number: None,
+) -> list[Failure]:
+    """The files that cannot be read, in their order; each is probed once.
+
+    `open_file` opens the file with a number; None stands for the file at its path.
+    """
+
+    def failure(path: Path) -> Failure | None:
+        try:
+            probe(path, open_file(numbers[path]))
+        except DecodeError as error:
+            return Failure(str(path), error.cause)
+        return None
+
+    numbers: dict[Path, int] = {}
+    for number, path in enumerate(paths):
+        numbers.setdefault(path, number)
     with ThreadPoolExecutor(THREADS) as pool:
-        found = pool.map(partial(_failure, probe), dict.fromkeys(paths))
-        return [failure for failure in found if failure is not None]
-
-
-def _failure(probe: Callable[[Path], None], path: Path) -> Failure | None:
-    try:
-        probe(path)
-    except DecodeError as error:
-        return Failure(str(path), error.cause)
-    return None
+        return [found for found in pool.map(failure, numbers) if found is not None]

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, TypeVar
+from typing import BinaryIO, Protocol, TypeVar
 
 import numpy as np
 
@@ -96,5 +96,10 @@ class VideoReader(ABC):
 class OpenVideo(Protocol):
     """Opens a video for access to any frame."""
 
-    def __call__(self, path: Path, *, known: KnownFrames | None = None) -> VideoReader:
-        """Open the file; `known` is what was measured about it, if it is the same file."""
+    def __call__(
+        self, path: Path, file: BinaryIO | None = None, *, known: KnownFrames | None = None
+    ) -> VideoReader:
+        """Open the file, or `file`, of which `path` is then the name.
+
+        `known` is what was measured about it, if it is the same file.
+        """

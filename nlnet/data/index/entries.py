@@ -14,6 +14,7 @@ class SplitSource(NamedTuple):
     part: str  # the rows to take, by the value of their split column; "" without a `#part`
     videos: Path  # the folder that a file refers to
     columns: tuple[str, ...] = ()  # the fields of the first line of a file
+    url: str = ""  # of the folder of videos, if it is not on this machine
 
     def refuse_part(self) -> None:
         """Raise UserError if a part is given, for formats that have no split column."""

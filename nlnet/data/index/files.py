@@ -19,6 +19,8 @@ VIDEO_SUFFIXES = frozenset(
     | {".ogv", ".qt", ".ts", ".vob", ".webm", ".wmv", ".y4m"}
 )
 
+SHARDS_SUFFIX = ".shards"  # of a folder of shards, which is beside the manifest of its files
+
 
 def nfc(text: str) -> str:
     """A text in Unicode's composed form, in which equal names are equal strings."""

@@ -8,7 +8,14 @@ from collections import Counter
 from pathlib import Path
 
 from nlnet.data.index.entries import Entry, SplitEntries, SplitSource
-from nlnet.data.index.files import all_files, frame_folders, is_frame_folder, is_video, nfc
+from nlnet.data.index.files import (
+    SHARDS_SUFFIX,
+    all_files,
+    frame_folders,
+    is_frame_folder,
+    is_video,
+    nfc,
+)
 from nlnet.errors import UserError
 from nlnet.files import reading
 
@@ -35,7 +42,7 @@ def read_folder(source: SplitSource) -> SplitEntries:
             if is_video(class_folder):
                 raise UserError(f"{class_folder} is outside a class folder; move it into one")
             continue
-        if class_folder.name.startswith("."):
+        if class_folder.name.startswith(".") or class_folder.suffix == SHARDS_SUFFIX:
             continue
         label = nfc(class_folder.name)
         found, left_out = _videos_of_class(class_folder)

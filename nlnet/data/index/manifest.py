@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, fields
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from nlnet.errors import UserError
 from nlnet.files import digest, reading, write_atomic
@@ -56,14 +56,24 @@ class VideoFacts:
 class ManifestRow:
     """One listed video: what the annotations say, and the facts of its file."""
 
-    path: str  # relative to the folder of videos; "" without a file
+    path: str  # relative to the folder of videos; "" without a file; in a shard: shard/member
     split: str
     name: str  # as listed
     source: str  # file and row of the annotation
     labels: tuple[int, ...]
     start_frame: int = 0  # the clip is the frames [start_frame, end_frame) of the file
     end_frame: int = 0
+    shard: str = ""  # the tar file that holds the video; "" for a file of its own
+    offset: int = 0  # of the first byte of the video in the shard
     facts: VideoFacts = field(default_factory=VideoFacts)
+
+
+class ShardRecord(NamedTuple):
+    """A tar file with videos, as it was written."""
+
+    name: str
+    size: int  # bytes
+    digest: str  # of what it holds; its first bytes have it, too
 
 
 @dataclass(frozen=True)
@@ -73,6 +83,7 @@ class ManifestHeader:
     class_names: tuple[str, ...]
     multi_label: bool
     version: int = VERSION
+    shards: tuple[ShardRecord, ...] = ()
 
 
 def is_manifest(path: Path) -> bool:
@@ -84,11 +95,13 @@ def is_manifest(path: Path) -> bool:
 def write_manifest(path: Path, header: ManifestHeader, rows: Sequence[ManifestRow]) -> str:
     """Write a manifest, whole or not at all; returns its SHA-256."""
     arrow, parquet = _library()
-    columns = {name: [getattr(row, name) for row in rows] for name in _row_types(arrow)}
+    types = _row_types(arrow) | (_shard_types(arrow) if header.shards else {})
+    columns = {name: [getattr(row, name) for row in rows] for name in types}
     facts = {name: [getattr(row.facts, name) for row in rows] for name in _fact_types(arrow)}
+    values = {name: value for name, value in asdict(header).items() if name != "shards" or value}
     schema = arrow.schema(
-        list({**_row_types(arrow), **_fact_types(arrow)}.items()),
-        metadata={METADATA: json.dumps(asdict(header)).encode()},
+        list({**types, **_fact_types(arrow)}.items()),
+        metadata={METADATA: json.dumps(values).encode()},
     )
     buffer = io.BytesIO()
     table = arrow.table({**columns, **facts}, schema=schema)
@@ -108,7 +121,8 @@ def read_manifest_rows(path: Path) -> tuple[ManifestHeader, list[ManifestRow]]:
         for values in batch.to_pylist():
             values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
             facts = VideoFacts(**{k: v for k, v in values.items() if k not in own})
-            rows.append(ManifestRow(**{name: values[name] for name in own}, facts=facts))
+            row = {name: values[name] for name in own if name in values}
+            rows.append(ManifestRow(**row, facts=facts))
     return header, rows
 
 
@@ -132,7 +146,8 @@ def read_manifest_header(path: Path, file: Any) -> ManifestHeader:
             f"{path} has version {values['version']} of the manifest, not {VERSION}; make it again "
             "with tools/prepare.py"
         )
-    return ManifestHeader(tuple(values["class_names"]), values["multi_label"])
+    shards = tuple(ShardRecord(*record) for record in values.get("shards", ()))
+    return ManifestHeader(tuple(values["class_names"]), values["multi_label"], shards=shards)
 
 
 def left_out(statuses: Counter[str]) -> dict[str, int]:
@@ -170,6 +185,10 @@ def _row_types(arrow: Any) -> dict[str, Any]:
         "labels": arrow.list_(arrow.int32()),
         **dict.fromkeys(("start_frame", "end_frame"), arrow.int32()),
     }
+
+
+def _shard_types(arrow: Any) -> dict[str, Any]:
+    return {"shard": arrow.string(), "offset": arrow.int64()}
 
 
 def _fact_types(arrow: Any) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from nlnet.data.index.manifest import (
 )
 from nlnet.data.index.video_index import EntryTable, MeasuredFrames, PathTable, VideoIndex
 from nlnet.data.setting_names import SettingNames
+from nlnet.data.shards.index import read_members
 from nlnet.errors import UserError
 
 FRAME_COLUMNS = ("num_frames", "start_frame", "end_frame", "size", "modified")
@@ -38,6 +39,11 @@ def read_manifest(
     """
     file = open_manifest(source.path)
     header = read_manifest_header(source.path, file)
+    if source.url and not header.shards:
+        raise UserError(
+            f"{source.path} lists files, which are not read from a URL; correct {settings.videos}, "
+            "or write shards with tools/prepare.py --shards"
+        )
     splits = _splits(file)
     if (source.part and source.part not in splits) or (not source.part and len(splits) > 1):
         choices = " or ".join(f"{source.path.name}#{name}" for name in splits)
@@ -70,6 +76,7 @@ def read_manifest(
     remark = f"{use.file}: {used} of {rows} rows of {source.part or 'all splits'} are used"
     remarks = (f"{remark}; left out: {_counts(statuses)}",) if use.left_out else ()
     table = PathTable(texts, np.cumsum(lengths, dtype=np.int64), os.fsencode(source.videos) + b"/")
+    place = source.url or source.videos
     return VideoIndex(
         table,
         numbers,
@@ -77,6 +84,7 @@ def read_manifest(
         remarks=remarks,
         manifest=use,
         frames=_measured(*frames),
+        members=read_members(file, header, source.part, place) if header.shards else None,
     )
 
 

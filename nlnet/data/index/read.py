@@ -63,8 +63,9 @@ def read_index(
 
     `split` is a folder or a file below `root`; `file.csv#val` takes the rows of a Kinetics CSV
     whose split column is val, `manifest.parquet#val` those of a manifest. `videos` is the folder,
-    below `root`, that files refer to. If `class_names` is None, the class names are those of the
-    manifest or the sorted labels of the split, or, for whole numbers, "0" to the largest.
+    below `root`, that files refer to, or the URL of the folder of shards. If `class_names` is None,
+    the class names are those of the manifest or the sorted labels of the split, or, for whole
+    numbers, "0" to the largest.
     `numbered_names` are the classes that whole numbers count, if they are not `class_names`. Raises
     UserError, with file and line, for every mistake in a split. A listed video without a file is a
     mistake unless `allow_missing`. `settings` are the names that messages use.
@@ -119,11 +120,17 @@ def _listed_frames(listed: SplitEntries) -> np.ndarray | None:
 def _locate(root: Path, split: str, videos: str, settings: SettingNames) -> SplitSource:
     """Where a split is listed; raises UserError if it or the folder of videos does not exist."""
     file, _, part = split.partition("#")
-    path, folder = root / file, root / videos
+    path, url = root / file, videos if "://" in videos else ""
+    folder = root if url else root / videos
     if not path.exists():
         raise UserError(f"{path} does not exist; correct {settings.root} or the name of the split")
+    if url and not (path.is_file() and is_manifest(path)):
+        raise UserError(
+            f"{path} is no manifest of shards, which a URL needs; correct {settings.videos}"
+        )
     if not path.is_file():
         return SplitSource(path, part, folder)
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; correct {settings.videos}")
-    return SplitSource(path, part, folder, () if is_manifest(path) else csv_columns(path))
+    columns = () if is_manifest(path) else csv_columns(path)
+    return SplitSource(path, part, folder, columns, url)

@@ -4,13 +4,14 @@ import os
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
 from nlnet.clip import ManifestUse
 from nlnet.data.decoding.known import KnownFrames
 from nlnet.data.decoding.reader import DecodeError
+from nlnet.data.shards.members import ShardMembers
 from nlnet.errors import UserError
 
 
@@ -80,8 +81,8 @@ class VideoIndex:
     `labels` is (N,) int64 if each video has one label. It is (N, K) float32 with a 1 at each label
     if videos may have several. `missing` names the listed videos that have no file. `remarks` are
     lines about the split that a user should see. An index from a manifest also has `manifest` and
-    `frames`. `listed_frames` is (N,) int64, the frames of each folder of frames, 0 if no list
-    tells them.
+    `frames`, and `members` if its videos are in shards. `listed_frames` is (N,) int64, the frames
+    of each folder of frames, 0 if no list tells them.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class VideoIndex:
         manifest: ManifestUse | None = None,
         frames: MeasuredFrames | None = None,
         listed_frames: np.ndarray | None = None,
+        members: ShardMembers | None = None,
     ) -> None:
         self.class_names = class_names
         self.missing = missing
@@ -102,6 +104,7 @@ class VideoIndex:
         self.manifest = manifest
         self.frames = frames
         self.listed_frames = listed_frames
+        self.members = members
         self.labels = np.asarray(labels)
         self._paths = paths if isinstance(paths, PathTable) else path_table(paths)
 
@@ -124,6 +127,7 @@ class VideoIndex:
             manifest=self.manifest,
             frames=None if self.frames is None else self.frames.select(rows),
             listed_frames=None if self.listed_frames is None else self.listed_frames[rows],
+            members=None if self.members is None else self.members.select(rows),
         )
 
     def without(self, paths: Collection[str]) -> "VideoIndex":
@@ -146,8 +150,15 @@ class VideoIndex:
         return np.bincount(self.labels, minlength=len(self.class_names))
 
     def path(self, i: int) -> Path:
-        """The file of video i, counted from 0."""
+        """The file of video i, counted from 0; for a video in a shard, shard/member."""
         return self._paths[i]
+
+    def open(self, i: int) -> BinaryIO | None:
+        """Video i of a shard as an open file; None if it has a file of its own.
+
+        Raises DecodeError if the shard cannot be read.
+        """
+        return None if self.members is None else self.members.open(i, self.path(i))
 
     def known(self, i: int) -> KnownFrames | None:
         """What a manifest knows about the file of video i; None without a manifest."""

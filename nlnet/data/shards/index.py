@@ -1,0 +1,60 @@
+"""Where the videos of a split are in shards, from the columns of a manifest."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nlnet.data.index.manifest import BATCH, OK, ManifestHeader
+from nlnet.data.shards.members import MemberTable, ShardMembers
+from nlnet.data.shards.remote import RemoteShards
+from nlnet.data.shards.store import LocalShards, ShardStore
+
+COLUMNS = ("split", "status", "shard", "offset", "size", "sha256")
+
+
+def read_members(file: Any, header: ManifestHeader, part: str, place: Path | str) -> ShardMembers:
+    """The videos of the rows of a split whose status is ok, in the order of the rows.
+
+    Args:
+        file: a Parquet file
+        part: the split; "" for all rows
+        place: the folder or the URL of the shards
+
+    Raises:
+        UserError: shards are missing, or are not those of the manifest.
+    """
+    parts = zip(*_parts(file, header, part), strict=True)
+    table = MemberTable(*(np.concatenate(arrays) for arrays in parts))
+    store: ShardStore
+    if isinstance(place, Path):
+        store = LocalShards(place, header.shards)
+    else:
+        store = RemoteShards(place, header.shards)
+    store.check_start(np.unique(table.shard).tolist())
+    return ShardMembers(store, table)
+
+
+def _parts(file: Any, header: ManifestHeader, part: str) -> Iterator[MemberTable]:
+    numbers = {record.name: number for number, record in enumerate(header.shards)}
+    for batch in file.iter_batches(BATCH, columns=list(COLUMNS)):
+        used = _texts(batch, "status") == OK
+        if part:
+            used &= _texts(batch, "split") == part
+        ok = batch.take(np.flatnonzero(used))
+        coded = ok.column("shard").dictionary_encode()
+        shards = np.array([numbers[name] for name in coded.dictionary.to_pylist()], np.int32)
+        digests = bytes.fromhex("".join(ok.column("sha256").to_pylist()))
+        yield MemberTable(
+            shards[coded.indices.to_numpy()],
+            ok.column("offset").to_numpy(),
+            ok.column("size").to_numpy(),
+            np.frombuffer(digests, np.uint8).reshape(-1, 32),
+        )
+
+
+def _texts(batch: Any, name: str) -> np.ndarray:
+    """A column of few different texts."""
+    coded = batch.column(name).dictionary_encode()
+    return np.array(coded.dictionary.to_pylist())[coded.indices.to_numpy()]

@@ -20,7 +20,8 @@ def load(
 
     Args:
         source: the path of a checkpoint or of another code base's file, a URL, or a public name
-            such as "caffe2/i3d_nl5_8x8"
+            such as "caffe2/i3d_nl5_8x8"; "FILE#WORD" takes the tensors that a file holds under
+            WORD, for instance "best.pt#model"
         experiment: a name in configs/experiment whose settings replace those of the source; needed
             for a file of another code base
         device: "auto" (CUDA if there is a CUDA device), "cpu" or "cuda"

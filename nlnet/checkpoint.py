@@ -8,6 +8,7 @@ import io
 import pickle
 import struct
 import subprocess
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -202,7 +203,9 @@ def from_bytes(data: bytes, path: Path) -> object:
     tensors and plain containers.
     """
     try:
-        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except UNREADABLE as error:
         raise DamagedFile(
             f"{path}: not a safe or whole PyTorch file ({_cause(error)}); {REMEDY}"

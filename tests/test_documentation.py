@@ -162,6 +162,8 @@ TREATMENT: dict[str, Treatment] = {
     " weights=torchvision/ResNet50_Weights.IMAGENET1K_V2": ComposeOnly("it downloads weights"),
     "python tools/train.py +experiment=folder non_local=nl5 data.root=my_videos"
     " weights=outputs/i3d_nl5/train/best.pt": Run(SMALL),
+    "python tools/train.py +experiment=folder data.root=my_videos"
+    " 'weights=downloaded.pth#model_ema'": ComposeOnly("tests/weights/test_envelope.py reads one"),
     "python tools/train.py +experiment=gestures data.root=my_videos": Run(SHORT),
     "python tools/train.py +experiment=folder data.root=my_lists data.train=train.csv"
     " data.val=val.csv data.videos=clips": Run(SMALL, slow=False),
@@ -276,6 +278,7 @@ TREATMENT: dict[str, Treatment] = {
     "nlnet --help": RunElsewhere("the test of the wheel runs it"),
     "nlnet train": RunElsewhere("the test of the wheel trains with it"),
     "python tools/train.py": RunElsewhere("it is a part of other commands of the pages"),
+    "torchrun --max-restarts R": RunElsewhere("it is a part of other commands of the page"),
     "nlnet VERB": RunElsewhere("it describes the form of a command"),
     "python tools/VERB.py": RunElsewhere("it describes the form of a command"),
     "pip install .": RunElsewhere("the test of the wheel installs the package"),

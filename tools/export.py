@@ -19,7 +19,7 @@ Examples:
   python tools/export.py outputs/i3d_nl5/train/best.pt --to onnx
   python tools/export.py outputs/i3d_nl5/train/best.pt --to safetensors --out i3d_nl5
   python tools/export.py demo --to torch_export --out demo.pt2
-onnx needs pip install 'nlnet[export]', safetensors pip install 'nlnet[safetensors]'.
+onnx needs pip install 'nlnet[export]'.
 """
 
 

@@ -14,9 +14,8 @@ from nlnet.errors import UsageError, UserError
 from nlnet.files import write_atomic
 from nlnet.model.build import build_model
 from nlnet.weights.experiment import experiment_text
-from nlnet.weights.files import NLNET, WeightFile, read_weight_file, write_foreign, write_nlnet
-from nlnet.weights.load import match, require_complete
-from nlnet.weights.public import locate
+from nlnet.weights.files import NLNET, WeightFile, write_foreign, write_nlnet
+from nlnet.weights.load import match, read_weights, require_complete
 from nlnet.weights.recognize import format_for
 from nlnet.weights.rewrite import REWRITES, adapt_to_format
 from nlnet.weights.sources.all import CODE_BASES, FORMATS
@@ -48,7 +47,9 @@ def convert(
             cannot hold its network. Nothing is written then.
     """
     one_of("--to", to, dict.fromkeys((NLNET, *CODE_BASES)))
-    weights = read_weight_file(locate(source), from_)
+    weights = read_weights(source, from_)
+    for remark in weights.remarks:
+        print(remark)
     print(f"{source}: {len(weights.state)} tensors, {weights.form or NLNET}")
     own = None if weights.config is None else parse_run(weights.config, source)
     if run is None and weights.form != "pytorchvideo_modules":

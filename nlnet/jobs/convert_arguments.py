@@ -39,7 +39,11 @@ def parse_arguments(doc: str | None) -> argparse.Namespace:
     """Parse the words of the command line; `doc` is the first part of the help text."""
     parser = Parser(doc, EXAMPLES)
     names = ", ".join(FORMAT_NAMES)
-    parser.add_argument("source", metavar="SRC", help="a path, a URL or a public name")
+    parser.add_argument(
+        "source",
+        metavar="SRC",
+        help="a path, a URL or a public name; FILE#WORD: the tensors under WORD",
+    )
     parser.add_argument("target", metavar="DST", type=Path, help="the file to write")
     parser.add_argument(
         "--from", dest="from_", metavar="NAME", help=f"{names}; recognized if absent"

@@ -33,7 +33,8 @@ from nlnet.runs.record import METRICS, main_first
 from nlnet.runs.scores import SCORES, EvaluationScores, write_scores
 from nlnet.trainer.build import apply_allocator, check_labels
 from nlnet.trainer.metrics import Metrics, VideoScores
-from nlnet.weights.files import WeightFile, read_weight_file
+from nlnet.weights.files import WeightFile
+from nlnet.weights.load import read_weights
 from nlnet.weights.public import locate
 
 # Groups whose choice replaces the settings in the weights.
@@ -52,7 +53,7 @@ def read_base(words: Sequence[str]) -> tuple[WeightFile | None, RunConfig | None
     source = typed_value(words, "weights")
     if source is None or any(typed_value(words, group) for group in BASE_GROUPS):
         return None, None
-    weights = read_weight_file(locate(source))
+    weights = read_weights(source)
     return weights, find_settings(source, weights)
 
 
@@ -93,7 +94,7 @@ def evaluate_run(run: RunConfig, out_dir: Path, weights: WeightFile | None = Non
     device = build_device(run.dist)
     with process_group(device), named_worker_failures():
         if weights is None:
-            weights = read_weight_file(locate(source))
+            weights = read_weights(source)
         class_names = _find_class_names(run, weights, source)
         recognizer = build_recognizer(run, weights, class_names, device, source=source)
         loader = build_eval_loader(
@@ -108,7 +109,11 @@ def evaluate_run(run: RunConfig, out_dir: Path, weights: WeightFile | None = Non
         check_labels(run, run.data.test, loader.index.labels)
         if is_main():
             _print_changes(run, weights, source)
-            for remark in loader.index.remarks:
+            for remark in [
+                *weights.remarks,
+                *_order(weights, class_names, source),
+                *loader.index.remarks,
+            ]:
                 print(remark)
         labels = torch.from_numpy(loader.index.labels)
         scores = VideoScores(labels, len(class_names), recognizer.ensemble, keep_views=True)
@@ -139,6 +144,17 @@ def _find_class_names(run: RunConfig, weights: WeightFile, source: str) -> tuple
             "give the classes of the weights in a file, data.classes=FILE"
         )
     return tuple(names)
+
+
+def _order(weights: WeightFile, class_names: Sequence[str], source: str) -> list[str]:
+    """A line that says in which order the outputs of a file without class names are taken."""
+    if weights.class_names is not None:
+        return []
+    first = ", ".join(class_names[:3])
+    return [
+        f"{source}: names no classes; its outputs are taken in the order of the data set's classes "
+        f"({first}, ...); for another order, give the names in a file, data.classes=FILE"
+    ]
 
 
 def _print_changes(run: RunConfig, weights: WeightFile, source: str) -> None:

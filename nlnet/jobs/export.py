@@ -27,7 +27,7 @@ from nlnet.recognizer.export_graph import (
 from nlnet.recognizer.load import Trained, read_trained
 from nlnet.report.card import Origin, find_accuracy, model_card
 from nlnet.weights.folder import check_target, write_folder
-from nlnet.weights.public import public_name
+from nlnet.weights.public import public_name, split_word
 from nlnet.weights.sources.all import CODE_BASES, FORMATS
 
 
@@ -101,7 +101,7 @@ def export(
 
 def default_target(source: str, to: str) -> Path:
     """The output beside a file or folder, or in this folder for other sources."""
-    path = Path(source)
+    path = Path(split_word(source)[0])
     place = path if path.exists() else Path(path.name)
     if not path.is_dir():
         place = place.with_suffix("")

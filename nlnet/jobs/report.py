@@ -18,7 +18,7 @@ from nlnet.recognizer.recognizer import Recognizer
 from nlnet.report.attention import ShownAttention, score_videos
 from nlnet.report.runs import TRAININGS, EvaluatedRun, find_beside
 from nlnet.weights.files import read_weight_file
-from nlnet.weights.public import locate
+from nlnet.weights.public import locate, split_word
 
 WHERE = "in the center crop of the middle clip"
 
@@ -78,7 +78,8 @@ def _load(run: EvaluatedRun) -> Recognizer:
     source = run.config.weights
     if source is None:
         raise UserError(f"{run.folder}: its config.yaml names no weights; run tools/eval.py again")
-    weights = read_weight_file(locate(str(_checkpoint(source, run.folder))))
+    file, word = split_word(source)
+    weights = read_weight_file(locate(str(_checkpoint(file, run.folder))), key=word)
     with section(""):
         device = pick_device("auto")
     names = run.scores.class_names

@@ -224,7 +224,7 @@ def _build_state(
     lines = [f"{run.name}: {sum(p.numel() for p in model.parameters()):,} parameters"]
     if run.weights is not None:
         report = load_weights(model, run.weights, inflation=run.inflation, class_names=class_names)
-        lines.append(report.summary())
+        lines += [*report.remarks, report.summary()]
         config = report.config
         changes = [] if config is None else network_differences(config, run.model)
         if changes:

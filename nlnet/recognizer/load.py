@@ -1,5 +1,6 @@
 """A checkpoint, a public name, a file of another code base or a URL -> a Recognizer."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -12,8 +13,9 @@ from nlnet.distributed.ranks import pick_device
 from nlnet.errors import UserError
 from nlnet.recognizer.build import build_recognizer, count_classes
 from nlnet.recognizer.recognizer import Recognizer
-from nlnet.weights.files import WeightFile, read_weight_file
-from nlnet.weights.public import locate, public_name
+from nlnet.weights.files import WeightFile
+from nlnet.weights.load import read_weights
+from nlnet.weights.public import public_name
 
 
 class Trained(NamedTuple):
@@ -37,7 +39,9 @@ def load_recognizer(
 
 def read_trained(source: str, experiment: str | None = None) -> Trained:
     """Read a file of weights; the arguments and errors are those of `nlnet.load`."""
-    weights = read_weight_file(locate(source))
+    weights = read_weights(source)
+    for remark in weights.remarks:
+        print(remark, file=sys.stderr)
     run = find_settings(source, weights) if experiment is None else compose_run(experiment)
     if run is None:
         raise UserError(

@@ -88,7 +88,7 @@ def model_card(
         "## Use",
         "",
         "```python",
-        "# pip install 'nlnet[safetensors]'",
+        "# pip install nlnet",
         "import nlnet",
         "",
         'recognizer = nlnet.load("FOLDER")  # the folder of this file',

@@ -1,13 +1,15 @@
 """Weight files: every envelope is read without running code, and written completely or not at all.
 
-`torch.load(weights_only=True)` accepts tensors and plain containers. Caffe2's pickles have a reader
-of their own, which accepts numpy arrays. Files of safetensors hold tensors only.
+`torch.load(weights_only=True)` accepts tensors and plain containers. A file of torch.save that
+holds other objects is read without them. Caffe2's pickles have a reader of their own, which accepts
+numpy arrays. Files of safetensors hold tensors only.
 """
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -24,20 +26,19 @@ from nlnet.checkpoint import (
 )
 from nlnet.checks import one_of
 from nlnet.errors import UserError
-from nlnet.files import read_verified, write_verified
+from nlnet.files import DamagedFile, read_verified, write_verified
 from nlnet.weights.caffe2_pickle import read_caffe2, write_caffe2
+from nlnet.weights.envelope import AVERAGED, TensorSet, is_ours, take_set
 from nlnet.weights.folder import read_exported_folder
 from nlnet.weights.recognize import recognize
 from nlnet.weights.rewrite import StateDict, export_state, import_state
 from nlnet.weights.safetensors_file import is_safetensors, read_safetensors
 from nlnet.weights.sources.all import CODE_BASES, FORMATS
+from nlnet.weights.torch_pickle import MAGIC, ZIP, read_tensor_file
 
 NLNET = "nlnet"
-STEM = "backbone.conv1.weight"  # in our ResNets; the other networks have pytorchvideo's modules
-# First bytes of a file of torch.save: a zip archive, and a pickle before PyTorch 1.6.
-TORCH_FILES = (b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.")
+TORCH_FILES = (ZIP, MAGIC)
 PICKLES = (b"\x80", b"(", b"}", b"c")  # first byte of a pickle that holds a dict
-WRAPPERS = ("module.", "model.")  # prefixes of DistributedDataParallel, and of PySlowFast
 
 
 @dataclass(frozen=True)
@@ -50,34 +51,37 @@ class WeightFile:
     config: str | None = None  # YAML text of the run; None if the file does not contain it
     class_names: list[str] | None = None
     foreign: dict[str, Tensor] | None = None  # another code base's tensors, with its names
+    remarks: tuple[str, ...] = ()  # what the user should know about the reading, one line each
 
 
-def read_weight_file(path: Path, code_base: str | None = None) -> WeightFile:
+def read_weight_file(
+    path: Path, code_base: str | None = None, key: str | None = None
+) -> WeightFile:
     """Read a checkpoint of nlnet or of a code base in CODE_BASES; None recognizes the code base.
 
-    A folder of tools/export.py, and a safetensors file with our names, are read as nlnet's own.
+    A folder of tools/export.py, and a file with our names alone, are read as nlnet's own. `key`
+    is the word of a set of tensors in the file. Without it, a checkpoint of nlnet gives the
+    averaged weights if it has them, and another file must hold one network only.
 
     Raises:
         DamagedFile: the content of the file is not what was written.
-        UserError: the file is missing, unsafe or of an unknown format, or keys are left over.
+        UserError: the file is missing, unsafe or of an unknown format, keys are left over, or it
+            holds several sets of tensors.
     """
     if code_base is not None:
         one_of("--from", code_base, dict.fromkeys([NLNET, *CODE_BASES]))
     if path.is_dir() and code_base in (None, NLNET):
         exported = read_exported_folder(path)
         return WeightFile(exported.state, config=exported.run, class_names=exported.class_names)
-    saved = read_containers(path)
-    if code_base in (None, NLNET) and _is_ours(saved):
-        return _from_checkpoint(to_checkpoint(saved, path))
-    if code_base in (None, NLNET) and isinstance(saved.get(STEM), Tensor):
-        return WeightFile(saved)
-    tensors = _unwrap(saved)
+    saved, remarks = _read_envelope(path)
+    found = take_set(saved, str(path), key, AVERAGED if "provenance" in saved else None)
+    if code_base in (None, NLNET) and is_ours(found.tensors):
+        return _from_checkpoint(saved, found, path, remarks)
+    tensors = found.tensors
     form = recognize(tensors)
     if code_base is not None and (form is None or FORMATS[form].code_base != code_base):
-        found = "no known format" if form is None else FORMATS[form].code_base
-        raise UserError(f"{path}: its keys are those of {found}, not of {code_base}")
-    if form is None and not tensors:
-        raise UserError(f"{path}: holds no tensors by name")
+        known = "no known format" if form is None else FORMATS[form].code_base
+        raise UserError(f"{path}: its keys are those of {known}, not of {code_base}")
     if form is None:
         raise UserError(
             f"{path}: neither an nlnet checkpoint nor one of {', '.join(CODE_BASES)}; its first "
@@ -88,7 +92,9 @@ def read_weight_file(path: Path, code_base: str | None = None) -> WeightFile:
     except UserError as error:
         raise UserError(f"{path}: {error}; it is another network") from error
     frame_kernels = any(tensor.dim() == 5 for tensor in tensors.values())
-    return WeightFile(state, form, frame_kernels=frame_kernels, foreign=tensors)
+    return WeightFile(
+        state, form, frame_kernels=frame_kernels, foreign=tensors, remarks=tuple(remarks)
+    )
 
 
 def read_containers(path: Path) -> dict[str, Any]:
@@ -98,17 +104,35 @@ def read_containers(path: Path) -> dict[str, Any]:
         DamagedFile: the content of the file is not what was written.
         UserError: the file is missing or unsafe, or it does not hold a dict.
     """
+    return _read_envelope(path)[0]
+
+
+def _read_envelope(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """Read a file as `read_containers` does; the second value has a line about what is left out."""
     if not path.is_file():
         raise UserError(f"{path}: no such file; give a path, a URL or the name of public weights")
     data = read_verified(path)
     if is_safetensors(data):
-        return dict(read_safetensors(data, path))
+        return dict(read_safetensors(data, path)), []
     if not data.startswith(TORCH_FILES) and data.startswith(PICKLES):
-        return {name: torch.from_numpy(blob) for name, blob in read_caffe2(data, path).items()}
-    saved = from_bytes(data, path)
+        return {name: torch.from_numpy(blob) for name, blob in read_caffe2(data, path).items()}, []
+    remarks = []
+    try:
+        saved = from_bytes(data, path)
+    except DamagedFile as error:
+        is_foreign = isinstance(error.__cause__, UnpicklingError) and data.startswith(TORCH_FILES)
+        if not is_foreign:
+            raise
+        saved, left_out = read_tensor_file(data, path)
+        remarks.append(f"{path}: left out, unread: {_listed(left_out)}")
     if not isinstance(saved, dict):
         raise UserError(f"{path}: holds a {type(saved).__name__}, not a checkpoint")
-    return saved
+    return saved, remarks
+
+
+def _listed(names: Sequence[str], limit: int = 5) -> str:
+    more = f" and {len(names) - limit} others" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
 
 
 def write_nlnet(path: Path, weights: WeightFile, source: str) -> None:
@@ -146,29 +170,20 @@ def write_foreign(path: Path, state: StateDict, form: str, *, frame_kernels: boo
     return len(tensors)
 
 
-def _is_ours(saved: Mapping[str, Any]) -> bool:
-    """Whether this is a checkpoint of nlnet; other code bases have other keys in "model"."""
-    model = saved.get("model")
-    return isinstance(model, dict) and ("provenance" in saved or STEM in model)
-
-
-def _from_checkpoint(checkpoint: Checkpoint) -> WeightFile:
-    known = checkpoint.provenance
+def _from_checkpoint(
+    saved: Mapping[str, Any], found: TensorSet, path: Path, remarks: Sequence[str]
+) -> WeightFile:
+    """Return one set of the tensors of our own file, with what the file says about them."""
+    known = Provenance()
+    if "provenance" in saved:
+        known = to_checkpoint({**saved, "model": found.tensors}, path).provenance
+        if found.word == AVERAGED:
+            remarks = [*remarks, f"{path}: the averaged weights; {path}#model are the others"]
     return WeightFile(
-        checkpoint.model,
+        found.tensors,
         form=known.format,
         frame_kernels=known.frame_kernels,
         config=known.config,
         class_names=known.class_names,
+        remarks=tuple(remarks),
     )
-
-
-def _unwrap(saved: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return the tensors of another code base's file, without envelope and prefixes."""
-    envelopes = [form.state for form in FORMATS.values() if form.state is not None]
-    inner = next((saved[key] for key in [*envelopes, "model"] if key in saved), saved)
-    tensors = inner if isinstance(inner, dict) else saved
-    for wrapper in WRAPPERS:
-        if all(key.startswith(wrapper) for key in tensors):
-            tensors = {key.removeprefix(wrapper): value for key, value in tensors.items()}
-    return {key: value for key, value in tensors.items() if isinstance(value, Tensor)}

@@ -41,8 +41,7 @@ def write_folder(
         card: the text of README.md
 
     Raises:
-        UserError: the folder holds files of something else, a file cannot be written, or
-            safetensors is not installed.
+        UserError: the folder holds files of something else, or a file cannot be written.
     """
     check_target(folder)
     data = to_safetensors(state)
@@ -74,7 +73,7 @@ def read_exported_folder(folder: Path) -> _ExportedFolder:
 
     Raises:
         DamagedFile: the weights are not those that were exported.
-        UserError: the folder is no export, or safetensors is not installed.
+        UserError: the folder is no export.
     """
     path = folder / CONFIG
     if not path.is_file():

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from nlnet.checks import one_of
 from nlnet.errors import UserError
 from nlnet.model.resnet3d import STAGES
-from nlnet.weights.files import STEM, WeightFile, read_weight_file
-from nlnet.weights.public import locate
+from nlnet.weights.envelope import STEM
+from nlnet.weights.files import WeightFile, read_weight_file
+from nlnet.weights.public import locate, split_word
 from nlnet.weights.rewrite import StateDict, adapt, import_state, listed
 
 
@@ -25,6 +26,8 @@ class _LoadReport:
     ignored: list[str] = field(default_factory=list)  # only in the file
     rewritten: list[str] = field(default_factory=list)  # changes that keep the output
     config: str | None = None  # YAML text of the run that wrote the file, if it is known
+    unnamed: int | None = None  # outputs of a classifier that was taken without class names
+    remarks: list[str] = field(default_factory=list)  # of reading the file
 
     def summary(self) -> str:
         """Describe the counts and the classifier in one line."""
@@ -35,6 +38,11 @@ class _LoadReport:
         )
         if any(key.startswith("head.") for key in self.new):
             text += "; the classifier is new, for other classes"
+        if self.unnamed is not None:
+            text += (
+                f"; the file names no classes: its {self.unnamed} outputs are taken in the order of"
+                " the data set's classes"
+            )
         return "; ".join([text, *self.rewritten])
 
 
@@ -60,12 +68,13 @@ INFLATIONS: dict[str, Callable[[Tensor, int], Tensor]] = {
 }
 
 
-def _read_weights(source: str) -> WeightFile:
+def read_weights(source: str, code_base: str | None = None) -> WeightFile:
     """Read weights from a path, a URL or a public name, in any known format.
 
-    Raises UserError if they are not found, damaged or of an unknown format.
+    `FILE#WORD` takes the tensors that the file holds under WORD. Raises UserError if the weights
+    are not found, damaged or of an unknown format, as `read_weight_file` does.
     """
-    return read_weight_file(locate(source))
+    return read_weight_file(locate(source), code_base, split_word(source)[1])
 
 
 def load_weights(
@@ -75,8 +84,8 @@ def load_weights(
     inflation: str = "mean",
     class_names: Sequence[str] | None = None,
 ) -> _LoadReport:
-    """Read weights as `_read_weights` does, and apply them as `_apply_weights` does."""
-    weights = _read_weights(source)
+    """Read weights as `read_weights` does, and apply them as `_apply_weights` does."""
+    weights = read_weights(source)
     return _apply_weights(model, weights, source, inflation=inflation, class_names=class_names)
 
 
@@ -100,6 +109,7 @@ def _apply_weights(
     state, report = match(weights, target, source, inflation=inflation, class_names=class_names)
     model.load_state_dict({**target, **state})
     report.config = weights.config
+    report.remarks = list(weights.remarks)
     return report
 
 
@@ -206,6 +216,7 @@ def _without_head(
     """Remove the classifier; `keep` it if the file's unnamed classes have the same number."""
     head = {key for key in state if key.startswith("head.")}
     if keep and all(key in target and state[key].shape == target[key].shape for key in head):
+        report.unnamed = len(target["head.fc.weight"]) if head else None
         return state
     report.ignored += sorted(head)
     return {key: value for key, value in state.items() if key not in head}

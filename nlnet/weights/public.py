@@ -20,12 +20,25 @@ SCHEMES = ("http", "https", "file")
 CHECKSUM = re.compile(r"[-_]([0-9a-f]{8,64})\.[a-z]+$")
 
 
+def split_word(source: str) -> tuple[str, str | None]:
+    """Split `FILE#WORD` into the file and the word of its tensors; None without a word.
+
+    A file whose name contains the character is taken as it is.
+    """
+    if "#" not in source or Path(source).exists():
+        return source, None
+    file, _, word = source.rpartition("#")
+    return file, word
+
+
 def locate(source: str) -> Path:
     """Return the file of a path, a URL or a public name; download it if it is not in the cache.
 
-    The word `demo` is the checkpoint that is shipped with the package; `./demo` is a path. Prints
-    the license of public weights. Raises UserError if there is no such file.
+    The word `demo` is the checkpoint that is shipped with the package; `./demo` is a path. A word
+    after `#`, of the tensors in the file, is ignored. Prints the license of public weights. Raises
+    UserError if there is no such file.
     """
+    source = split_word(source)[0]
     if source == DEMO:
         return CHECKPOINT
     path = Path(source)

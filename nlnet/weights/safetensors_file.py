@@ -7,31 +7,26 @@ JSON object. A file is recognized by these bytes, not by its suffix.
 from collections.abc import Mapping
 from pathlib import Path
 
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
-from nlnet.checks import require_libraries
 from nlnet.files import DamagedFile
 
-EXTRA = "safetensors"  # of pyproject.toml
+LONGEST_HEADER = 100_000_000  # bytes, a limit of the format
 
 
 def is_safetensors(data: bytes) -> bool:
-    """Whether these are the bytes of a safetensors file, as far as its header tells."""
+    """Whether these bytes begin like a safetensors file; it may be cut off."""
     length = int.from_bytes(data[:8], "little")
-    return data[8:9] == b"{" and 2 <= length <= len(data) - 8
+    return data[8:9] == b"{" and 2 <= length <= LONGEST_HEADER
 
 
 def read_safetensors(data: bytes, path: Path) -> dict[str, Tensor]:
     """Return the tensors of the content of the file at `path`, on the CPU.
 
-    Raises:
-        DamagedFile: the content is not whole.
-        UserError: safetensors is not installed.
+    Raises DamagedFile if the content is not whole.
     """
-    require_libraries(EXTRA, ["safetensors"])
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
     try:
         return load(data)
     except (SafetensorError, ValueError, KeyError) as error:
@@ -41,9 +36,6 @@ def read_safetensors(data: bytes, path: Path) -> dict[str, Tensor]:
 
 
 def to_safetensors(state: Mapping[str, Tensor]) -> bytes:
-    """Return the content of a file with these tensors; raises UserError without safetensors."""
-    require_libraries(EXTRA, ["safetensors"])
-    from safetensors.torch import save
-
+    """Return the content of a file with these tensors."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     return save(tensors, metadata={"format": "pt"})

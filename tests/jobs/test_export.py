@@ -1,7 +1,6 @@
 """Export of trained weights: complete files or none, and a folder with equal scores."""
 
 import json
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +16,7 @@ from nlnet.jobs.export import default_target, export
 from nlnet.weights.folder import CARD, CONFIG, WEIGHTS
 from tests.report.runs import CLASSES, evaluated_run, made_up_scores
 
-needs_safetensors = pytest.mark.skipif(
-    find_spec("safetensors") is None,
-    reason="the extra `safetensors` is not installed",
-)
 
-
-@needs_safetensors
 def test_an_exported_folder_gives_equal_scores(tmp_path: Path):
     """Bit for bit: both networks have the same tensors, and make the same calls."""
     folder = export("demo", "safetensors", out=tmp_path / "hub", license="cc-by-4.0")
@@ -46,7 +39,6 @@ def test_an_exported_folder_gives_equal_scores(tmp_path: Path):
     assert (again / WEIGHTS).read_bytes() == (folder / WEIGHTS).read_bytes()
 
 
-@needs_safetensors
 def test_the_card_has_the_accuracy_of_the_evaluation_of_this_checkpoint(tmp_path: Path):
     scores = made_up_scores(tmp_path)
     run = evaluated_run(tmp_path / "run", tmp_path, scores, "run")

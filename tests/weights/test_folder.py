@@ -5,14 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save
 from torch import Tensor
 
 from nlnet.errors import UserError
 from nlnet.files import DamagedFile
 from nlnet.weights.files import read_weight_file
 from nlnet.weights.folder import CARD, CONFIG, WEIGHTS, write_folder
-
-save = pytest.importorskip("safetensors.torch", reason="the extra `safetensors` is absent").save
 
 FACTS = {"nlnet": "1", "class_names": ["a", "é"], "run": "name: x\n"}
 

@@ -52,7 +52,8 @@ class VideoWriter:
         self._options = {"crf": str(crf), "preset": "veryfast"}
         if gop is not None:
             keys = f"keyint={gop}:min-keyint={gop}:scenecut=0:open-gop=0"
-            self._options["x264-params"] = f"{keys}:cpu-independent=1"
+            # Without a pyramid, no frame depends on a B frame, so that readers can skip them.
+            self._options["x264-params"] = f"{keys}:b-pyramid=none:cpu-independent=1"
             self._options |= {"preset": "medium", "tune": "fastdecode"}
         self._last = -1  # time stamp of the last frame
         self._size = size

@@ -171,13 +171,39 @@ def test_a_repeated_command_makes_only_what_is_missing(data: Path, tmp_path: Pat
     assert everything == {"0.mp4", "1.mp4", "vfr.mp4", "whole.mp4"}
     assert again(resize="32") == (set(), first)
     (copies / "train/turned/0.mp4").unlink()
-    (copies / "train/turned/1.mp4").write_bytes(b"what a copy is not")
     (copies / "train/turned/.1.mp4.nlnet_partial.77.partial").write_bytes(b"of a killed process")
-    assert again(resize="32")[0] == {"0.mp4", "1.mp4"}
+    assert again(resize="32")[0] == {"0.mp4"}
     assert not list(copies.rglob(".*"))
     shutil.copy(data / "train/turned/0.mp4", data / "train/turned/1.mp4")  # another original
     assert again(resize="32")[0] == {"1.mp4"}
     assert again(resize="32", crf=30)[0] == everything
+
+
+def test_other_files_are_not_replaced(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """A file or folder that is in the place of a copy, and that this tool has not written."""
+    shutil.rmtree(data / "train/broken")
+    shutil.rmtree(data / "train/formats")
+    videos, images = tmp_path / "videos/train/turned", tmp_path / "images/train/turned"
+    videos.mkdir(parents=True)
+    precious = shutil.copy(data / "train/turned/0.mp4", videos / "0.mp4").read_bytes()
+    extract_frames(data / "train/turned/0.mp4", images / "0")
+    prepare(data, gop=4, to=tmp_path / "videos")
+    assert "videos/train/turned/0.mp4 is in its place and no copy" in capsys.readouterr().out
+    prepare(data, frames="jpg", to=tmp_path / "images")
+    assert "images/train/turned/0 is in its place and no copy" in capsys.readouterr().out
+    assert (videos / "0.mp4").read_bytes() == precious
+    assert {path.suffix for path in (images / "0").iterdir()} == {".png"}
+    # In place, a file beside the original that no list names.
+    shutil.copy(data / "train/turned/0.mp4", data / "train/turned/1.avi")
+    (data / "train.txt").write_text("train/turned/1.avi run\n")
+    before = (data / "train/turned/1.mp4").read_bytes()
+    with pytest.raises(UserError, match="none of the 1 videos can be used"):
+        prepare(data, "list", gop=4, in_place=True)
+    assert "1.mp4 is in its place and no copy" in capsys.readouterr().out
+    assert (data / "train/turned/1.mp4").read_bytes() == before
+    assert (data / "train/turned/1.avi").read_bytes() == precious
 
 
 def test_copies_in_place(data: Path):

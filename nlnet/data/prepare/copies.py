@@ -93,6 +93,9 @@ def copy_video(task: CopyTask) -> VideoFacts | WriteFailure:
         facts = probe_video(task.copy, task.verify)
         if facts.status == OK:
             return facts
+    if task.copy != task.original and task.copy.exists() and not _note(task.copy):
+        cause = f"{task.copy} is in its place and no copy; move it"
+        return replace(task.facts, status=NOT_COPIED, cause=cause)
     hidden = task.copy.with_name(f".{task.copy.name}{PARTIAL}")
     try:
         task.copy.parent.mkdir(parents=True, exist_ok=True)
@@ -192,9 +195,11 @@ def _put(hidden: Path, task: CopyTask) -> None:
 def _note(path: Path) -> str:
     """What a copy says about itself; empty if it is none."""
     if path.is_dir():
-        note = path / NOTE
-        return note.read_text() if note.is_file() else ""
-    return read_comment(path) if path.is_file() else ""
+        file = path / NOTE
+        note = file.read_text(errors="replace") if file.is_file() else ""
+    else:
+        note = read_comment(path) if path.is_file() else ""
+    return note if note.startswith("nlnet ") else ""
 
 
 def _remove(path: Path) -> None:

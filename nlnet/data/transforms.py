@@ -7,7 +7,7 @@ not influence its border. All randomness comes from the generator that is passed
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,10 +72,10 @@ class ResizedCrop:
 class ResizingTransform(Transform):
     """A transform that resizes its windows with bilinear weights of all pixels (antialiasing)."""
 
-    def resized(self, frames: np.ndarray, window: Window) -> Tensor:
+    def resized(self, frames: Sequence[np.ndarray] | np.ndarray, window: Window) -> Tensor:
         top, left, height, width = window
-        pixels = frames[:, top : top + height, left : left + width]
-        video = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2)  # (T, 3, h, w)
+        pixels = np.stack([frame[top : top + height, left : left + width] for frame in frames])
+        video = torch.from_numpy(pixels).permute(0, 3, 1, 2)  # (T, 3, h, w)
         size = [self.crop_size, self.crop_size]
         return F.resize(video, size, InterpolationMode.BILINEAR, antialias=True)
 

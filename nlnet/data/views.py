@@ -1,7 +1,7 @@
 """The views of a video, made while its frames are read, so that few frames are in memory."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import default_collate, get_worker_info
 
 SHARED_BYTES = 2**26  # of the views of one video
+GROUP_FRAMES, GROUP_BYTES = 8, 2**23  # at most so many are resized together, but at least one frame
 
 
 class Window(NamedTuple):
@@ -37,8 +38,8 @@ class Transform(ABC):
         """The window of each view of a clip, for frames of this size."""
 
     @abstractmethod
-    def resized(self, frames: np.ndarray, window: Window) -> Tensor:
-        """The window of each frame: (T, H, W, 3) -> (T, 3, S, S)."""
+    def resized(self, frames: Sequence[np.ndarray] | np.ndarray, window: Window) -> Tensor:
+        """The window of each frame: T times (H, W, 3) -> (T, 3, S, S)."""
 
     def changed(self, view: Tensor, rng: np.random.Generator) -> Tensor:
         """The view with its random changes, after all windows are drawn: (T, 3, S, S)."""
@@ -68,8 +69,8 @@ def read_views(
 ) -> list[Tensor]:
     """All views of all clips, clip by clip: uint8 (3, T, S, S) each, in one block of memory.
 
-    Each frame is cropped and resized before the next one is read. If each clip has a generator of
-    its own, or if nothing is random, the result is that of transforming clip after clip.
+    A few frames are cropped and resized before the next ones are read. If each clip has a generator
+    of its own, or if nothing is random, the result is that of transforming clip after clip.
 
     Args:
         frames: uint8 (H, W, 3), those of `wanted_numbers`
@@ -78,33 +79,69 @@ def read_views(
     windows: list[list[Window]] = []
     block = torch.empty(0)
     targets: list[np.ndarray] = []  # of each view, (T, S, S, 3)
-    source = iter(frames)
-    for number in wanted_numbers(clips):
-        frame = next(source)
+    for numbers, group in _groups(wanted_numbers(clips), frames):
         if not windows:
-            height, width = frame.shape[:2]
+            height, width = group[0].shape[:2]
             windows = [transform.windows(height, width, clip.rng) for clip in clips]
             block = _empty_views(sum(map(len, windows)), len(clips[0].numbers), transform.crop_size)
             targets = [view.permute(1, 2, 3, 0).numpy() for view in block]
             if transform.has_changes:  # they see frames whose channels come last
                 targets = [np.empty(target.shape, np.uint8) for target in targets]
-        crops: dict[Window, np.ndarray] = {}
-        target = iter(targets)
-        for clip, its_windows in zip(clips, windows, strict=True):
-            places = np.flatnonzero(clip.numbers == number)
-            for window, view in zip(its_windows, target, strict=False):
-                if places.size and window not in crops:
-                    crop = transform.resized(frame[None], window)[0]
-                    crops[window] = crop.permute(1, 2, 0).numpy()
-                if places.size:
-                    view[places] = crops[window]
-        del frame  # before the next one is made
+        _fill(targets, numbers, group, clips, windows, transform)
+        group.clear()  # before the next frames are made
     if transform.has_changes:
         rngs = [clip.rng for clip, its in zip(clips, windows, strict=True) for _ in its]
         for view, pixels, rng in zip(block, targets, rngs, strict=True):
             changed = transform.changed(torch.from_numpy(pixels).permute(0, 3, 1, 2), rng)
             view.copy_(changed.transpose(0, 1))
     return list(block)
+
+
+def _groups(
+    numbers: np.ndarray, frames: Iterable[np.ndarray]
+) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
+    """Frames that are resized together, with their numbers: small frames cost less in groups."""
+    source, group, size = iter(frames), list[np.ndarray](), 0
+    for end in range(1, len(numbers) + 1):
+        frame = next(source)
+        size = size or max(min(GROUP_BYTES // frame.nbytes, GROUP_FRAMES), 1)
+        group.append(frame)
+        del frame
+        if len(group) == size or end == len(numbers):
+            yield numbers[end - len(group) : end], group
+            group = []
+
+
+def _fill(
+    targets: Sequence[np.ndarray],
+    numbers: np.ndarray,
+    group: Sequence[np.ndarray],
+    clips: Sequence[ClipFrames],
+    windows: Sequence[Sequence[Window]],
+    transform: Transform,
+) -> None:
+    """Write the windows of a group of frames to the places that they have in the views."""
+    # The places in each clip of its frames of this group, and their rows in the group.
+    places = [
+        np.flatnonzero((clip.numbers >= numbers[0]) & (clip.numbers <= numbers[-1]))
+        for clip in clips
+    ]
+    rows = [
+        np.searchsorted(numbers, clip.numbers[at]) for clip, at in zip(clips, places, strict=True)
+    ]
+    used: dict[Window, np.ndarray] = {}  # whether a clip with this window has the frame
+    for row, its_windows in zip(rows, windows, strict=True):
+        for window in its_windows if row.size else ():
+            used.setdefault(window, np.zeros(len(group), bool))[row] = True
+    crops: dict[Window, np.ndarray] = {}
+    for window, is_used in used.items():
+        chosen = [frame for frame, is_one in zip(group, is_used, strict=True) if is_one]
+        crops[window] = transform.resized(chosen, window).permute(0, 2, 3, 1).numpy()
+    target = iter(targets)
+    for at, row, its_windows in zip(places, rows, windows, strict=True):
+        for window, view in zip(its_windows, target, strict=False):
+            if at.size:
+                view[at] = crops[window][np.cumsum(used[window])[row] - 1]
 
 
 def _empty_views(num_views: int, num_frames: int, side: int) -> Tensor:

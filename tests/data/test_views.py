@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,7 @@ CLIPS = {
     "one": [[0, 3, 6, 9]],
     "repeated frames": [[5, 5, 9, 2]],
     "overlapping": [[0, 2, 4], [2, 4, 6], [4, 6, 8]],
+    "more than a group": [list(range(20)), list(range(39, 10, -1))[:20]],
 }
 
 
@@ -30,7 +32,7 @@ CLIPS = {
 @pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS)
 def test_views_are_those_of_whole_clips(transform: Transform, clips: list[list[int]]):
     """Equal bits: resizing treats each frame alone, and changes see the same memory layout."""
-    frames = np.random.default_rng(0).integers(0, 256, (10, 48, 64, 3), dtype=np.uint8)
+    frames = np.random.default_rng(0).integers(0, 256, (40, 48, 64, 3), dtype=np.uint8)
     expected = [
         view
         for i, clip in enumerate(clips)
@@ -50,6 +52,25 @@ def test_views_are_those_of_whole_clips(transform: Transform, clips: list[list[i
     for view, other in zip(found, expected, strict=True):
         assert view.dtype == torch.uint8 and view.is_contiguous()
         assert torch.equal(view, other)
+
+
+@pytest.mark.parametrize(("side", "most"), [(64, 8), (1000, 2), (2000, 1)])
+def test_few_frames_are_in_memory(side: int, most: int):
+    """At most 8 frames and 8 MiB, but at least one frame, and the one that is being made."""
+    alive, counts = set[int](), []
+
+    def source() -> Iterator[np.ndarray]:
+        for number in range(20):
+            frame = np.zeros((side, side, 3), np.uint8)
+            alive.add(number)
+            weakref.finalize(frame, alive.discard, number)
+            counts.append(len(alive))
+            yield frame
+            del frame
+
+    clips = [ClipFrames(np.arange(20), np.random.default_rng(0))]
+    read_views(source(), clips, TRANSFORMS["one crop"])
+    assert max(counts) == most
 
 
 PEAK = """

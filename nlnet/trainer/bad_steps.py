@@ -89,7 +89,7 @@ def _named_clips(batch: ClipBatch, name_video: Callable[[int], str]) -> list[_Na
     return [
         _NamedClip(
             name_video(row),
-            digest(video.contiguous().numpy().tobytes() + label.contiguous().numpy().tobytes()),
+            digest(b"".join(part.contiguous().cpu().numpy().tobytes() for part in (video, label))),
         )
         for video, label, row in zip(batch.video, batch.label, batch.video_id.tolist(), strict=True)
     ]

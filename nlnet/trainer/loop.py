@@ -21,6 +21,7 @@ from nlnet.errors import UserError
 from nlnet.runs.logger import RunLogger
 from nlnet.runs.quarantine import TRAINING
 from nlnet.runs.record import Recorder, StepRecord
+from nlnet.trainer.ahead import copied_ahead
 from nlnet.trainer.bad_steps import check_bad_steps, skip_step, step_clips
 from nlnet.trainer.metrics import Metrics, VideoScores
 from nlnet.trainer.precise_bn import precise_bn
@@ -102,7 +103,8 @@ def _settle_buffers(
     if settings.precise_bn:
         torch.manual_seed(step_seed(settings.seed, (epoch + 1) * settings.steps_per_epoch))
         batches = islice(loader_at(epoch, 0), settings.precise_bn)
-        placed = (place(batch, settings.device, settings.channels_last) for batch in batches)
+        ahead = copied_ahead(batches, settings.device)
+        placed = (place(batch, settings.device, settings.channels_last) for batch in ahead)
         with autocast(settings.device, settings.precision):
             precise_bn(model, placed, freeze=settings.freeze)
     for buffer in model.buffers():
@@ -145,7 +147,7 @@ def _train_one_epoch(
     as `fit` does.
     """
     progress = state.progress
-    iterator = iter(batches)
+    iterator = copied_ahead(batches, settings.device)
     set_training_mode(network, state.model, settings.freeze)
     while progress.step < settings.steps_in(progress.epoch):
         start = time.perf_counter()
@@ -243,7 +245,7 @@ def evaluate(
         channels_last: store the views in the channels_last_3d format
     """
     model.eval()
-    for batch in batches:
+    for batch in copied_ahead(batches, device):
         scores.fail(batch.failures)
         if len(batch.video_id) == 0:  # none of the videos could be read
             continue

@@ -14,6 +14,7 @@ from torch.profiler import ProfilerActivity, record_function
 
 from nlnet.clip import ClipBatch
 from nlnet.files import write_atomic
+from nlnet.trainer.ahead import copied_ahead
 from nlnet.trainer.bad_steps import refuse_step
 from nlnet.trainer.preemption import StopRequest
 from nlnet.trainer.prepare import set_training_mode
@@ -79,7 +80,7 @@ def profile(
         state: is changed
         network: `state.model`, possibly compiled or wrapped for several ranks
         settings: how to train; the learning rate is that of the first step
-        batches: of this rank, `accumulate` for each of WARMUP + 2 steps
+        batches: of this rank, at least one more than the steps use
         steps: the number of steps that are timed, and of those that are recorded
         trace: the file to write, in the format of Chrome's traces, compressed by gzip
 
@@ -90,6 +91,7 @@ def profile(
     """
     set_training_mode(network, state.model, settings.freeze)
     device = settings.device
+    batches = copied_ahead(batches, device)
     activities = [ProfilerActivity.CPU]
     if device.type == "cuda":
         activities.append(ProfilerActivity.CUDA)

@@ -130,6 +130,7 @@ TWO_RANKS = (("dist.num_procs=8", "dist.num_procs=2"), ("8", "2"))
 FIRST = "python tools/train.py +experiment=i3d_nl5 data.root=/data/kinetics400 dist.num_procs=8"
 
 WALK = RunElsewhere("tests/docs/test_walk.py runs the commands of its page in their order")
+DATA_WALK = RunElsewhere("tests/docs/test_data_walk.py goes from official files to a batch")
 EXTEND = RunElsewhere("tests/docs/test_extend.py runs the examples")
 PAPER = RunElsewhere("tests/test_configs.py composes it; the sweep of table 2a runs")
 
@@ -238,13 +239,26 @@ TREATMENT: dict[str, Treatment] = {
     "pip install 'nlnet[parquet]'": RunElsewhere("the development environment has the extra"),
     "pip install 'nlnet[remote]'": RunElsewhere("the same"),
     **{
-        f"python tools/prepare.py {name} --root /data/{name}{more}": RunElsewhere(
-            "tests/data/prepare reads annotations of every data set"
-        )
+        f"python tools/prepare.py {name} --root /data/{name}{more}": DATA_WALK
         for name, more in {
             **dict.fromkeys(("kinetics400", "ssv2", "ucf101", "jhmdb"), ""),
             **dict.fromkeys(("charades", "diving48", "jester"), ""),
             "hmdb51": " --split-number 2 --out /data/hmdb51/split2.parquet",
+        }.items()
+    },
+    "python tools/prepare.py list --root my_lists": DATA_WALK,
+    **{
+        f"python tools/inspect_data.py +experiment={words} 'data.train={manifest}#train'": DATA_WALK
+        for words, manifest in {
+            "folder data.root=my_lists": "manifest.parquet",
+            "i3d_nl5 data.root=/data/kinetics400": "manifest.parquet",
+            "folder data.augment.flip=false data.root=/data/ssv2": "manifest.parquet",
+            "folder data.root=/data/ucf101": "manifest.parquet",
+            "folder data.root=/data/hmdb51": "split2.parquet",
+            "folder data.root=/data/jhmdb": "manifest.parquet",
+            "charades data.root=/data/charades data.videos=.": "manifest.parquet",
+            "folder data.root=/data/diving48": "manifest.parquet",
+            "gestures data.root=/data/jester": "manifest.parquet",
         }.items()
     },
     "OMP_NUM_THREADS=2 python tools/benchmark.py bench=ops json=ops.json": ComposeOnly(

@@ -15,6 +15,9 @@ from nlnet.errors import UserError
 
 Data = bytes | memoryview
 
+# Small files in the folder of a run: which process trains there, and the command that started it.
+LOCK, COMMAND = ".lock", "command.txt"
+
 
 class DamagedFile(UserError):
     """The content of a file is not what was written."""

@@ -154,6 +154,23 @@ TREATMENT: dict[str, Treatment] = {
     "python tools/inspect_data.py +experiment=folder augmentation=modern data.root=my_videos"
     " clips=6": Run(("data.batch_size=6",)),
     "python tools/train.py --help": Run(slow=False),
+    "python tools/runs.py": RunElsewhere("tests/jobs/test_runs.py"),
+    "python tools/runs.py outputs --where optim.lr=0.1 --where model.depth=50"
+    " --csv runs.csv": RunElsewhere("the same"),
+    "python tools/runs.py --diff outputs/c2d_nl5/train outputs/i3d_nl5/train": RunElsewhere(
+        "the same"
+    ),
+    "python tools/runs.py outputs/i3d_nl5/train": RunElsewhere("the same"),
+    "python tools/runs.py --watch": RunElsewhere("the same"),
+    "python tools/train.py -m +experiment=c2d_nl1 +sweep=stage data.root=/data/kinetics400"
+    " hydra/launcher=joblib hydra.launcher.n_jobs=2": RunElsewhere(
+        "tests/tools/test_parallel_sweep.py"
+    ),
+    "python tools/train.py -m +experiment=folder_small data.root=my_videos hydra/sweeper=optuna"
+    " hydra.sweeper.direction=maximize hydra.sweeper.n_trials=20 hydra.sweeper.n_jobs=1"
+    " 'optim.lr=tag(log,interval(0.001,0.1))'": RunElsewhere(
+        "the development environment lacks Optuna, which brings a database toolkit"
+    ),
     "python tools/replay.py outputs/i3d_nl5/train 1200 --picture step.png"
     " --save step.pt": RunElsewhere("tests/tools/test_replay.py"),
     "torchrun --nproc-per-node 8 tools/train.py +experiment=i3d_nl5"
@@ -196,6 +213,7 @@ TREATMENT: dict[str, Treatment] = {
     "python tools/attend.py outputs/i3d/train/best.pt video.mp4 --method gradcam": Run(
         replace=(("outputs/i3d/train/best.pt", "outputs/i3d_nl5/train/best.pt"),)
     ),
+    "pip install 'nlnet[sweep]'": RunElsewhere("the development environment has its launcher"),
     "pip install 'nlnet[serve]'": RunElsewhere("the development environment has the extra"),
     "python tools/serve.py demo": RunElsewhere("tests/serve runs it; it ends with Ctrl-C"),
     "python tools/serve.py outputs/i3d_nl5/train/best.pt": RunElsewhere("the same"),

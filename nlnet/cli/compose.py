@@ -19,7 +19,7 @@ from nlnet.cli.choices import CONFIG_DIR, choices
 from nlnet.cli.explain import unknown_key
 from nlnet.cli.folders import flatten
 from nlnet.cli.nearest import nearest
-from nlnet.cli.sweep import name_by_swept
+from nlnet.cli.sweep import ended_processes_reported, ending_with_sweep, name_by_swept
 from nlnet.cli.words import prepare_words
 from nlnet.config import RunConfig, parse_run, register_schemas
 from nlnet.errors import UsageError, UserError
@@ -52,12 +52,14 @@ def compose_and_run(work: Work, config: str, words: list[str], base: Base | None
 
     @wraps(work)
     def task(cfg: DictConfig) -> Any:
-        return work(to_run(cfg), Path(HydraConfig.get().runtime.output_dir))
+        with ending_with_sweep():
+            return work(to_run(cfg), Path(HydraConfig.get().runtime.output_dir))
 
     decorate = hydra.main(
         config_path=str(CONFIG_DIR), config_name=config, version_base=VERSION_BASE
     )
-    decorate(task)()
+    with ended_processes_reported():
+        decorate(task)()
 
 
 def compose_run(experiment: str) -> RunConfig:

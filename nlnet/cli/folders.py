@@ -12,10 +12,9 @@ from omegaconf import OmegaConf
 
 from nlnet.config import ModelConfig, RunConfig, read_run_tree, run_text
 from nlnet.errors import UserError
-from nlnet.files import write_text
+from nlnet.files import LOCK, write_text
 
 LENGTH = "trainer.epochs"
-LOCK = ".lock"  # a file in the folder of a run, which names the process that trains there
 # Keys that change where and how fast a run computes, and what it does about faults, but not the
 # result of a run without faults.
 FREE_KEYS = (

@@ -3,9 +3,12 @@
 import csv
 import io
 import json
+import os
 import sys
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +20,15 @@ from omegaconf import DictConfig, OmegaConf
 from nlnet.cli.explain import explain
 from nlnet.cli.mistakes import MISTAKES, fail, fail_with, is_mistake
 from nlnet.cli.quoting import unquoted
+from nlnet.distributed.signals import ending_with
 from nlnet.errors import UserError
 from nlnet.files import digest, write_text
 
 # Keys that a run folder is never named after: its place has the name, or they change no result.
 UNNAMED = {"experiment", "sweep", "debug", "name", "data.root", "weights"}
+# Environment variables: the process id of the sweep, and its folder.
+SWEEP, FOLDER = "NLNET_SWEEP", "NLNET_SWEEP_FOLDER"
+ROWS = "rows"  # folder of the rows of the table, inside that of the sweep
 MAX_NAME = 200  # bytes of the name of a run folder; file systems allow 255
 
 
@@ -49,7 +56,8 @@ class SweepTable(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         refuse_shared_folders(config)
-        self.rows = Path(config.hydra.sweep.dir).absolute() / "rows"
+        os.environ |= {SWEEP: str(os.getpid()), FOLDER: config.hydra.sweep.dir}
+        self.rows = Path(config.hydra.sweep.dir).absolute() / ROWS
         for path in self.rows.glob("*.json"):  # from an earlier sweep
             path.unlink()
 
@@ -72,18 +80,44 @@ class SweepTable(Callback):
         write_text(self.rows / f"{config.hydra.job.num:05d}.json", json.dumps(row))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        folder = Path(config.hydra.sweep.dir)
-        rows = [json.loads(path.read_text()) for path in sorted(self.rows.glob("*.json"))]
-        header, cells = sweep_table(rows)
-        lines = io.StringIO(newline="")
-        csv.writer(lines).writerows([header, *cells])
-        write_text(folder / "table.csv", lines.getvalue())
-        table = markdown_table(header, cells)
-        write_text(folder / "table.md", table + "\n")
-        print(f"\n{table}\n\n{len(rows)} runs; this table: {folder / 'table.md'}")
+        rows = _write_table(Path(config.hydra.sweep.dir))
         failed = sum("error" in row for row in rows)
         if failed:
             fail(f"{failed} of {len(rows)} runs of the sweep failed; see the table", 1)
+
+
+@contextmanager
+def ended_processes_reported() -> Iterator[None]:
+    """If the system ends a process of a sweep: the table of the runs so far, and a UserError."""
+    try:
+        yield
+    except BrokenProcessPool as error:
+        _write_table(Path(os.environ[FOLDER]))
+        raise UserError(
+            "a process of the sweep was ended by the system, perhaps because the memory ran out; "
+            "the same command continues all runs; fewer at once: hydra.launcher.n_jobs=NUMBER"
+        ) from error
+
+
+def _write_table(folder: Path) -> list[dict[str, Any]]:
+    """Write and print the table of a sweep; returns its rows."""
+    paths = sorted((folder / ROWS).glob("*.json"))
+    rows = [json.loads(path.read_text()) for path in paths]
+    header, cells = sweep_table(rows)
+    lines = io.StringIO(newline="")
+    csv.writer(lines).writerows([header, *cells])
+    write_text(folder / "table.csv", lines.getvalue())
+    table = markdown_table(header, cells)
+    write_text(folder / "table.md", table + "\n")
+    print(f"\n{table}\n\n{len(rows)} runs; this table: {folder / 'table.md'}")
+    return rows
+
+
+def ending_with_sweep() -> AbstractContextManager[None]:
+    """A context in which a run of a sweep in a process of its own ends with the sweep."""
+    if os.environ.get(SWEEP) == str(os.getppid()):
+        return ending_with(os.getppid())
+    return nullcontext()
 
 
 def refuse_shared_folders(config: DictConfig) -> None:
@@ -159,11 +193,16 @@ def _is_number(value: Any) -> bool:
 
 
 def sweep_table(rows: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """Header and cells of the table; an override that all runs share has no column."""
+    """Header and cells of the table; an override that all runs share has no column.
+
+    A sweep with a failed run always has a column for errors.
+    """
     keys = list(dict.fromkeys(key for row in rows for key in row))
     values = {key: {str(row.get(key)) for row in rows} for key in keys}
     header = [
-        key for key in keys if len(values[key]) > 1 or all(_is_number(row.get(key)) for row in rows)
+        key
+        for key in keys
+        if key == "error" or len(values[key]) > 1 or all(_is_number(row.get(key)) for row in rows)
     ]
     header.sort(key=lambda key: (key == "error", any(_is_number(row.get(key)) for row in rows)))
     return header, [[cell(row.get(key, "")) for key in header] for row in rows]

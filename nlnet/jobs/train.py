@@ -1,6 +1,8 @@
 """One training run, from its configuration to its checkpoints."""
 
 import os
+import shlex
+import sys
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -20,6 +22,7 @@ from nlnet.data.loader import EvalLoader, TrainLoader
 from nlnet.distributed.build import build_device
 from nlnet.distributed.ranks import process_group, rank, world_size
 from nlnet.errors import UsageError
+from nlnet.files import COMMAND, write_text
 from nlnet.jobs.board import show_validation
 from nlnet.jobs.debug import check_debug, clear_debug_folder, run_debug
 from nlnet.jobs.describe_run import describe_data, describe_extension
@@ -103,7 +106,7 @@ def _check_norms(run: RunConfig) -> None:
 
 @contextmanager
 def claim(run: RunConfig, out_dir: Path) -> Iterator[None]:
-    """Hold the run folder and write config.yaml to it; an earlier debug run in it is cleared.
+    """Hold the run folder, and write config.yaml and the command; an earlier debug run is cleared.
 
     Raises UserError if the folder belongs to a run with another configuration, and if another
     process trains in it.
@@ -111,6 +114,7 @@ def claim(run: RunConfig, out_dir: Path) -> Iterator[None]:
     with hold_folder(out_dir):
         clear_debug_folder(run, out_dir)
         claim_folder(run, out_dir)
+        write_text(out_dir / COMMAND, f"{shlex.join(sys.orig_argv)}\n")
         yield
 
 

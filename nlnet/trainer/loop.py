@@ -19,6 +19,7 @@ from nlnet.clip import ClipBatch
 from nlnet.distributed.ranks import from_main, gather_objects
 from nlnet.errors import UserError
 from nlnet.runs.logger import RunLogger
+from nlnet.runs.outcome import RESUMES
 from nlnet.runs.quarantine import TRAINING
 from nlnet.runs.record import Recorder, StepRecord
 from nlnet.trainer.ahead import copied_ahead
@@ -183,7 +184,7 @@ def _train_one_epoch(
         if sums.stop:
             step = progress.global_step
             reason, stopped = stop.agree()
-            logger.say(f"{reason}: saved {LAST} after step {step}; the same command resumes")
+            logger.say(f"{reason}: saved {LAST} after step {step}; {RESUMES}")
             raise stopped
 
 

@@ -1,5 +1,6 @@
 """Build the loader that decodes videos in worker processes."""
 
+import multiprocessing
 import os
 
 import torch
@@ -38,6 +39,7 @@ def build_batches(
         num_workers=num_workers,
         collate_fn=collate,
         worker_init_fn=leave_signals_to_run,
+        multiprocessing_context=_start_method() if num_workers > 0 else None,
         pin_memory=pin_memory,
         persistent_workers=num_workers > 0,
         # Without a generator, each iteration would change the state of the global one.
@@ -58,6 +60,15 @@ def micro_batch_size(batch_size: int, world_size: int, accumulate: int, repeats:
             f"{accumulate} accumulation steps{clips}; use {sizes}"
         )
     return batch_size // (world_size * accumulate)
+
+
+def _start_method() -> str | None:
+    """How worker processes start: the default of Python, also in a process of joblib.
+
+    In its processes joblib makes its own method the default, which cannot start data workers.
+    """
+    own = multiprocessing.get_start_method() not in ("fork", "spawn", "forkserver")
+    return multiprocessing.get_all_start_methods()[0] if own else None  # the default is the first
 
 
 def _default_workers() -> int:

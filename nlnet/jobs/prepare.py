@@ -30,7 +30,7 @@ from nlnet.data.prepare.rows import make_rows, printable
 from nlnet.data.prepare.suspects import read_suspects
 from nlnet.errors import UsageError, UserError
 from nlnet.jobs.prepare_copies import CopyOptions, begin_copies, make_copies, run_copies
-from nlnet.jobs.prepare_shards import shard_size, write_shards
+from nlnet.jobs.prepare_shards import check_shards, describes_shards, shard_size, write_shards
 from nlnet.jobs.prepare_summary import summary_lines, training_words
 
 Item = TypeVar("Item")
@@ -126,8 +126,12 @@ def prepare(name: str, options: PrepareOptions) -> None:
 def check_suspects(path: Path, options: PrepareOptions) -> None:
     """Decode all frames of the files that a list names, and print what is wrong with each.
 
-    Raises UserError if a file is still bad.
+    The videos of a manifest of shards are compared with their digests. Raises UserError if a file
+    is still bad.
     """
+    if describes_shards(path):
+        check_shards(path, options.videos or path.parent)
+        return
     paths = read_suspects(path, options.videos or options.root)
     if not paths:
         print(f"{path} has no row to test again")

@@ -1,9 +1,9 @@
-"""Write the videos of a manifest into shards, and a manifest of the shards."""
+"""Write the videos of a manifest into shards, and test shards again."""
 
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
@@ -13,17 +13,15 @@ from nlnet.data.index.manifest import (
     OK,
     ManifestHeader,
     ManifestRow,
-    read_manifest_rows,
-    write_manifest,
+    is_manifest,
+    open_manifest,
+    read_manifest_header,
 )
 from nlnet.data.prepare.probe_frames import FRAMES
-from nlnet.data.shards.layout import plan_shards
-from nlnet.data.shards.write import check_space, is_written, write_shard
+from nlnet.data.shards.folder import SHARD_MANIFEST, broken_members, write_shard_folder
 from nlnet.errors import UsageError, UserError
-from nlnet.files import cannot_write
 from nlnet.jobs.prepare_summary import training_words
 
-SHARD_MANIFEST = "manifest.parquet"  # in the folder of the shards
 UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
@@ -37,12 +35,11 @@ def shard_size(text: str) -> int:
 
 def write_shards(
     manifest: Path, header: ManifestHeader, rows: Sequence[ManifestRow], videos: Path, size: int
-) -> Path:
-    """Write the usable videos of a manifest into shards of at most `size` bytes beside it.
+) -> None:
+    """Write the usable videos of a manifest into shards beside it, and print where they are.
 
-    Shards that a command has written before are kept. Returns the manifest of the shards. Raises
-    UserError for a folder of frames, if a file has changed since it was measured, and if the disk
-    is full.
+    Raises UserError for a folder of frames, if a file has changed since it was measured, and if the
+    disk is full.
     """
     for row in rows:
         if row.facts.status == OK and row.facts.container == FRAMES:
@@ -51,28 +48,34 @@ def write_shards(
                 "--shards out"
             )
     folder = manifest.with_suffix(SHARDS_SUFFIX)
+    bar = partial(tqdm, unit="shard", disable=not sys.stderr.isatty(), leave=False)
+    done = write_shard_folder(folder, header, rows, videos, size, bar)
+    new = f", {done.new} of them written now" if done.new < done.shards else ""
+    print(f"{folder}: {done.shards} shards of {done.size:,} bytes{new}")
     out = folder / SHARD_MANIFEST
-    plans, placed = plan_shards(header, rows, size)
-    names = {plan.name for plan in plans}
-    old = {row.name for row in read_manifest_rows(out)[0].shards} - names if out.exists() else set()
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise cannot_write(folder, error) from error
-    todo = [plan for plan in plans if not is_written(folder, plan)]
-    check_space(folder, todo)
-    count = sum(len(plan.videos) for plan in todo)
-    with tqdm(total=count, unit="video", disable=not sys.stderr.isatty(), leave=False) as bar:
-        for plan in todo:
-            write_shard(folder, plan, videos, lambda: bar.update() and None)
-    records = tuple(plan.record() for plan in plans)
-    digest = write_manifest(out, replace(header, shards=records), placed)
-    for name in sorted(old):  # shards of an earlier command that nothing refers to any more
-        (folder / name).unlink(missing_ok=True)
-    written = f", {len(todo)} of them written now" if len(todo) < len(plans) else ""
-    total = sum(plan.size for plan in plans)
-    print(f"{folder}: {len(plans)} shards of {total:,} bytes{written}")
-    print(f"{out}: {len(placed)} rows, SHA-256 {digest[:16]}")
+    print(f"{out}: {len(rows)} rows, SHA-256 {done.digest[:16]}")
     splits = list(dict.fromkeys(row.split for row in rows if row.facts.status == OK))
     print(f"train from the shards with: {training_words(folder, out, splits)}")
-    return out
+
+
+def describes_shards(path: Path) -> bool:
+    """Whether a file is a manifest of shards."""
+    is_one = path.is_file() and is_manifest(path)
+    return is_one and bool(read_manifest_header(path, open_manifest(path)).shards)
+
+
+def check_shards(manifest: Path, folder: Path) -> None:
+    """Compare each video in shards with its SHA-256, and print what is wrong.
+
+    Raises UserError if a video is not as it was written.
+    """
+    bad = count = 0
+    failures = broken_members(manifest, folder)
+    for failure in tqdm(failures, unit="video", disable=not sys.stderr.isatty(), leave=False):
+        count += 1
+        if failure is not None:
+            bad += 1
+            tqdm.write(f"{failure.path}: {failure.cause}", file=sys.stdout)
+    print(f"{count - bad} of {count} videos are as they were written")
+    if bad:
+        raise UserError(f"{bad} of the videos of {manifest} cannot be used; copy the shards again")

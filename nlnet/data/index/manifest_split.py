@@ -13,6 +13,7 @@ from nlnet.data.index.files import nfc
 from nlnet.data.index.manifest import (
     BATCH,
     OK,
+    ManifestHeader,
     file_digest,
     left_out,
     open_manifest,
@@ -21,6 +22,7 @@ from nlnet.data.index.manifest import (
 from nlnet.data.index.video_index import EntryTable, MeasuredFrames, PathTable, VideoIndex
 from nlnet.data.setting_names import SettingNames
 from nlnet.data.shards.index import read_members
+from nlnet.data.shards.members import ShardMembers
 from nlnet.errors import UserError
 
 FRAME_COLUMNS = ("num_frames", "start_frame", "end_frame", "size", "modified")
@@ -34,16 +36,11 @@ def read_manifest(
     """The rows of a split whose status is ok; the others are counted by their status.
 
     `class_names` is the order of the classes; None takes that of the manifest. Raises UserError if
-    the split has no such row, if the manifest has several splits and none is chosen, and for a
-    class that is not in `class_names`.
+    the split has no such row, if the manifest has several splits and none is chosen, for a class
+    that is not in `class_names`, and if shards are missing or are not those of the manifest.
     """
     file = open_manifest(source.path)
     header = read_manifest_header(source.path, file)
-    if source.url and not header.shards:
-        raise UserError(
-            f"{source.path} lists files, which are not read from a URL; correct {settings.videos}, "
-            "or write shards with tools/prepare.py --shards"
-        )
     splits = _splits(file)
     if (source.part and source.part not in splits) or (not source.part and len(splits) > 1):
         choices = " or ".join(f"{source.path.name}#{name}" for name in splits)
@@ -76,7 +73,6 @@ def read_manifest(
     remark = f"{use.file}: {used} of {rows} rows of {source.part or 'all splits'} are used"
     remarks = (f"{remark}; left out: {_counts(statuses)}",) if use.left_out else ()
     table = PathTable(texts, np.cumsum(lengths, dtype=np.int64), os.fsencode(source.videos) + b"/")
-    place = source.url or source.videos
     return VideoIndex(
         table,
         numbers,
@@ -84,7 +80,7 @@ def read_manifest(
         remarks=remarks,
         manifest=use,
         frames=_measured(*frames),
-        members=read_members(file, header, source.part, place) if header.shards else None,
+        members=_members(source, file, header, settings),
     )
 
 
@@ -100,6 +96,22 @@ def _measured(
 ) -> MeasuredFrames:
     entries = EntryTable(entry_frames, entry_times, np.cumsum(entry_counts, dtype=np.int64))
     return MeasuredFrames(num_frames, first, end, size, modified, entries)
+
+
+def _members(
+    source: SplitSource, file: Any, header: ManifestHeader, settings: SettingNames
+) -> ShardMembers | None:
+    """The videos in shards, after a check that the shards are there; None for files."""
+    if header.shards:
+        members = read_members(file, header, source.part, source.url or source.videos)
+        members.check_start()
+        return members
+    if source.url:
+        raise UserError(
+            f"{source.path} lists files, which are not read from a URL; correct {settings.videos}, "
+            "or write shards with tools/prepare.py --shards"
+        )
+    return None
 
 
 def _splits(file: Any) -> list[str]:

@@ -21,9 +21,6 @@ def read_members(file: Any, header: ManifestHeader, part: str, place: Path | str
         file: a Parquet file
         part: the split; "" for all rows
         place: the folder or the URL of the shards
-
-    Raises:
-        UserError: shards are missing, or are not those of the manifest.
     """
     parts = zip(*_parts(file, header, part), strict=True)
     table = MemberTable(*(np.concatenate(arrays) for arrays in parts))
@@ -32,7 +29,6 @@ def read_members(file: Any, header: ManifestHeader, part: str, place: Path | str
         store = LocalShards(place, header.shards)
     else:
         store = RemoteShards(place, header.shards)
-    store.check_start(np.unique(table.shard).tolist())
     return ShardMembers(store, table)
 
 

@@ -35,22 +35,39 @@ class ShardMembers:
         """The videos of these rows."""
         return ShardMembers(self._store, MemberTable(*(array[rows] for array in self._table)))
 
+    def check_start(self) -> None:
+        """Raise UserError for shards that are seen at once to be missing or not the right ones."""
+        self._store.check_start(np.unique(self._table.shard).tolist())
+
+    def check(self, i: int, path: Path) -> None:
+        """Raise DecodeError if the bytes of video i are not those that were written."""
+        part, state = self._part(i, path), hashlib.sha256()
+        while data := part.read(PART):
+            state.update(data)
+        self._compare(i, path, state.digest())
+
     def open(self, i: int, path: Path) -> BinaryIO:
         """Video i as a file, which needs no closing; `path` is its name.
 
         Raises DecodeError if its bytes cannot be read, or are not those that were written. Reading
         a large video later can raise it, too.
         """
-        shard, size = int(self._table.shard[i]), int(self._table.size[i])
-        part = _Part(self._store, path, shard, int(self._table.offset[i]), size)
-        if size > WHOLE:
+        part = self._part(i, path)
+        if part.size > WHOLE:
             return io.BufferedReader(part, PART)
         data = part.read_all()
         if not self._verified[i]:
-            if hashlib.sha256(data).digest() != self._table.sha256[i].tobytes():
-                raise DecodeError(path, "its bytes in the shard have changed; copy the shard again")
+            self._compare(i, path, hashlib.sha256(data).digest())
             self._verified[i] = True
         return _Bytes(data, str(path))
+
+    def _part(self, i: int, path: Path) -> "_Part":
+        shard, offset, size = (int(array[i]) for array in self._table[:3])
+        return _Part(self._store, path, shard, offset, size)
+
+    def _compare(self, i: int, path: Path, digest: bytes) -> None:
+        if digest != self._table.sha256[i].tobytes():
+            raise DecodeError(path, "its bytes in the shard have changed; copy the shard again")
 
 
 class _Bytes(io.BytesIO):
@@ -71,12 +88,12 @@ class _Part(io.RawIOBase):
         self._path = path
         self._shard = shard
         self._offset = offset
-        self._size = size
+        self.size = size
         self._position = 0
 
     def read_all(self) -> bytes:
         """All bytes; raises DecodeError."""
-        return self._read(0, self._size)
+        return self._read(0, self.size)
 
     def readable(self) -> bool:
         return True
@@ -85,7 +102,7 @@ class _Part(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.size}[whence]
         self._position = max(start + offset, 0)
         return self._position
 
@@ -93,7 +110,7 @@ class _Part(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        length = max(min(len(buffer), self._size - self._position), 0)
+        length = max(min(len(buffer), self.size - self._position), 0)
         buffer[:length] = self._read(self._position, length) if length else b""
         self._position += length
         return length

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -41,10 +41,8 @@ def check_space(folder: Path, plans: Sequence[ShardPlan]) -> None:
         )
 
 
-def write_shard(
-    folder: Path, plan: ShardPlan, videos: Path, written: Callable[[], None] = lambda: None
-) -> None:
-    """Write one shard from the files in the folder `videos`; `written` is called after each.
+def write_shard(folder: Path, plan: ShardPlan, videos: Path) -> None:
+    """Write one shard from the files in the folder `videos`.
 
     Raises UserError if a file is not the one that was measured, or if the disk is full.
     """
@@ -60,7 +58,6 @@ def write_shard(
                 notes = video.notes
                 out.write(member_header(notes_name(video.name), len(notes)))
                 out.write(notes + padding(len(notes)))
-                written()
             out.write(END)
             assert out.tell() == plan.size
             out.flush()

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from nlnet.data.index.manifest import read_manifest_rows
 from nlnet.data.index.read import read_index
 from nlnet.errors import UserError
+from nlnet.jobs.prepare import run_prepare
 from tests.data.shards.conftest import shards_of
 
 
@@ -56,3 +58,22 @@ def test_shards_in_the_folder_of_a_class_are_no_class(tmp_path: Path, prepared: 
     assert [*shards_of(tmp_path / "all").glob("all-*.tar")]
     shards_of(tmp_path / "all")
     assert read_index(tmp_path / "all", "manifest.parquet").class_names == ("a", "b")
+
+
+def test_check_compares_all_bytes(copied: Path, capsys: pytest.CaptureFixture[str]):
+    manifest = copied / "manifest.parquet"
+    words = {"suspects": manifest, "clip": None, "root": None}
+    run_prepare("check", **words)
+    assert "9 of 9 videos are as they were written" in capsys.readouterr().out
+    _, rows = read_manifest_rows(manifest)
+    changed, lost = rows[0], next(row for row in rows if row.split == "val")
+    with (copied / changed.shard).open("r+b") as file:
+        file.seek(changed.offset + changed.facts.size - 1)
+        file.write(b"?")
+    (copied / lost.shard).unlink()
+    with pytest.raises(UserError, match=r"of the videos of .* cannot be used; copy the shards"):
+        run_prepare("check", **words)
+    said = capsys.readouterr().out
+    assert f"{changed.path}: its bytes in the shard have changed" in said
+    assert f"{lost.path}: {copied / lost.shard} cannot be read (No such file" in said
+    assert "train-000001.tar" not in said

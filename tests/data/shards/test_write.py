@@ -21,10 +21,10 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from nlnet.data.index.manifest import read_manifest_rows
-from nlnet.jobs.prepare_shards import write_shards
+from nlnet.data.shards.folder import write_shard_folder
 root = Path(sys.argv[1])
-manifest = root / "manifest.parquet"
-write_shards(manifest, *read_manifest_rows(manifest), root, 15_000)
+header, rows = read_manifest_rows(root / "manifest.parquet")
+write_shard_folder(root / "manifest.shards", header, rows, root, 15_000)
 """
 
 

@@ -26,6 +26,7 @@ LAST = "last.pt"  # the newest state of the run
 PREVIOUS = "last.prev.pt"  # the state before it; older ones are last.prev2.pt, last.prev3.pt, ...
 BEST = "best.pt"  # the state with the best validation score
 
+AVERAGED = "model_ema"  # key of the averaged weights in a checkpoint
 REMEDY = "remove it, or use an intact copy"
 # Exceptions of the unpickler for content that is not a pickle; their texts do not help a user.
 NO_PICKLE = (LookupError, TypeError, AttributeError, struct.error)
@@ -100,6 +101,7 @@ class Checkpoint:
     model: dict[str, Tensor]
     provenance: Provenance
     training: Training | None = None  # None for converted weights
+    average: dict[str, Tensor] | None = None  # state of the averaged weights, if the run has them
 
 
 def current_provenance(config: str, class_names: list[str]) -> Provenance:
@@ -142,6 +144,8 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint, older: Sequence[Path] =
         UserError: the file cannot be written; the old files are at `path` or in `older`.
     """
     saved: dict[str, Any] = {"model": checkpoint.model}
+    if checkpoint.average is not None:
+        saved[AVERAGED] = checkpoint.average
     if checkpoint.training is not None:
         saved["optimizer_name"] = checkpoint.training.optimizer_name
         saved["optimizer"] = checkpoint.training.optimizer
@@ -186,7 +190,7 @@ def to_checkpoint(saved: Mapping[str, Any], path: Path) -> Checkpoint:
             f"{path}: is not a checkpoint of this version of nlnet ({_first_line(error)});"
             " use the version that wrote it"
         ) from error
-    return Checkpoint(dict(saved["model"]), provenance, training)
+    return Checkpoint(dict(saved["model"]), provenance, training, saved.get(AVERAGED))
 
 
 def to_bytes(content: object) -> bytes:

@@ -23,6 +23,9 @@ class TrainerConfig:
     freeze: list[str] = field(default_factory=list)  # parts that are not trained: conv1, res2, ...
     # A step whose loss or gradient is not finite is skipped; as many in a row stop the run.
     max_bad_steps: int = 10
+    # Evaluate the average of the weights over the steps, a = ema a + (1 - ema) w after each step;
+    # 0.999 averages about 1,000 steps. Checkpoints hold it, too. null: no average.
+    ema: float | None = None
     precise_bn: int = 0  # batches that re-estimate the batch norm statistics before an evaluation
     eval_every: int = 1  # epochs
     save_every_steps: int | None = None  # also write last.pt between epochs

@@ -34,6 +34,7 @@ from nlnet.model.speed.checkpointing import save_memory
 from nlnet.runs.ensembles import ENSEMBLES
 from nlnet.runs.logger import RunLogger, progress_bar
 from nlnet.runs.record import METRICS, read_best_score
+from nlnet.trainer.averaging import average_weights
 from nlnet.trainer.build import (
     apply_allocator,
     build_optimizer,
@@ -239,8 +240,13 @@ def _build_state(
         lines.append(f"frozen: {', '.join(run.trainer.freeze)}; {trained:,} parameters are trained")
     model.to(device)
     optimizer = build_optimizer(run.optim, model)
+    average = None
+    if run.trainer.ema is not None:
+        average = average_weights(model, run.trainer.ema, channels_last=run.trainer.channels_last)
+        lines.append(f"evaluates the average of the weights, trainer.ema={run.trainer.ema}")
     made_by = current_provenance(run_text(run), list(class_names))
-    return TrainState(model, optimizer, made_by, build_scaler(run.trainer, device)), lines
+    scaler = build_scaler(run.trainer, device)
+    return TrainState(model, optimizer, made_by, scaler, average=average), lines
 
 
 def _prepare(run: RunConfig, model: VideoClassifier) -> None:
@@ -261,12 +267,13 @@ def _validate(
     run: RunConfig, state: TrainState, loader: EvalLoader, device: torch.device, logger: RunLogger
 ) -> Metrics:
     """The metrics of the validation split, in percent; TensorBoard shows the confusion matrix."""
-    assert isinstance(state.model, VideoClassifier)
+    model = state.evaluated
+    assert isinstance(model, VideoClassifier)
     views = run.data.val_views
     labels = torch.from_numpy(loader.index.labels)
     scores = VideoScores(labels, len(loader.index.class_names), views.ensemble)
     metrics = evaluate(
-        state.model,
+        model,
         progress_bar(loader, "validation"),
         scores,
         device=device,

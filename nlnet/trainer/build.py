@@ -172,6 +172,9 @@ def _check_ranges(cfg: TrainerConfig) -> None:
             f"trainer.clip_grad_norm={cfg.clip_grad_norm} must be above 0, or null for no clipping"
         )
     at_least("trainer.precise_bn", cfg.precise_bn, 0)
+    if cfg.ema is not None:
+        positive("trainer.ema", cfg.ema)
+        below("trainer.ema", cfg.ema, 1)
     within("trainer.loss_balance", cfg.loss_balance, 0, 1)
     for name, minutes in (
         ("max_minutes", cfg.max_minutes),

@@ -55,7 +55,7 @@ def fit(
         network: `state.model`, possibly compiled or wrapped for several ranks
         settings: how to train
         loader_at: returns the micro-batches of an epoch, from a given step of it; both from 0
-        validate: evaluates `state.model` on all ranks
+        validate: evaluates `state.evaluated` on all ranks
         logger: shows the run
         out_dir: the folder of the run
         name_video: returns the file of a video_id, for the list of skipped steps
@@ -93,6 +93,8 @@ def fit(
                 # If the evaluation fails or is killed, the epoch is not lost.
                 saver.save_last(state)
                 _settle_buffers(state.model, settings, loader_at, epoch)
+                if state.average is not None:
+                    _settle_buffers(state.evaluated, settings, loader_at, epoch)
                 metrics = validate()
             _finish_epoch(state, recorder, metrics, saver, logger)
 
@@ -173,6 +175,7 @@ def _train_one_epoch(
             record = StepRecord(0.0, 0.0, 0.0, 0.0, **times)
         else:
             progress.skipped_in_a_row = 0
+            state.update_average()
             record = StepRecord(sums.loss, sums.top1, sums.top5, sums.clips, **times)
         logger.step(recorder.finish_step(record, lr=lr, grad_norm=grad_norm))
         check_bad_steps(progress, settings, saver.out_dir)

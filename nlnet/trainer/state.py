@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
 
 from nlnet.checkpoint import (
     Checkpoint,
@@ -37,6 +38,17 @@ class TrainState:
     scaler: GradScaler = field(default_factory=_no_scaler)
     progress: Progress = field(default_factory=Progress)
     resumed: Provenance | None = None  # of the checkpoint from which the run goes on
+    average: AveragedModel | None = None  # of the weights over the steps
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The model that is evaluated: the averaged one, if there is one."""
+        return self.model if self.average is None else self.average.module
+
+    def update_average(self) -> None:
+        """Include the weights after a step in their average, if there is one."""
+        if self.average is not None:
+            self.average.update_parameters(self.model)
 
     def checkpoint(self) -> Checkpoint:
         """Return the state as it is written to disk. The tensors are shared, not copied."""
@@ -46,7 +58,8 @@ class TrainState:
             self.optimizer.state_dict(),
             self.scaler.state_dict(),
         )
-        return Checkpoint(self.model.state_dict(), self.provenance, training)
+        average = None if self.average is None else self.average.state_dict()
+        return Checkpoint(self.model.state_dict(), self.provenance, training, average)
 
     def save(self, path: Path, older: Sequence[Path] = ()) -> None:
         """Write a checkpoint. Killed at any instant, it leaves a checkpoint that loads.
@@ -77,6 +90,14 @@ class TrainState:
         names = self.provenance.class_names or []
         _check_same_classes(path, saved.provenance.class_names or [], names)
         _check_same_network(path, saved.model, self.model.state_dict())
+        average = None if self.average is None else self.average.state_dict()
+        if (average is None) != (saved.average is None):
+            has = "no averaged weights" if saved.average is None else "averaged weights"
+            raise UserError(
+                f"{path}: has {has}, unlike this run; resume with the same setting, or train in"
+                " another folder"
+            )
+        _check_same_network(path, saved.average or {}, average or {})
         own = type(self.optimizer).__name__
         if training.optimizer_name != own:
             raise UserError(
@@ -92,6 +113,8 @@ class TrainState:
                 " another folder"
             ) from error
         self.model.load_state_dict(saved.model)
+        if self.average is not None and saved.average is not None:
+            self.average.load_state_dict(saved.average)
         self.scaler.load_state_dict(training.scaler)
         self.progress = training.progress
         self.resumed = saved.provenance

@@ -18,7 +18,6 @@ from nlnet.weights.sources.all import FORMATS
 
 STEM = "backbone.conv1.weight"  # in our ResNets; the other networks have pytorchvideo's modules
 PARTS = ("backbone.", "head.")  # of our networks
-AVERAGED = "model_ema"  # the key of the averaged weights in our checkpoints
 WHOLE = ""  # the word of tensors without an envelope
 # Prefixes of DistributedDataParallel and AveragedModel, of PySlowFast and Lightning, and of others.
 PREFIXES = ("module.", "model.", "net.", "network.")

@@ -17,6 +17,7 @@ from torch import Tensor
 
 import nlnet
 from nlnet.checkpoint import (
+    AVERAGED,
     Checkpoint,
     Provenance,
     from_bytes,
@@ -28,7 +29,7 @@ from nlnet.checks import one_of
 from nlnet.errors import UserError
 from nlnet.files import DamagedFile, read_verified, write_verified
 from nlnet.weights.caffe2_pickle import read_caffe2, write_caffe2
-from nlnet.weights.envelope import AVERAGED, TensorSet, is_ours, take_set
+from nlnet.weights.envelope import TensorSet, is_ours, take_set
 from nlnet.weights.folder import read_exported_folder
 from nlnet.weights.recognize import recognize
 from nlnet.weights.rewrite import StateDict, export_state, import_state

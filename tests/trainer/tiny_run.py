@@ -23,6 +23,7 @@ from nlnet.clip import ClipBatch, Failure
 from nlnet.distributed.ranks import is_main, pick_device, process_group, rank, world_size
 from nlnet.errors import UserError
 from nlnet.runs.logger import RunLogger
+from nlnet.trainer.averaging import average_weights
 from nlnet.trainer.build import REMEDIES
 from nlnet.trainer.loop import evaluate, fit
 from nlnet.trainer.metrics import Metrics, VideoScores
@@ -107,7 +108,11 @@ def validation_labels() -> Tensor:
 
 
 def make_state(
-    optimizer: str = "sgd", norm: bool = True, dropout: float = 0.5, seed: int = 0
+    optimizer: str = "sgd",
+    norm: bool = True,
+    dropout: float = 0.5,
+    seed: int = 0,
+    ema: float | None = None,
 ) -> TrainState:
     torch.manual_seed(seed)
     model = TinyNet(norm, dropout)
@@ -117,7 +122,8 @@ def make_state(
         update = torch.optim.SGD(
             model.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-3
         )
-    return TrainState(model, update, PROVENANCE)
+    average = None if ema is None else average_weights(model, ema, channels_last=False)
+    return TrainState(model, update, PROVENANCE, average=average)
 
 
 def make_settings(epochs: int = 2, **changes: Any) -> LoopSettings:
@@ -165,7 +171,7 @@ def train(out_dir: Path, options: dict[str, Any]) -> TrainState:
     def validate() -> Metrics:
         scores = VideoScores(validation_labels(), NUM_CLASSES)
         state.model.fault = None
-        return evaluate(state.model, validation(), scores, device=CPU, chunk=2)
+        return evaluate(state.evaluated, validation(), scores, device=CPU, chunk=2)
 
     start_step = state.progress.global_step
     with RunLogger(out_dir, total_steps=settings.total_steps, start_step=start_step) as logger:

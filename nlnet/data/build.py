@@ -32,7 +32,7 @@ from nlnet.data.index.labels import read_class_names
 from nlnet.data.index.read import read_index
 from nlnet.data.index.video_index import VideoIndex
 from nlnet.data.loader import EvalLoader, TrainLoader
-from nlnet.data.order import EpochOrder, evaluation_order
+from nlnet.data.order import EpochOrder, EvaluationOrder
 from nlnet.data.setting_names import SettingNames
 from nlnet.data.views import Transform
 from nlnet.data.weighting import balanced_weights, read_video_weights
@@ -52,7 +52,7 @@ KEYS = SettingNames(
 
 def data_class_names(cfg: DataConfig) -> tuple[str, ...]:
     """The class names of a data set: from its file of classes, or else from its training split."""
-    return _listed_classes(cfg) or _read_index(cfg, cfg.train, None).class_names
+    return _listed_classes(cfg) or _train_index(cfg).class_names
 
 
 def build_train_loader(
@@ -75,7 +75,7 @@ def build_train_loader(
     at_least("seed", seed, 0)
     clips = build_train_clips(cfg.augment, cfg.clip, RandomClip(*_clips(cfg.clip)))
     transform = build_train_transform(cfg.augment, cfg.clip.crop_size)
-    index = _read_index(cfg, cfg.train, data_class_names(cfg)).without(left_out)
+    index = _train_index(cfg).without(left_out)
     dataset = VideoDataset(
         index,
         clips,
@@ -119,7 +119,7 @@ def find_broken(cfg: DataConfig) -> tuple[list[Failure], int]:
     probe = one_of("data.probe", cfg.probe, PROBES)
     if probe is None:
         return [], 0
-    index = _read_index(cfg, cfg.train, data_class_names(cfg))
+    index = _train_index(cfg)
     paths = [index.path(i) for i in range(len(index))]
     return probe_files(paths, probe, index.open), len(index)
 
@@ -148,7 +148,7 @@ def build_eval_loader(
     if max_batches is not None:
         index = index.spread(max_batches * videos_per_batch * world_size)
     dataset = _fixed_views(cfg, index, clips, transform, _opener(cfg))
-    order = evaluation_order(len(index), rank=rank, world_size=world_size)
+    order = EvaluationOrder(len(index), rank=rank, world_size=world_size)
     batches = build_batches(
         dataset, order, videos_per_batch, num_workers=cfg.num_workers, pin_memory=pin_memory
     )
@@ -163,7 +163,7 @@ def build_video_views(cfg: DataConfig, video: VideoReader) -> ClipBatch:
 def build_files_loader(cfg: DataConfig, paths: Sequence[Path]) -> Iterator[tuple[int, ClipBatch]]:
     """The number of the next files, and their views of data.test_views; some may have failed."""
     size = _videos_per_batch(cfg.test_views, "data.test_views")
-    order = evaluation_order(len(paths), rank=0, world_size=1)
+    order = EvaluationOrder(len(paths), rank=0, world_size=1)
     workers = cfg.num_workers if len(paths) > MAX_WORKERS else 0  # their start takes seconds
     batches = build_batches(_unlabeled(cfg, paths, _opener(cfg)), order, size, num_workers=workers)
     for first, batch in zip(range(0, len(paths), size), batches, strict=True):
@@ -225,6 +225,11 @@ def _read_index(cfg: DataConfig, split: str, class_names: tuple[str, ...] | None
         allow_missing=cfg.allow_missing,
         settings=KEYS,
     )
+
+
+def _train_index(cfg: DataConfig) -> VideoIndex:
+    """The training split, read once: without a file of classes, its class names are its own."""
+    return _read_index(cfg, cfg.train, _listed_classes(cfg))
 
 
 def _listed_classes(cfg: DataConfig) -> tuple[str, ...] | None:

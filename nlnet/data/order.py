@@ -6,6 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from torch.utils.data import Sampler
 
+PART = 4096  # keys that are made at once
+
 
 class SampleKey(NamedTuple):
     """Which sample to make: a video in an epoch."""
@@ -92,8 +94,9 @@ class EpochOrder(Sampler[SampleKey]):
         # `resize` repeats the videos, or drops the last ones.
         parts = (np.resize(part, shape)[self._step :, :, self._rank] for part in (videos, copies))
         rows = np.stack([part.ravel() for part in parts], axis=1)
-        for video, copy in rows.tolist():
-            yield self._readable(SampleKey(self._epoch, video, copy))
+        for start in range(0, len(rows), PART):  # Python's numbers need far more memory
+            for video, copy in rows[start : start + PART].tolist():
+                yield self._readable(SampleKey(self._epoch, video, copy))
 
     def __len__(self) -> int:
         accumulate, _, micro_batch = self._layout
@@ -123,6 +126,14 @@ class EpochOrder(Sampler[SampleKey]):
         return key._replace(attempt=attempt)
 
 
-def evaluation_order(num_videos: int, *, rank: int, world_size: int) -> list[SampleKey]:
+class EvaluationOrder(Sampler[SampleKey]):
     """One rank's share of an evaluation: each video is in the share of exactly one rank."""
-    return [SampleKey(0, video) for video in range(rank, num_videos, world_size)]
+
+    def __init__(self, num_videos: int, *, rank: int, world_size: int) -> None:
+        self._videos = range(rank, num_videos, world_size)
+
+    def __iter__(self) -> Iterator[SampleKey]:
+        return (SampleKey(0, video) for video in self._videos)
+
+    def __len__(self) -> int:
+        return len(self._videos)

@@ -9,9 +9,12 @@ from torch import Tensor
 
 from nlnet.clip import ClipBatch
 from nlnet.config import AugmentConfig, ClipConfig, DataConfig, ViewsConfig
+from nlnet.data import build
 from nlnet.data.build import build_eval_loader, build_train_loader, data_class_names
 from nlnet.data.clip_sampling import INDEX_RULES, SAMPLERS, ClipShape, RandomClip
 from nlnet.data.decoding.opening import open_video
+from nlnet.data.index.read import read_index
+from nlnet.data.index.video_index import VideoIndex
 from nlnet.data.transforms import JitterCrop, TrainTransform
 from nlnet.errors import UsageError, UserError
 from tests.data.frame_folders import extract_frames
@@ -162,6 +165,21 @@ def test_class_names_come_from_the_training_split_or_from_a_file(data: DataConfi
         data, "val", VIEWS, rank=0, world_size=1, class_names=("a", "eat", "walk")
     )
     assert loader.index.labels.tolist() == [1, 1, 1, 2, 2]
+
+
+def test_loaders_read_each_split_once(data: DataConfig, monkeypatch: pytest.MonkeyPatch):
+    read = []
+
+    def counted(root: Path, split: str, **options) -> VideoIndex:
+        read.append(split)
+        return read_index(root, split, **options)
+
+    monkeypatch.setattr(build, "read_index", counted)
+    loader = train(data)
+    build_eval_loader(
+        data, data.val, VIEWS, rank=0, world_size=1, class_names=loader.index.class_names
+    )
+    assert read == ["train", "val"]
 
 
 def test_numbers_of_a_list_count_data_classes(data: DataConfig, tmp_path: Path):

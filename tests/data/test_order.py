@@ -4,7 +4,7 @@ from itertools import chain
 import numpy as np
 import pytest
 
-from nlnet.data.order import EpochOrder, SampleKey, evaluation_order, stand_in
+from nlnet.data.order import EpochOrder, EvaluationOrder, SampleKey, stand_in
 
 
 def micro_batches(
@@ -103,7 +103,8 @@ def test_a_small_data_set_is_repeated_to_fill_a_batch():
 @pytest.mark.parametrize("num_videos", range(1, 10))
 def test_evaluation_has_every_video_once(num_videos: int, world_size: int):
     shares = [
-        evaluation_order(num_videos, rank=rank, world_size=world_size) for rank in range(world_size)
+        list(EvaluationOrder(num_videos, rank=rank, world_size=world_size))
+        for rank in range(world_size)
     ]
     assert sorted(chain(*shares)) == [SampleKey(0, video) for video in range(num_videos)]
     assert max(map(len, shares)) - min(map(len, shares)) <= 1

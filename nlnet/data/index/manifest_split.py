@@ -54,7 +54,10 @@ def read_manifest(
             f"{source.path}: no row of the split can be used ({_counts(statuses)}); correct the "
             "files and run tools/prepare.py again"
         )
-    columns = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+    arrays = [list(column) for column in zip(*parts, strict=True)]
+    parts.clear()
+    # One by one, so that the memory of each is free before the next is made.
+    columns = [np.concatenate(arrays.pop(0)) for _ in range(len(arrays))]
     (lengths, texts, counts, labels), frames = columns[:4], columns[4:]
     names = header.class_names if class_names is None else class_names
     numbers = _renumbered(source, header.class_names, names, labels, settings)

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,16 @@ def read_text(path: Path) -> str:
 
     Raises UserError for other encodings, and for a file that cannot be read.
     """
+    with _utf8(path):
+        return path.read_text(encoding="utf-8-sig")
+
+
+@contextmanager
+def _utf8(path: Path) -> Iterator[None]:
+    """Raise UserError if a file that the body reads is not UTF-8, or cannot be read."""
     try:
         with reading(path):
-            return path.read_text(encoding="utf-8-sig")
+            yield
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text ({error.reason}); convert it") from error
 
@@ -38,8 +46,9 @@ def read_json_annotation(path: Path) -> Any:
 
 
 def csv_columns(path: Path) -> tuple[str, ...]:
-    """The fields of the first line."""
-    return tuple(next(csv.reader(read_text(path).splitlines()[:1]), []))
+    """The fields of the first line; nothing else is read."""
+    with _utf8(path), path.open(encoding="utf-8-sig") as file:
+        return tuple(next(csv.reader(file.readline().splitlines()[:1]), []))
 
 
 def csv_rows(

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 from nlnet.checks import at_least
 from nlnet.clip import Sample
 from nlnet.data.dataset import collate
-from nlnet.data.order import EpochOrder, SampleKey
+from nlnet.data.order import EpochOrder, EvaluationOrder
 from nlnet.distributed.signals import leave_signals_to_run
 from nlnet.errors import UsageError
 
@@ -18,7 +18,7 @@ MAX_WORKERS = 8  # and of more files, worker processes decode
 
 def build_batches(
     dataset: Dataset[Sample],
-    order: EpochOrder | list[SampleKey],
+    order: EpochOrder | EvaluationOrder,
     batch_size: int,
     *,
     num_workers: int | None,

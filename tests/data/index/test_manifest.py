@@ -154,7 +154,8 @@ def test_a_table_that_is_no_manifest_is_named(tmp_path: Path):
 
 @pytest.mark.slow
 def test_a_million_rows_cost_little(tmp_path: Path):
-    """Less than 300 MB above the imports and 2 s of CPU time, for a split of a million videos."""
+    """Less than 300 MB above the imports and 2 s of CPU time, for a split of a million videos, and
+    for the first keys of a training and of an evaluation."""
     import pyarrow
     from pyarrow import parquet
 
@@ -174,10 +175,14 @@ def test_a_million_rows_cost_little(tmp_path: Path):
         "from pathlib import Path\n"
         "import pyarrow.parquet\n"
         "from nlnet.data.index.read import read_index\n"
+        "from nlnet.data.order import EpochOrder, EvaluationOrder\n"
         "def peak():\n"
         "    return int(re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1])\n"
         "before, start = peak(), time.process_time()\n"
         "index = read_index(Path(sys.argv[1]), 'm.parquet#train')\n"
+        "parts = dict(rank=0, world_size=1)\n"
+        "order = EpochOrder(len(index), seed=0, batch_size=8, accumulate=1, **parts)\n"
+        "keys = [next(iter(order)), next(iter(EvaluationOrder(len(index), **parts)))]\n"
         "print(len(index), time.process_time() - start, peak() - before)\n"
     )
     done = subprocess.run(

@@ -74,6 +74,8 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
         codec, options = FORMATS[name]
         path = root / "train/formats" / f"{name.replace('.', '_')}.{name.split('.')[1]}"
         write_moving_video(path, codec=codec, options=options, num_frames=30)
+    b_frames = {"bf": "3", "x264-params": "b-adapt=0:cpu-independent=1"}
+    write_moving_video(root / "train/formats/b.avi", options=b_frames, num_frames=30)
     for i, turn in enumerate([(90, False, False), (180, True, False)]):
         path = root / "train/turned" / f"{i}.mp4"
         write_moving_video(path, num_frames=20 + i, rotation=turn, size=(38, 50))
@@ -97,7 +99,7 @@ def test_copies_have_the_frames_times_and_sizes_of_the_originals(data: Path, tmp
     prepare(data, gop=5, crf=10, to=tmp_path / "copies")
     names = [path for path in (data / "train").rglob("*") if path.parent.name != "broken"]
     originals = [path for path in names if path.is_file()]
-    assert len(originals) == 7
+    assert len(originals) == 8
     rows = rows_of(tmp_path / "copies")
     for path in originals:
         copy = tmp_path / "copies" / path.relative_to(data).with_suffix(".mp4")
@@ -110,6 +112,8 @@ def test_copies_have_the_frames_times_and_sizes_of_the_originals(data: Path, tmp
         # Time stamps count 1/90,000 s.
         np.testing.assert_allclose(times_of(copy), times_of(path), atol=1e-4)
         facts = rows[copy.name].facts
+        if path.name != "vfr.mp4":
+            assert facts.rate == pytest.approx(25, rel=1e-3)
         assert facts.key_frames == tuple(range(0, len(expected), 5))  # closed groups of 5 frames
         assert (facts.num_frames, facts.rotation, facts.mirrored) == (len(expected), 0, False)
         assert (facts.width, facts.height) == expected.shape[2:0:-1]
@@ -124,9 +128,9 @@ def test_broken_originals_are_named_and_have_no_copy(
 ):
     prepare(data, gop=16, to=tmp_path / "copies")
     said = capsys.readouterr().out
-    assert "8 of 11 videos can be used" in said
+    assert "9 of 12 videos can be used" in said
     assert re.search(
-        r"^8 copies, \d\.\d\d x the bytes of the originals; PSNR \d\d\.\d dB in 4", said, re.M
+        r"^9 copies, \d\.\d\d x the bytes of the originals; PSNR \d\d\.\d dB in 5", said, re.M
     )
     rows = rows_of(tmp_path / "copies")
     bad = {name: row.facts.status for name, row in rows.items() if row.facts.status != "ok"}
@@ -138,7 +142,7 @@ def test_broken_originals_are_named_and_have_no_copy(
     assert [path.name for path in copies] == ["whole.mp4"]
     assert f"data.root={tmp_path / 'copies'} data.train=manifest.parquet" in said
     index = read_index(tmp_path / "copies", "manifest.parquet")
-    assert len(index) == 8 and all(index.path(i).is_file() for i in range(8))
+    assert len(index) == 9 and all(index.path(i).is_file() for i in range(9))
 
 
 def test_sizes(tmp_path: Path, data: Path):
@@ -213,7 +217,7 @@ def test_copies_in_place(data: Path):
     avi = (data / "train/formats/mpeg4_avi.avi").read_bytes()
     prepare(data, gop=4, crf=10, in_place=True)
     names = {path.name for path in data.rglob("*") if path.is_file()}
-    assert names == {"h264_mkv.mp4", "h264_ts.mp4", "mpeg4_avi.mp4", "vp9_webm.mp4"} | {
+    assert names == {"b.mp4", "h264_mkv.mp4", "h264_ts.mp4", "mpeg4_avi.mp4", "vp9_webm.mp4"} | {
         *("whole.mp4", "cut.mp4", "damaged.mp4", "text.mp4", "manifest.parquet")
     }
     assert psnr(frames_of(data / "train/formats/mpeg4_avi.mp4"), expected) > 34

@@ -6,8 +6,10 @@ The frames of a file are the same, bit for bit, and in the same order.
 """
 
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
+from heapq import heappop, heappush
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, NamedTuple, TypeVar
@@ -29,6 +31,8 @@ from nlnet.data.decoding.reader import DecodeError
 Stream = TypeVar("Stream", bound="FrameStream")
 
 DEFAULT_RATE = 25.0  # frames per second, if the source declares no rate
+AVI = "avi"  # FFmpeg's name of the format
+REORDERED = 4  # frames; in AVI files a time stamp is at most so many frames away from its frame
 CAMERAS = "/dev/video"
 CAMERA_FORMAT = "v4l2"
 
@@ -112,11 +116,10 @@ class PyAVStream(FrameStream):
     def __iter__(self) -> Iterator[Frame]:
         count, time, start = 0, 0.0, None
         try:
-            for frame in self._decoded():
+            for frame, stamp in self._timed():
                 if frame.is_corrupt and not self.is_live:
                     raise DecodeError(self.path, f"frame {count} is damaged")
                 self._rgb.start(frame)
-                stamp = frame.time
                 if count > 0:
                     following = time + 1 / self.rate
                     if stamp is None:
@@ -134,6 +137,24 @@ class PyAVStream(FrameStream):
             raise DecodeError(self.path, f"{why(error)} after {count} frames") from error
         if count == 0:
             raise DecodeError(self.path, "no frame can be decoded")
+
+    def _timed(self) -> Iterator[tuple[av.VideoFrame, float | None]]:
+        """Each frame with its time stamp.
+
+        AVI files store times in the order of decoding. With frames of type B they come in another
+        order than the frames, so that the times of the next frames are sorted.
+        """
+        depth = REORDERED if self._container.format.name == AVI else 0
+        frames: deque[av.VideoFrame] = deque()
+        stamps: list[float] = []
+        for frame in self._decoded():
+            frames.append(frame)
+            if frame.time is not None:
+                heappush(stamps, frame.time)
+            if len(frames) > depth:
+                yield frames.popleft(), heappop(stamps) if stamps else None
+        while frames:
+            yield frames.popleft(), heappop(stamps) if stamps else None
 
     def _decoded(self) -> Iterator[av.VideoFrame]:
         for packet in read_packets(self._container, self._stream):

@@ -49,24 +49,36 @@ def is_frame_folder(folder: Path) -> bool:
         return any(has_frame_name(item.name) for item in scan)
 
 
+def files_and_frames(folder: Path) -> Iterator[Path]:
+    """All files below a folder, by name; a folder of frames stands for its files."""
+    return _walk(folder, frozenset(), joins_frames=True)
+
+
 def frame_folders(folder: Path) -> list[Path]:
     """All folders of frames below a folder, by name."""
-    files = _walk(folder, frozenset(), joins_frames=True)
-    return [path for path in files if not is_video(path) and path.is_dir()]
+    return [path for path in files_and_frames(folder) if not is_video(path) and path.is_dir()]
 
 
 def _are_frames(names: Iterable[str]) -> bool:
     """Whether the files of a folder, with these names, are frames, and no video is beside them."""
     found = False
     for name in names:
-        if is_video(Path(name)):
+        if os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES:
             return False
         found = found or has_frame_name(name)
     return found
 
 
-def _walk(folder: Path, above: frozenset[tuple[int, int]], joins_frames: bool) -> Iterator[Path]:
-    """The files below a folder; or, for each folder of frames, the folder instead of its files."""
+def _walk(
+    folder: Path,
+    above: frozenset[tuple[int, int]],
+    joins_frames: bool,
+    in_frames: bool = False,
+) -> Iterator[Path]:
+    """The files below a folder; or, for each folder of frames, the folder instead of its files.
+
+    Files are searched below folders of frames, too, but other folders of frames are not.
+    """
     with reading(folder):
         status = folder.stat()
         here = status.st_dev, status.st_ino
@@ -75,20 +87,20 @@ def _walk(folder: Path, above: frozenset[tuple[int, int]], joins_frames: bool) -
         with os.scandir(folder) as scan:
             shown = (item for item in scan if item.name[0] != ".")
             items = sorted(shown, key=lambda item: item.name)
-    if joins_frames and above and _are_frames(item.name for item in items):
+    are_frames = joins_frames and bool(above) and _are_frames(item.name for item in items)
+    if are_frames and not in_frames:
         yield folder
-        return
     for item in items:
         if item.is_dir():
-            yield from _walk(Path(item.path), above | {here}, joins_frames)
-        else:
+            path = Path(item.path)
+            yield from _walk(path, above | {here}, joins_frames, in_frames or are_frames)
+        elif not are_frames:
             yield Path(item.path)
 
 
 def video_files(folder: Path) -> Iterator[Path]:
     """All videos below a folder, by name: files, and folders of frames."""
-    files = _walk(folder, frozenset(), joins_frames=True)
-    return (path for path in files if is_video(path) or path.is_dir())
+    return (path for path in files_and_frames(folder) if is_video(path) or path.is_dir())
 
 
 def files_by_stem(folder: Path) -> dict[str, list[Path]]:

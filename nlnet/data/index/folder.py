@@ -11,15 +11,13 @@ from nlnet.data.index.entries import Entry, SplitEntries, SplitSource
 from nlnet.data.index.files import (
     SHARDS_SUFFIX,
     all_files,
-    frame_folders,
+    files_and_frames,
     is_frame_folder,
     is_video,
     nfc,
 )
 from nlnet.errors import UserError
 from nlnet.files import reading
-
-IMAGES = (".jpg", ".jpeg", ".png")
 
 
 def is_folder(source: SplitSource) -> bool:
@@ -55,25 +53,29 @@ def read_folder(source: SplitSource) -> SplitEntries:
 
 def _videos_of_class(folder: Path) -> tuple[list[Path], Counter[str]]:
     """The videos of a class folder, and how many files are no videos, by suffix."""
-    videos, others = [], Counter[str]()
-    for path in all_files(folder):
+    videos, frames, others = [], [], Counter[str]()
+    for path in files_and_frames(folder):
         if is_video(path):
             videos.append(path)
+        elif path.is_dir():
+            frames.append(path)
         else:
-            others[path.suffix.lower() or "without suffix"] += 1
-    if videos:
+            others[_kind(path)] += 1
+    if videos:  # images beside videos are no frames
+        others.update(_kind(path) for place in frames for path in all_files(place))
         return videos, others
     if is_frame_folder(folder):
         raise UserError(
             f"class folder {folder} has images but no video; move the frames of each video into a "
             "folder of their own"
         )
-    videos = frame_folders(folder)
-    if not videos:
+    if not frames:
         raise UserError(f"class folder {folder} has no video; fill or remove it")
-    for suffix in IMAGES:
-        del others[suffix]
-    return videos, others
+    return frames, others
+
+
+def _kind(path: Path) -> str:
+    return path.suffix.lower() or "without suffix"
 
 
 def _describe(folder: Path, others: Counter[str]) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -16,6 +17,7 @@ from nlnet.data.decoding.reader import DecodeError
 from nlnet.data.decoding.stream import ArrayStream, FrameStream, PyAVStream, is_live
 from nlnet.errors import UserError
 from tests.data.decoding.test_pyav import KINDS
+from tests.data.decoding.videos import write_moving_video
 
 VideoFactory = Callable[..., Path]
 
@@ -122,3 +124,14 @@ def test_damage_is_named(video_file: VideoFactory, tmp_path: Path):
 )
 def test_cameras_and_urls_are_live(source: str | Path, live: bool):
     assert is_live(source) is live
+
+
+def test_times_of_b_frames_in_avi_rise_by_one_frame(tmp_path: Path):
+    """AVI has the times of the order of decoding; the decoder gives 1, 4, 3, 5, 2, ..."""
+    options = {"bf": "3", "x264-params": "b-adapt=0:cpu-independent=1"}
+    path = write_moving_video(tmp_path / "b.avi", options=options, num_frames=30)
+    with av.open(str(path)) as container:
+        stamps = [frame.pts for frame in container.decode(video=0)]
+    assert stamps != sorted(stamps)
+    with PyAVStream(path) as stream:
+        assert [frame.time for frame in stream] == pytest.approx(np.arange(30) / 25)

@@ -70,6 +70,20 @@ def test_folders_of_frames_are_videos_where_no_file_is_one(tmp_path: Path, touch
     assert "3 files are no videos" in remark and "2 .jpg" in remark
 
 
+def test_videos_below_numbered_images_are_found(tmp_path: Path, touch, listed):
+    """A folder with pictures is no folder of frames if videos are below it."""
+    touch("train/run/day/cover1.jpg", "train/run/day/v/a.mp4", "train/run/day/v/b.mp4")
+    touch("train/walk/v1/img_1.jpg", "train/walk/v1/flow/img_1.jpg", "train/walk/v1/flow/x.txt")
+    index = read_index(tmp_path, "train")
+    assert listed(index) == [
+        ("train/run/day/v/a.mp4", "run"),
+        ("train/run/day/v/b.mp4", "run"),
+        ("train/walk/v1", "walk"),
+    ]
+    (tmp_path / "l.txt").write_text("a 0\n")  # a name without path and suffix
+    assert listed(read_index(tmp_path, "l.txt")) == [("train/run/day/v/a.mp4", "0")]
+
+
 def test_frames_beside_one_another_have_no_video(tmp_path: Path, touch):
     touch("train/run/img_00001.jpg", "train/run/img_00002.jpg")
     with pytest.raises(UserError, match=r"run has images but no video; move [^\n]*$"):

@@ -61,7 +61,7 @@ IMPORTERS = {
         "nlnet/data/prepare/probe.py",  # it reads packets, and takes damaged files
     },
     "fsspec": {"nlnet/data/shards/remote.py"},
-    "torchcodec": {"nlnet/data/decoding/torchcodec.py"},
+    "torchcodec": {"nlnet/data/decoding/torchcodec.py", "nlnet/bench"},
     "torchvision.transforms": {"nlnet/data/transforms.py", "nlnet/data/augmentation"},
     "hydra": {"nlnet/config", "nlnet/cli"},
     "omegaconf": {"nlnet/config", "nlnet/cli"},

@@ -4,9 +4,11 @@ Examples:
   python tools/benchmark.py bench=ops
   python tools/benchmark.py bench=ops quick=true json=ops.json
   python tools/benchmark.py bench=step +experiment=i3d_nl5
+  python tools/benchmark.py bench=data
 
 ops   time and memory of the non-local operations, compared with naive forms and pytorchvideo
 step  clips per second and memory of a whole training step of an experiment
+data  clips per second and processor time of reading clips, and of training from files
 Tables and pictures are written to benchmarks/ (out=FOLDER). OMP_NUM_THREADS sets the threads.
 """
 
@@ -23,12 +25,14 @@ if TYPE_CHECKING:
 def main(run: "BenchmarkConfig", out_dir: Path) -> None:
     """Measure, print the tables, and write them with their pictures to the folder `out`."""
     from nlnet.bench.operations.run import measure_operations
+    from nlnet.bench.reading.run import measure_reading
     from nlnet.bench.report import machine
     from nlnet.bench.steps.run import measure_steps
     from nlnet.checks import one_of
     from nlnet.files import write_text
 
-    measure = one_of("bench", run.bench, {"ops": measure_operations, "step": measure_steps})
+    benches = {"ops": measure_operations, "step": measure_steps, "data": measure_reading}
+    measure = one_of("bench", run.bench, benches)
     facts = machine()
     report = measure(run)
     text = f"{', '.join(f'{name} {fact}' for name, fact in facts.items())}\n\n{report.markdown}\n"

@@ -62,8 +62,8 @@ def compose_and_run(work: Work, config: str, words: list[str], base: Base | None
         decorate(task)()
 
 
-def compose_run(experiment: str) -> RunConfig:
-    """The configuration of an experiment, a name below configs/experiment.
+def compose_run(experiment: str, *words: str) -> RunConfig:
+    """The configuration of an experiment, a name below configs/experiment, changed by words.
 
     A `data.root` that the experiment leaves open is the working folder. Raises UsageError for an
     unknown experiment.
@@ -77,7 +77,7 @@ def compose_run(experiment: str) -> RunConfig:
     GlobalHydra.instance().clear()
     try:
         with hydra.initialize_config_dir(str(CONFIG_DIR), version_base=VERSION_BASE):
-            cfg = hydra.compose("run", overrides=[f"+experiment={experiment}"])
+            cfg = hydra.compose("run", overrides=[f"+experiment={experiment}", *words])
     finally:
         GlobalHydra.instance().hydra = outer
     if OmegaConf.is_missing(cfg.data, "root"):

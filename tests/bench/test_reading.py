@@ -10,7 +10,7 @@ import pytest
 
 from nlnet.bench.reading.checks import largest_differences
 from nlnet.bench.reading.clips import PROTOCOL, ClipKey, Clips
-from nlnet.bench.reading.plan import FULL, QUICK, Plan, Row
+from nlnet.bench.reading.plan import FULL, QUICK, ReadingPlan, ReadingRow
 from nlnet.bench.reading.readers import Work, find_readers
 from nlnet.bench.reading.resizing import resize_share
 from nlnet.bench.reading.rounds import Measured, Spread, cpu_seconds, ratio
@@ -92,7 +92,9 @@ def test_the_processor_time_of_another_process_is_measured():
 def test_ratios_are_taken_round_by_round():
     slow, fast = Measured([2.0, 4.0, 9.0], [1.0] * 3), Measured([1.0, 1.0, 3.0], [1.0] * 3)
     assert ratio(slow, fast) == Spread(3.0, 2.0, 4.0)
-    row = Row("it", SHAPE, Work(32), 1, 1, x_peer=3.0, prepared_x_peer=5.0, prepared_x_ours=1.8)
+    row = ReadingRow(
+        "it", SHAPE, Work(32), 1, 1, x_peer=3.0, prepared_x_peer=5.0, prepared_x_ours=1.8
+    )
     results = {
         ("nlnet", "original"): fast,
         ("pytorchvideo", "original"): slow,
@@ -123,14 +125,14 @@ def test_the_quick_plan_is_a_part_of_the_full_one():
 @pytest.mark.slow
 def test_a_whole_benchmark_of_short_videos():
     """One training clip and the views of a video, each reader in a worker; two training steps."""
-    plan = Plan(
+    plan = ReadingPlan(
         videos=2,
         num_frames=FRAMES,
         crop_size=224,
         rounds=1,
         rows=(
-            Row("clips", SHAPE, Work(224), 2, 4, x_peer=3.0),
-            Row("views", SHAPE, Work(224, is_test=True), 1, 1, num_clips=2),
+            ReadingRow("clips", SHAPE, Work(224), 2, 4, x_peer=3.0),
+            ReadingRow("views", SHAPE, Work(224, is_test=True), 1, 1, num_clips=2),
         ),
         training={"i3d_tiny": Steps(2, 32, batch=2, steps=1, rounds=1)},
     )

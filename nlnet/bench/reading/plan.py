@@ -8,7 +8,7 @@ from nlnet.bench.reading.training import Steps
 from nlnet.data.clip_sampling import ClipShape
 
 
-class Row(NamedTuple):
+class ReadingRow(NamedTuple):
     """Clips that all readers read, and the ratios to reach."""
 
     name: str
@@ -22,14 +22,14 @@ class Row(NamedTuple):
     prepared_x_ours: float | None = None
 
 
-class Plan(NamedTuple):
+class ReadingPlan(NamedTuple):
     """Sizes and repetitions; the largest plan takes most of an hour on two cores."""
 
     videos: int
     num_frames: int  # of a video
     crop_size: int
     rounds: int
-    rows: Sequence[Row]
+    rows: Sequence[ReadingRow]
     training: dict[str, Steps]  # by network
 
 
@@ -39,24 +39,24 @@ VIEW, FRAMES, TEST = Work(SIDE), Work(SIDE, decode_only=True), Work(SIDE, is_tes
 RESIZE_SHARE = 0.13  # wanted: crop, then resize in uint8, of float-then-resize
 TRAINING_SHARE = 0.9  # wanted: training from files, of training from memory
 
-FULL = Plan(
+FULL = ReadingPlan(
     videos=4,
     num_frames=300,
     crop_size=SIDE,
     rounds=5,
     rows=(
-        Row("8x8, decode", SHORT, FRAMES, 1, 16),
-        Row(
+        ReadingRow("8x8, decode", SHORT, FRAMES, 1, 16),
+        ReadingRow(
             *("8x8, decode + transform", SHORT, VIEW, 1, 16),
             x_peer=3.0,
             prepared_x_peer=5.0,
             prepared_x_ours=1.8,
         ),
-        Row("8x8, decode + transform", SHORT, VIEW, 2, 16),
-        Row("32x2, decode", LONG, FRAMES, 1, 16),
-        Row("32x2, decode + transform", LONG, VIEW, 1, 16, x_peer=3.3),
-        Row("32x2, decode + transform", LONG, VIEW, 2, 16),
-        Row("30 views of 8x8 of a video", SHORT, TEST, 1, 4, num_clips=10, x_peer=10.0),
+        ReadingRow("8x8, decode + transform", SHORT, VIEW, 2, 16),
+        ReadingRow("32x2, decode", LONG, FRAMES, 1, 16),
+        ReadingRow("32x2, decode + transform", LONG, VIEW, 1, 16, x_peer=3.3),
+        ReadingRow("32x2, decode + transform", LONG, VIEW, 2, 16),
+        ReadingRow("30 views of 8x8 of a video", SHORT, TEST, 1, 4, num_clips=10, x_peer=10.0),
     ),
     training={
         "i3d_tiny": Steps(8, SIDE, batch=8, steps=8, rounds=3),

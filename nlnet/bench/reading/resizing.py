@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nlnet.bench.reading.pytorchvideo_reader import peer_training_view
 from nlnet.bench.reading.readers import SHORT_SIDE, Work, our_views
-from nlnet.bench.reading.rounds import Spread, spread
+from nlnet.bench.reading.rounds import Spread, spread_of
 
 CALLS = 4  # of each form in a round
 
@@ -36,7 +36,7 @@ def resize_share(frames: np.ndarray, crop_size: int, rounds: int) -> tuple[float
         rows = [(_seconds(ours), _seconds(theirs)) for _ in range(rounds)]
     finally:
         torch.set_num_threads(threads)
-    return spread([row[1] for row in rows]).middle, spread([row[0] / row[1] for row in rows])
+    return spread_of([row[1] for row in rows]).middle, spread_of([row[0] / row[1] for row in rows])
 
 
 def _seconds(call: Callable[[], Tensor]) -> float:

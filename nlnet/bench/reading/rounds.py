@@ -27,14 +27,14 @@ class Spread(NamedTuple):
     high: float
 
 
-def spread(values: Sequence[float]) -> Spread:
+def spread_of(values: Sequence[float]) -> Spread:
     """The median and the ends of some values."""
     return Spread(median(values), min(values), max(values))
 
 
 def ratio(above: Measured, below: Measured) -> Spread:
     """Processor time of `above` / that of `below`, round by round."""
-    return spread([a / b for a, b in zip(above.cpu, below.cpu, strict=True)])
+    return spread_of([a / b for a, b in zip(above.cpu, below.cpu, strict=True)])
 
 
 def measure_loaders(

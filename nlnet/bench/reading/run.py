@@ -15,7 +15,7 @@ import numpy as np
 
 from nlnet.bench.reading.checks import largest_differences
 from nlnet.bench.reading.clips import PROTOCOL, ClipKey, Clips, build_clip_loader
-from nlnet.bench.reading.plan import FULL, LONG, QUICK, Plan, Row
+from nlnet.bench.reading.plan import FULL, LONG, QUICK, ReadingPlan, ReadingRow
 from nlnet.bench.reading.readers import Read, find_readers
 from nlnet.bench.reading.resizing import resize_share
 from nlnet.bench.reading.rounds import measure_loaders
@@ -46,7 +46,7 @@ def measure_reading(run: BenchmarkConfig) -> Report:
     return measure_reading_plan(QUICK if run.quick else FULL)
 
 
-def measure_reading_plan(plan: Plan) -> Report:
+def measure_reading_plan(plan: ReadingPlan) -> Report:
     """Measure a plan. Raises RuntimeError if the readers do not give the same frames."""
     load = [os.getloadavg()[0]]
     with TemporaryDirectory() as folder:
@@ -94,7 +94,7 @@ def measure_reading_plan(plan: Plan) -> Report:
     return Report("\n".join(text), numbers)
 
 
-def _compare(plan: Plan, readers: Mapping[str, Read], files: Files) -> dict[str, float]:
+def _compare(plan: ReadingPlan, readers: Mapping[str, Read], files: Files) -> dict[str, float]:
     """The differences of the readers at the start, in the middle and at the end of a video."""
     shape = max((row.shape for row in plan.rows), key=lambda shape: shape.span)
     clips = PROTOCOL.test(shape, plan.num_frames, 3)
@@ -102,7 +102,9 @@ def _compare(plan: Plan, readers: Mapping[str, Read], files: Files) -> dict[str,
     return largest_differences(readers, original, prepared, clips, crop_size=plan.crop_size)
 
 
-def _measure_row(plan: Plan, row: Row, readers: Mapping[str, Read], files: Files) -> Results:
+def _measure_row(
+    plan: ReadingPlan, row: ReadingRow, readers: Mapping[str, Read], files: Files
+) -> Results:
     """Let all readers read the original files, and nlnet the prepared ones, too."""
     keys = [ClipKey(i % plan.videos, i // plan.videos) for i in range(row.samples)]
     choices = [OURS, PEER, *((name, "original") for name in readers), PREPARED]
@@ -118,7 +120,7 @@ def _measure_row(plan: Plan, row: Row, readers: Mapping[str, Read], files: Files
     return measure_loaders(loaders, samples=row.samples, rounds=plan.rounds)
 
 
-def _resize(plan: Plan, path: Path) -> Line:
+def _resize(plan: ReadingPlan, path: Path) -> Line:
     """The transform of a long clip."""
     with open_video(path) as video:
         frames = video.read(np.arange(min(LONG.num_frames, video.num_frames)))

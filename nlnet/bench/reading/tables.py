@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from nlnet.bench.reading.plan import RESIZE_SHARE, TRAINING_SHARE, Row
-from nlnet.bench.reading.rounds import Measured, Spread, ratio, spread
+from nlnet.bench.reading.plan import RESIZE_SHARE, TRAINING_SHARE, ReadingRow
+from nlnet.bench.reading.rounds import Measured, Spread, ratio, spread_of
 from nlnet.bench.reading.training import EndToEnd
 from nlnet.cli.sweep import markdown_table
 
@@ -27,7 +27,7 @@ class Line(NamedTuple):
     against: str = ""  # what the ratio compares with
 
 
-def reading_lines(row: Row, results: Results) -> list[Line]:
+def reading_lines(row: ReadingRow, results: Results) -> list[Line]:
     """Each reader's time, and its ratio to the peer on the original files."""
     wanted = {OURS: row.x_peer, PREPARED: row.prepared_x_peer}
     lines = []
@@ -38,8 +38,8 @@ def reading_lines(row: Row, results: Results) -> list[Line]:
                 row.name,
                 str(row.workers),
                 ", ".join(key),
-                1e3 * spread(measured.cpu).middle,
-                1 / spread(measured.wall).middle,
+                1e3 * spread_of(measured.cpu).middle,
+                1 / spread_of(measured.wall).middle,
                 ratio(results[PEER], measured),
                 "" if figure is None else f">= {figure:g}",
                 "x pytorchvideo",

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 
-from nlnet.bench.reading.rounds import Spread, spread
+from nlnet.bench.reading.rounds import Spread, spread_of
 from nlnet.checkpoint import current_provenance
 from nlnet.cli.compose import compose_run
 from nlnet.clip import ClipBatch
@@ -101,9 +101,9 @@ def _measure(network: str, root: Path, steps: Steps, threads: int) -> EndToEnd:
         device.type,
         steps.batch,
         workers,
-        memory=scale * spread([rate[0] for rate in rates]).middle,
-        files=scale * spread([rate[1] for rate in rates]).middle,
-        share=spread([files / memory for memory, files in rates]),
+        memory=scale * spread_of([rate[0] for rate in rates]).middle,
+        files=scale * spread_of([rate[1] for rate in rates]).middle,
+        share=spread_of([files / memory for memory, files in rates]),
     )
 
 

@@ -96,6 +96,10 @@ class TrainTransform(ResizingTransform):
     changes: tuple[Change, ...] = ()
     has_changes = True
 
+    @property
+    def needs_channels_last(self) -> bool:
+        return bool(self.color_jitter or self.changes)
+
     def windows(self, height: int, width: int, rng: np.random.Generator) -> list[Window]:
         return [self.crop(height, width, rng)]
 

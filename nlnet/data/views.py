@@ -33,6 +33,14 @@ class Transform(ABC):
     crop_size: int
     has_changes = False
 
+    @property
+    def needs_channels_last(self) -> bool:
+        """Whether the result of `changed` may depend on the order of the view in memory.
+
+        It then sees frames whose channels come last. The other order is faster to fill and flip.
+        """
+        return False
+
     @abstractmethod
     def windows(self, height: int, width: int, rng: np.random.Generator) -> list[Window]:
         """The window of each view of a clip, for frames of this size."""
@@ -85,15 +93,17 @@ def read_views(
             windows = [transform.windows(height, width, clip.rng) for clip in clips]
             block = _empty_views(sum(map(len, windows)), len(clips[0].numbers), transform.crop_size)
             targets = [view.permute(1, 2, 3, 0).numpy() for view in block]
-            if transform.has_changes:  # they see frames whose channels come last
+            if transform.needs_channels_last:
                 targets = [np.empty(target.shape, np.uint8) for target in targets]
         _fill(targets, numbers, group, clips, windows, transform)
         group.clear()  # before the next frames are made
     if transform.has_changes:
         rngs = [clip.rng for clip, its in zip(clips, windows, strict=True) for _ in its]
         for view, pixels, rng in zip(block, targets, rngs, strict=True):
-            changed = transform.changed(torch.from_numpy(pixels).permute(0, 3, 1, 2), rng)
-            view.copy_(changed.transpose(0, 1))
+            resized = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+            changed = transform.changed(resized, rng)
+            if changed is not resized or transform.needs_channels_last:
+                view.copy_(changed.transpose(0, 1))
     return list(block)
 
 
@@ -141,7 +151,9 @@ def _fill(
     for at, row, its_windows in zip(places, rows, windows, strict=True):
         for window, view in zip(its_windows, target, strict=False):
             if at.size:
-                view[at] = crops[window][np.cumsum(used[window])[row] - 1]
+                order = np.cumsum(used[window])[row] - 1
+                for place, which in zip(at, order, strict=True):  # an array of places is slower
+                    view[place] = crops[window][which]
 
 
 def _empty_views(num_views: int, num_frames: int, side: int) -> Tensor:

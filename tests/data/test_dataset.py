@@ -19,8 +19,10 @@ from nlnet.data.clip_sampling import (
 from nlnet.data.dataset import KNOWN, VideoDataset, collate
 from nlnet.data.decoding.pyav import PyAVReader
 from nlnet.data.index.video_index import EntryTable, MeasuredFrames, VideoIndex
+from nlnet.data.prepare.probe import probe_video
 from nlnet.data.transforms import EvalTransform, JitterCrop, TrainTransform
 from nlnet.data.views import Transform
+from tests.data.decoding.videos import write_moving_video
 
 VideoFactory = Callable[..., Path]
 
@@ -72,6 +74,30 @@ def test_clips_stay_inside_the_frames_of_their_manifest_row(video_file: VideoFac
         (clip,) = data[number, 0].clips
         found = frame_numbers(clip)
         assert found == list(range(found[0], found[0] + 10, 3)) and 20 <= found[0] <= found[-1] < 33
+
+
+def test_what_a_manifest_knows_changes_no_sample(tmp_path: Path):
+    """Equal bits; the file is decoded from the key frame before the clip."""
+    path = write_moving_video(tmp_path / "a.avi", codec="mpeg4", num_frames=120)
+    facts = probe_video(path)
+    numbers = (facts.num_frames, 0, facts.num_frames, facts.size, facts.modified)
+    entries = (np.array(each) for each in (facts.entry_frames, facts.entry_times))
+    frames = MeasuredFrames(
+        *(np.array([n]) for n in numbers), EntryTable(*entries, np.array([len(facts.entry_frames)]))
+    )
+    readers: list[PyAVReader] = []
+
+    def open_video(path: Path, file: BinaryIO | None = None, **options) -> PyAVReader:
+        readers.append(PyAVReader(path, file, **options))
+        return readers[-1]
+
+    options = {"open_video": open_video, "seed": 3, "replacements": 0}
+    plain = VideoDataset(VideoIndex([path], [0], ("a",)), RANDOM, JITTER, **options)
+    known = VideoDataset(VideoIndex([path], [0], ("a",), frames=frames), RANDOM, JITTER, **options)
+    for epoch in range(10):
+        assert same(plain[epoch, 0], known[epoch, 0])
+    counts = [reader.num_decoded for reader in readers]
+    assert min(counts[::2]) > 120 and max(counts[1::2]) <= 12 + 10
 
 
 def test_views_are_clips_times_crops_of_the_sampled_frames(video_file: VideoFactory):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from nlnet.clip import ManifestUse
+from nlnet.data.decoding.known import is_unchanged
 from nlnet.data.index.entries import SplitSource
 from nlnet.data.index.files import nfc
 from nlnet.data.index.manifest import (
@@ -27,6 +28,7 @@ from nlnet.errors import UserError
 
 FRAME_COLUMNS = ("num_frames", "start_frame", "end_frame", "size", "modified")
 ENTRY_COLUMNS = ("entry_frames", "entry_times")  # older manifests do not have them
+LOOKED = 8  # files whose size and time are compared with the manifest at the start
 COLUMNS = ("path", "split", "labels", "status", *FRAME_COLUMNS)
 
 
@@ -74,15 +76,20 @@ def read_manifest(
         left_out=left_out(statuses),
     )
     remark = f"{use.file}: {used} of {rows} rows of {source.part or 'all splits'} are used"
-    remarks = (f"{remark}; left out: {_counts(statuses)}",) if use.left_out else ()
+    remarks: tuple[str, ...] = ()
+    if use.left_out:
+        remarks = (f"{remark}; left out: {_counts(statuses)}",)
     table = PathTable(texts, np.cumsum(lengths, dtype=np.int64), os.fsencode(source.videos) + b"/")
+    measured = _measured(*frames)
+    if not header.shards:
+        remarks += _changed(use.file, table, measured)
     return VideoIndex(
         table,
         numbers,
         names,
         remarks=remarks,
         manifest=use,
-        frames=_measured(*frames),
+        frames=measured,
         members=_members(source, file, header, settings),
     )
 
@@ -99,6 +106,21 @@ def _measured(
 ) -> MeasuredFrames:
     entries = EntryTable(entry_frames, entry_times, np.cumsum(entry_counts, dtype=np.int64))
     return MeasuredFrames(num_frames, first, end, size, modified, entries)
+
+
+def _changed(name: str, paths: PathTable, measured: MeasuredFrames) -> tuple[str, ...]:
+    """A line if files with entries have changed, by a look at a few of them."""
+    rows = np.flatnonzero(np.diff(measured.entries.ends, prepend=0))
+    looked = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), LOOKED)).astype(int))]
+    facts = [(paths[row], int(measured.size[row]), int(measured.modified[row])) for row in looked]
+    changed = [path for path, size, modified in facts if not is_unchanged(path, size, modified)]
+    if not changed:
+        return ()
+    return (
+        f"{name}: {len(changed)} of {len(looked)} files that were looked at have another size or "
+        f"time than in the manifest, the first {changed[0]}; such files are measured again at each "
+        "reading, which is slow: make the manifest again, or copy files with their times",
+    )
 
 
 def _members(

@@ -81,6 +81,26 @@ def test_readers_get_what_was_measured(tmp_path: Path):
             assert (tuple(known.entry_frames), tuple(known.entry_times)) == entries[number]
 
 
+def test_files_that_changed_are_said(tmp_path: Path):
+    """Only where it costs time: files with entries."""
+    (tmp_path / "clips").mkdir()
+    rows = []
+    for number in range(4):
+        path = tmp_path / "clips" / f"{number}.mp4"
+        path.write_bytes(b"abc")
+        status = path.stat()
+        facts = {"size": status.st_size, "modified": status.st_mtime_ns, "status": "ok"}
+        if number < 2:
+            facts |= {"entry_frames": (12,), "entry_times": (12,)}
+        rows.append(replace(row(number), facts=replace(FACTS, **facts)))
+    write_manifest(tmp_path / "m.parquet", HEADER, rows)
+    assert read_index(tmp_path, "m.parquet").remarks == ()
+    for number in (1, 3):
+        (tmp_path / "clips" / f"{number}.mp4").write_bytes(b"abcd")
+    (remark,) = read_index(tmp_path, "m.parquet").remarks
+    assert "1 of 2 files" in remark and str(tmp_path / "clips" / "1.mp4") in remark
+
+
 def test_manifests_of_the_first_release_have_no_entries(tmp_path: Path):
     from pyarrow import parquet
 

@@ -9,6 +9,8 @@ import av
 import numpy as np
 import pytest
 
+from tests.wrong_kernel import wrong_kernel as wrong_kernel  # a fixture
+
 VideoFactory = Callable[..., Path]
 
 

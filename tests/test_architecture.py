@@ -36,6 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "model": {"errors", "checks"},
     "data": {"errors", "checks", "clip", "files"},
     "trainer": {"errors", "checks", "clip", "files", "checkpoint", "distributed", "runs"},
+    "numerics": {"errors", "files", "runs"},
     # layer 3
     "weights": {"errors", "checks", "files", "checkpoint", "config", "demo", "model"},
 }

@@ -1,8 +1,8 @@
 """Check this installation, and print one page for a bug report.
 
 The page holds versions, devices, decoders, missing extras with the command that installs them, and
-the results of a self-test of about ten seconds. It holds no path of yours. The exit code is 1 if a
-part fails; the lines that begin with ! then say what to do.
+the results of a self-test of about twenty seconds. It holds no path of yours. The exit code is 1
+if a part fails; the lines that begin with ! then say what to do.
 """
 
 import json

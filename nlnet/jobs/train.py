@@ -23,6 +23,7 @@ from nlnet.distributed.build import build_device
 from nlnet.distributed.ranks import process_group, rank, world_size
 from nlnet.errors import UsageError
 from nlnet.files import COMMAND, write_text
+from nlnet.jobs.arithmetic import trust_convolutions
 from nlnet.jobs.board import show_validation
 from nlnet.jobs.debug import check_debug, clear_debug_folder, run_debug
 from nlnet.jobs.describe_run import describe_data, describe_extension
@@ -162,6 +163,7 @@ def _train(run: RunConfig, out_dir: Path, device: torch.device) -> float:
         logger.config(run_text(run))
         for line in lines:
             logger.say(line)
+        trust_convolutions(run, state.model, device, logger.say)
         network = wrap_for_training(
             state.model,
             device=device,

@@ -6,6 +6,7 @@ import itertools
 import pytest
 import torch
 
+from nlnet.bench.steps.arithmetic import check_step
 from nlnet.bench.steps.calls import PHASES, build_call
 from nlnet.bench.steps.compete import ContenderResult, compete
 from nlnet.bench.steps.contenders import LEVERS, Contender, groups
@@ -45,6 +46,37 @@ def test_a_call_tells_the_seconds_of_its_phases(benchmark_run, training: bool, o
     phases = call()
     assert tuple(phases) == (PHASES if training else ("forward",))
     assert all(0 < seconds < 60 for seconds in phases.values())
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("wrong_kernel")
+def test_a_wrong_kernel_is_replaced_in_ours_and_named_in_the_peer(
+    benchmark_run, capsys: pytest.CaptureFixture[str]
+):
+    run = benchmark_run("c2d_nl1")
+    ours = Contender("ours", True, "bf16", run.trainer)
+    assert build_call(ours, run, 2, CPU)()["backward"] > 0
+    peer = Contender("peer", True, "bf16", None)
+    assert build_call(peer, run, 2, CPU)()["backward"] > 0
+    lines = capsys.readouterr().err.splitlines()
+    assert sum(line.startswith("ours: ") and "'sliced'" in line for line in lines) == 3
+    assert sum(line.startswith("peer: ") and "is wrong here" in line for line in lines) == 3
+
+
+def test_a_loss_that_is_not_that_of_float32_is_refused():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(24, 3))
+    video, label = torch.randn(2, 3, 2, 2, 2), torch.tensor([0, 1])
+    check_step("it", model, video, label, torch.bfloat16)
+    model.register_forward_hook(
+        lambda m, x, y: y if y.dtype == torch.float32 else 2 * y + x[0].sum()
+    )
+    with pytest.raises(UserError, match="it: the loss is"):
+        check_step("it", model, video, label, torch.bfloat16)
+    broken = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(24, 3))
+    broken[1].weight.register_hook(lambda gradient: gradient * float("nan"))
+    with pytest.raises(UserError, match="gradients are not"):
+        check_step("it", broken, video, label, None)
 
 
 def test_operations_of_a_clip_are_those_of_the_published_network(benchmark_run):

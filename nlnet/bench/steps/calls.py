@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nlnet.bench.peer import build_peer
+from nlnet.bench.steps.arithmetic import NUM_CLASSES, check_step, trust_contender
 from nlnet.bench.steps.contenders import Contender
 from nlnet.bench.timing import now
 from nlnet.config import BenchmarkConfig
@@ -18,7 +19,6 @@ from nlnet.trainer.build import build_optimizer, build_precision
 from nlnet.trainer.prepare import wrap_for_training
 from nlnet.trainer.step import autocast
 
-NUM_CLASSES = 400
 PHASES = ("forward", "backward", "optimizer")
 
 Phases = dict[str, float]  # seconds of each phase
@@ -50,14 +50,17 @@ def build_call(
         model = fold_norms(ours)
     del ours
     model.to(device)
-    network = wrap_for_training(
-        model, device=device, channels_last=cfg.channels_last, compiled=cfg.compile
-    )
     if cfg.channels_last:
         video = video.contiguous(memory_format=torch.channels_last_3d)
     precision = build_precision(replace(cfg, precision=contender.precision), device)
+    trust_contender(contender, model, run, batch, device)
+    network = wrap_for_training(
+        model, device=device, channels_last=cfg.channels_last, compiled=cfg.compile
+    )
     if not contender.training:
         return lambda: evaluation(model.eval(), video, precision)
+    if contender.trainer is not None:
+        check_step(contender.name, model, video, label, precision)
     optimizer = build_optimizer(run.optim, model)
     return lambda: _training_step(network, optimizer, video, label, precision)
 

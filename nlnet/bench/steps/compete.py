@@ -110,6 +110,10 @@ def _serve(
         reset_peak()
     start = _peak_megabytes(device)
     call = build_call(contender, run, batch, device)
+    if device.type == "cuda":  # building and checking the network does not count
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        reset_peak()
     while connection.recv():
         phases = call()
         connection.send((phases, _peak_megabytes(device) - start))

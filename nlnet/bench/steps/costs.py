@@ -2,7 +2,7 @@
 
 import torch
 
-from nlnet.bench.steps.calls import NUM_CLASSES
+from nlnet.bench.steps.arithmetic import NUM_CLASSES
 from nlnet.config import BenchmarkConfig, TrainerConfig
 from nlnet.model.build import describe_model
 from nlnet.model.cost import training_operations

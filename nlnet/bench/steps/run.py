@@ -12,7 +12,7 @@ import torch
 
 from nlnet.bench.peer import build_peer
 from nlnet.bench.report import Report
-from nlnet.bench.steps.calls import NUM_CLASSES
+from nlnet.bench.steps.arithmetic import NUM_CLASSES, check_contender
 from nlnet.bench.steps.compete import compete, kind
 from nlnet.bench.steps.contenders import Contender, computes_bf16, groups
 from nlnet.bench.steps.costs import clip_operations, measured_ceiling
@@ -42,6 +42,9 @@ def measure_groups(
 ) -> Report:
     """Measure groups of contenders, one of which is the run's training step as configured."""
     batch = run.batch or (2 if device.type == "cpu" else 32)
+    for contender in (contender for group in contenders for contender in group):
+        # The answers are kept: the processes of the contenders need no memory for the checks.
+        check_contender(contender, run, batch, device)
     results = [result for group in contenders for result in compete(group, run, batch, repeats)]
     operations = clip_operations(run)
     ceilings = {p: measured_ceiling(device, p) for p in {r.precision for r in results}}

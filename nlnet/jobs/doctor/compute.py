@@ -1,15 +1,19 @@
 """Devices, one training step of a tiny network, and a pairwise kernel against float64."""
 
 import math
+from functools import partial
 
 import torch
 
 from nlnet.checkpoint import Provenance
+from nlnet.cli.compose import compose_run
 from nlnet.clip import ClipBatch
 from nlnet.config import NonLocalConfig, ResNetConfig
 from nlnet.errors import UserError
 from nlnet.model.build import build_model
 from nlnet.model.non_local.kernels.softmax import softmax_attention
+from nlnet.numerics.convolutions import convolutions_of
+from nlnet.numerics.trust import check_convolutions
 from nlnet.trainer.bad_steps import refuse_step
 from nlnet.trainer.preemption import StopRequest
 from nlnet.trainer.settings import LoopSettings
@@ -92,8 +96,30 @@ def kernel(device: str = "cpu") -> dict[str, str]:
     return found
 
 
+def convolutions(device: str = "cpu") -> dict[str, str]:
+    """Compare the convolutions of I3D-NL5 and their gradients in bfloat16 with float64.
+
+    Raises UserError if one of them is wrong in every form; training uses the right forms.
+    """
+    run = compose_run("i3d_nl5")
+    clip = (1, 3, run.data.clip.num_frames, run.data.clip.crop_size, run.data.clip.crop_size)
+    found = convolutions_of(partial(build_model, run.model, num_classes=2), clip)
+    verdicts = check_convolutions(
+        list(found), device=torch.device(device), dtype=torch.bfloat16, channels_last=True
+    )
+    wrong = []
+    for conv, verdict in verdicts:
+        names = ", ".join(found[conv])
+        if verdict.form is None:
+            raise UserError(f"{names}: wrong in bfloat16 by {verdict.error:.1g}, in every form")
+        if verdict.form != "plain":
+            wrong.append(f"{names}: wrong by {verdict.error:.1g}, {verdict.form} is right")
+    text = "; ".join(wrong) or f"all {len(found)} of I3D-NL5 agree with float64"
+    return {"convolutions": text}
+
+
 def gpu() -> dict[str, str]:
     """The training step and the kernel on the first GPU; nothing without a GPU."""
     if not torch.cuda.is_available():
         return {}
-    return training_step("cuda") | kernel("cuda")
+    return training_step("cuda") | kernel("cuda") | convolutions("cuda")

@@ -7,7 +7,7 @@ from nlnet.jobs.doctor.self_test import self_test
 
 
 def examine() -> list[Section]:
-    """Versions, the machine, the folder of runs and extras, then the self-test (ten seconds)."""
+    """Versions, the machine, the folder of runs and extras, then the self-test (twenty seconds)."""
     found = [
         Section("versions", versions()),
         Section("machine", processor()),

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from nlnet.errors import UserError
 from nlnet.jobs.doctor.findings import Finding, Section
 
-TIME_LIMIT = 120.0  # seconds of one child process; all parts need about ten
+TIME_LIMIT = 120.0  # seconds of one child process; all parts need about twenty
 
 TORCH = 'pip install --force-reinstall "torch>=2.11" "torchvision>=0.26"'
 PYAV = 'pip install --force-reinstall "av>=17"'
@@ -50,6 +50,12 @@ def _kernel() -> dict[str, str]:
     return kernel()
 
 
+def _bfloat16() -> dict[str, str]:
+    from nlnet.jobs.doctor.compute import convolutions
+
+    return convolutions()
+
+
 def _gpu() -> dict[str, str]:
     from nlnet.jobs.doctor.compute import gpu
 
@@ -69,6 +75,7 @@ PARTS = {
     "video": Part(_video, f"{PYAV}; if that does not help, {REPORT}"),
     "training step": Part(_training_step, f"{TORCH}; if that does not help, {REPORT}"),
     "kernel": Part(_kernel, f"results would be wrong; {TORCH}; if that does not help, {REPORT}"),
+    "bfloat16": Part(_bfloat16, f"trainer.precision=fp32 is right; {TORCH}"),
     "gpu": Part(
         _gpu,
         "update the NVIDIA driver, or install the torch that fits it (pytorch.org); "

@@ -1,6 +1,7 @@
 """What the doctor looks at, on this machine and with parts that are missing or broken."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from nlnet.jobs.doctor import compute, machine, packages, self_test, video
+from nlnet.numerics import trust
 from tests.cli.commands import tool
 
 
@@ -78,6 +80,20 @@ def test_a_kernel_with_wrong_values_is_refused(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(compute, "softmax_attention", lambda *args: 1.001 * right(*args))
     with pytest.raises(compute.UserError, match="small kernel differs from float64 by 1"):
         compute.kernel()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("wrong_kernel")
+def test_a_convolution_that_is_wrong_in_bfloat16_is_named(monkeypatch: pytest.MonkeyPatch):
+    text = compute.convolutions()["convolutions"]
+    assert "backbone.res3.block0.shortcut: wrong by inf, sliced is right" in text
+    assert text.count("is right") == 3
+    monkeypatch.setattr(trust, "forms_for", lambda *args: ["plain"])
+    monkeypatch.setenv("TORCH_HOME", str(Path(os.environ["TORCH_HOME"]) / "empty"))
+    with pytest.raises(
+        compute.UserError, match=r"res3\.block0\.shortcut: wrong in bfloat16 by inf"
+    ):
+        compute.convolutions()
 
 
 def test_a_network_that_does_not_learn_is_refused(monkeypatch: pytest.MonkeyPatch):

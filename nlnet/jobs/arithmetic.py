@@ -1,0 +1,44 @@
+"""What a run in reduced precision does before its first step: it checks the device's kernels."""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import nn
+
+from nlnet.config import RunConfig
+from nlnet.distributed.ranks import world_size
+from nlnet.model.build import build_model
+from nlnet.numerics.convolutions import convolutions_of
+from nlnet.numerics.trust import check_convolutions, replace_convolutions
+from nlnet.trainer.build import build_precision
+
+
+def trust_convolutions(
+    run: RunConfig, model: nn.Module, device: torch.device, say: Callable[[str], None]
+) -> None:
+    """Compare the convolutions of a run with float64 and replace those whose kernel is wrong.
+
+    A run in float32 is not checked. `say` gets a line about each convolution that is replaced.
+    Raises UserError if no form of a convolution is right.
+    """
+    precision = build_precision(run.trainer, device)
+    if precision is None:
+        return
+    clip = run.data.clip
+    batch = max(run.data.batch_size // run.trainer.accumulate // world_size(), 1)
+    convolutions = convolutions_of(
+        partial(build_model, run.model, num_classes=2),
+        (batch, 3, clip.num_frames, clip.crop_size, clip.crop_size),
+    )
+    verdicts = dict(
+        check_convolutions(
+            list(convolutions),
+            device=device,
+            dtype=precision,
+            channels_last=run.trainer.channels_last,
+        )
+    )
+    remedy = "use trainer.precision=fp32"
+    for line in replace_convolutions(model, convolutions, verdicts, remedy=remedy):
+        say(line)

@@ -1,0 +1,117 @@
+"""A convolution whose kernel is wrong is replaced by a right form, and said."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from nlnet.errors import UserError
+from nlnet.numerics import trust
+from nlnet.numerics.convolutions import Convolution, convolutions_of
+from nlnet.numerics.forms import FORMS, ReplacedConv3d, plain
+from nlnet.numerics.trust import Verdict, check_convolutions, replace_convolutions
+
+CPU = torch.device("cpu")
+
+
+def network() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv3d(3, 6, (1, 3, 3), (1, 2, 2), (0, 1, 1), bias=False),
+        nn.ReLU(),
+        nn.Conv3d(6, 8, 1, (1, 2, 2), bias=False),
+    )
+
+
+def found(dtype: torch.dtype = torch.bfloat16) -> dict[Convolution, Verdict]:
+    convolutions = list(convolutions_of(network, (2, 3, 2, 16, 16)))
+    return dict(check_convolutions(convolutions, device=CPU, dtype=dtype, channels_last=True))
+
+
+@pytest.fixture
+def empty_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    return tmp_path
+
+
+@pytest.mark.usefixtures("wrong_kernel")
+def test_the_wrong_kernel_is_found_and_replaced():
+    model = network()
+    same = copy.deepcopy(model)
+    verdicts = found()
+    assert [verdict.form for verdict in verdicts.values()] == ["plain", "sliced"]
+    convolutions = convolutions_of(network, (2, 3, 2, 16, 16))
+    (line,) = replace_convolutions(model, convolutions, verdicts, remedy="")
+    assert line.startswith("2: ") and "wrong" in line and "'sliced'" in line
+    assert type(model[0]) is nn.Conv3d and type(model[2]) is ReplacedConv3d
+    assert list(model.state_dict()) == list(same.state_dict())
+    video = torch.randn(2, 3, 2, 16, 16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y, wrong = model(video), same(video)
+    assert y.dtype == torch.bfloat16
+    torch.testing.assert_close(y, wrong)  # its forward pass is right
+    y.float().square().sum().backward()
+    wrong.float().square().sum().backward()
+    expected = network()
+    expected.load_state_dict(same.state_dict())
+    expected(video).square().sum().backward()
+    torch.testing.assert_close(model[2].weight.grad, expected[2].weight.grad, rtol=0.05, atol=0.5)
+    assert same[2].weight.grad.isnan().any()
+
+
+@pytest.mark.usefixtures("wrong_kernel")
+def test_float32_is_right_there():
+    assert [verdict.form for verdict in found(torch.float32).values()] == ["plain", "plain"]
+
+
+def test_the_answers_are_kept(empty_cache: Path, monkeypatch: pytest.MonkeyPatch):
+    first = found()
+    monkeypatch.setattr(trust, "relative_error", None)  # a second check would call it
+    assert found() == first
+    (file,) = empty_cache.rglob("convolutions-*.json")
+    monkeypatch.undo()
+    monkeypatch.setenv("TORCH_HOME", str(empty_cache / "torch"))
+    file.write_text("{")
+    assert found() == first  # a damaged file is written anew
+    monkeypatch.setattr(trust, "relative_error", None)
+    assert found() == first
+
+
+@pytest.mark.usefixtures("empty_cache")
+def test_a_cache_that_cannot_be_written_does_no_harm(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TORCH_HOME", "/dev/null/torch")
+    assert [verdict.form for verdict in found().values()] == ["plain", "plain"]
+
+
+@pytest.mark.usefixtures("empty_cache")
+def test_float32_is_taken_where_no_other_form_is_right(monkeypatch: pytest.MonkeyPatch):
+    for name in ("plain", "sliced"):
+        monkeypatch.setitem(FORMS, name, lambda x, w, conv: 1.5 * plain(x, w, conv))
+    verdicts = found()
+    assert [verdict.form for verdict in verdicts.values()] == ["float32", "float32"]
+    model = network()
+    replace_convolutions(model, convolutions_of(network, (2, 3, 2, 16, 16)), verdicts, remedy="")
+    video = torch.randn(2, 3, 2, 16, 16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = model(video)
+    assert y.dtype == torch.bfloat16
+    same = network()
+    same.load_state_dict(model.state_dict())
+    torch.testing.assert_close(y.float(), same(video), rtol=0.02, atol=0.02)
+
+
+@pytest.mark.usefixtures("empty_cache")
+def test_a_convolution_without_a_right_form_is_refused(monkeypatch: pytest.MonkeyPatch):
+    for name in FORMS:
+        monkeypatch.setitem(FORMS, name, lambda x, w, conv: 1.5 * plain(x, w, conv))
+    convolutions = convolutions_of(network, (2, 3, 2, 16, 16))
+    with pytest.raises(UserError, match=r"^0: .* wrong .*; use float32$"):
+        replace_convolutions(network(), convolutions, found(), remedy="use float32")
+
+
+def test_a_bias_is_added():
+    conv = nn.Conv3d(4, 6, 1, (1, 2, 2))
+    x = torch.randn(1, 4, 2, 6, 6)
+    torch.testing.assert_close(ReplacedConv3d(conv, "sliced")(x), conv(x))
+    assert "form=sliced" in repr(ReplacedConv3d(conv, "sliced"))

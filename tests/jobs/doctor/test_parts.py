@@ -136,4 +136,4 @@ def test_a_part_that_crashes_or_hangs_does_not_stop_the_others(
 
 @pytest.mark.gpu
 def test_the_gpu_part():
-    assert compute.gpu().keys() == {"loss", "small", "large"}
+    assert compute.gpu().keys() == {"loss", "small", "large", "convolutions"}

@@ -153,6 +153,8 @@ def _check(options: PrepareOptions) -> None:
     at_least("--time-limit", options.time_limit, 1)
     if options.shards is not None:
         shard_size(options.shards)
+        if options.copies.frames is not None:
+            raise UsageError("--shards hold video files, and --frames writes images; remove one")
     if options.workers is not None:
         at_least("--workers", options.workers, 0)
 

@@ -285,6 +285,7 @@ def test_mistakes_are_one_line(data: Path, tmp_path: Path):
     assert "--frames=gif" in message(UsageError, frames="gif", to=to)
     assert "--frames" in message(UsageError, frames="jpg", in_place=True)
     assert "--frames" in message(UsageError, frames="jpg", gop=4, to=to)
+    assert "--shards" in message(UsageError, frames="jpg", to=to, shards="1GB")
     assert "is inside" in message(UserError, gop=4, to=data / "copies")
     shutil.copy(data / "train/turned/0.mp4", data / "train/turned/vfr.mov")
     assert "vfr.mov and" in message(UserError, gop=4, to=to).replace("vfr.mp4 and", "vfr.mov and")

@@ -68,7 +68,13 @@ def fail_with(error: Exception) -> NoReturn:
 
 
 def fail(message: str, code: int) -> NoReturn:
-    """Print an error and exit. A rank leaves the message to the process that launched it.
+    """Print an error and exit."""
+    leave_error(message, code)
+    sys.exit(code)
+
+
+def leave_error(message: str, code: int) -> None:
+    """Print an error. A rank leaves the message to the process that launched it.
 
     Ranks that torchrun started print a message once for each machine and not in every attempt.
     """
@@ -80,7 +86,6 @@ def fail(message: str, code: int) -> NoReturn:
             file.write(message)
     elif is_said_first(message):
         print(f"error: {message}", file=sys.stderr)
-    sys.exit(code)
 
 
 def say_tracebacks_once() -> None:

@@ -61,6 +61,8 @@ def _raise_for(code: int, message: str | None) -> None:
     """
     if code in STOPPED:
         sys.exit(code)
+    if message is not None and code > 128:
+        raise UserError(f"a rank was ended by {_signal_name(code)}: {message}")
     if message is not None:
         raise (UsageError if code == 2 else UserError)(message)
     raise UserError(_cause(code))
@@ -68,8 +70,12 @@ def _raise_for(code: int, message: str | None) -> None:
 
 def _cause(code: int) -> str:
     if code > 128:
-        return (
-            f"a rank was ended by {signal.Signals(code - 128).name}, perhaps because the memory "
-            "ran out; the same command resumes from the last checkpoint"
-        )
+        name = _signal_name(code)
+        return f"a rank was ended by {name}; the same command resumes from the last checkpoint"
     return f"a rank ended with code {code}; its error is printed above"
+
+
+def _signal_name(code: int) -> str:
+    """`SIGKILL, perhaps because the memory ran out`, from an exit code above 128."""
+    name = signal.Signals(code - 128).name
+    return name + (", perhaps because the memory ran out" if name == "SIGKILL" else "")

@@ -20,6 +20,10 @@ class DistConfig:
     # Starts of all processes from the last checkpoint after one was killed or has crashed, with
     # num_procs above 1. torchrun has its own --max-restarts.
     max_restarts: int = 0
+    # Seconds that a process waits for another one: at the start, in the first step and in an
+    # evaluation; and in every other step. Then it ends with the name of the missing one.
+    first_timeout: float = 1800.0
+    timeout: float = 600.0
 
 
 @dataclass

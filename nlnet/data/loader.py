@@ -1,6 +1,7 @@
 """Batches of one split for one rank: the training and evaluation loops iterate over them."""
 
 from collections.abc import Iterator, Mapping
+from itertools import islice
 
 from torch.utils.data import DataLoader
 
@@ -62,6 +63,13 @@ class TrainLoader:
                     "training split"
                 )
             yield batch
+
+    def files_at(self, epoch: int, step: int = 0) -> Iterator[list[str]]:
+        """The files of each micro-batch of `at`; call it first, and take one before each batch."""
+        self._order.set_position(epoch, step)
+        keys = iter(self._order)
+        while batch := list(islice(keys, self._batches.batch_size)):
+            yield [str(self.index.path(key.video)) for key in batch]
 
 
 class EvalLoader:

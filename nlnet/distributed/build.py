@@ -1,9 +1,11 @@
-"""Choose the device of a rank from a DistConfig."""
+"""Choose the device and the time limits of a rank from a DistConfig."""
 
 import torch
 
+from nlnet.checks import positive
 from nlnet.config import DistConfig
 from nlnet.distributed.ranks import pick_device
+from nlnet.distributed.watch import Limits
 from nlnet.errors import ArgumentError, UsageError
 
 
@@ -16,3 +18,11 @@ def build_device(cfg: DistConfig) -> torch.device:
         raise UsageError(
             f"dist.{error}: set dist.device=cpu, or dist.num_procs={most} or less"
         ) from error
+
+
+def build_limits(cfg: DistConfig) -> Limits:
+    """How long a rank waits for the others; raises UsageError for a number that is not positive."""
+    positive("dist.first_timeout", cfg.first_timeout)
+    positive("dist.timeout", cfg.timeout)
+    remedy = "raise dist.timeout (dist.first_timeout at the start) if it may take longer"
+    return Limits(cfg.first_timeout, cfg.timeout, remedy)

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from nlnet.distributed.launch import LAUNCHER
 from nlnet.distributed.meeting import meet
+from nlnet.distributed.watch import Limits, Watch, named_lost_ranks
 from nlnet.errors import ArgumentError, TransientError, UserError, choose
 
 T = TypeVar("T")
@@ -113,7 +114,7 @@ def pick_device(name: str) -> torch.device:
 
 
 @contextmanager
-def process_group(device: torch.device, first_timeout: float = 1800.0) -> Iterator[None]:
+def process_group(device: torch.device, watch: Watch | None = None) -> Iterator[None]:
     """Join the ranks that RANK, WORLD_SIZE and MASTER_* describe; leave them at the end.
 
     Without RANK in the environment the run is this process alone. CPU tensors and objects use
@@ -138,22 +139,28 @@ def process_group(device: torch.device, first_timeout: float = 1800.0) -> Iterat
             " start several ranks with torchrun or with num_procs, or unset RANK"
         )
     _end_with_launcher()
-    _join(device, timedelta(seconds=first_timeout))
+    watch = watch or Watch()
+    _join(device, watch.limits)
+    watch.start()
     try:
-        yield
+        with named_lost_ranks(watch):
+            yield
     except BaseException as error:
         _release_locals(error)
         raise
     finally:
         dist.destroy_process_group()
         gc.collect()  # gloo's threads end with the last reference to the group
+        watch.close()
 
 
-def _join(device: torch.device, timeout: timedelta) -> None:
+def _join(device: torch.device, limits: Limits) -> None:
     """Join the group of this attempt; raises TransientError if ranks are missing."""
+    # The watch ends a rank earlier than the time limit of the backend.
+    timeout = timedelta(seconds=60 + limits.first + limits.step)
     own, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     try:
-        store = meet(own, size, timeout)
+        store = meet(own, size, timedelta(seconds=limits.first))
         backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
         dist.init_process_group(backend, store=store, rank=own, world_size=size, timeout=timeout)
     except (dist.DistError, TimeoutError) as error:

@@ -14,11 +14,13 @@ import torch
 from nlnet.checks import one_of
 from nlnet.cli.compose import typed_value
 from nlnet.cli.folders import differences, flatten
+from nlnet.cli.mistakes import leave_error
 from nlnet.config import RunConfig, parse_run, run_text
 from nlnet.data.build import build_eval_loader, data_class_names
 from nlnet.data.index.video_index import VideoIndex
-from nlnet.distributed.build import build_device
+from nlnet.distributed.build import build_device, build_limits
 from nlnet.distributed.ranks import is_main, process_group, rank, world_size
+from nlnet.distributed.watch import Watch
 from nlnet.errors import UsageError, UserError
 from nlnet.files import write_text
 from nlnet.jobs.board import show_evaluation
@@ -92,7 +94,8 @@ def evaluate_run(run: RunConfig, out_dir: Path, weights: WeightFile | None = Non
     source = _weights_of(run)
     apply_allocator(run.trainer)
     device = build_device(run.dist)
-    with process_group(device), named_worker_failures():
+    watch = Watch(out_dir, build_limits(run.dist), leave_error)
+    with process_group(device, watch), named_worker_failures():
         if weights is None:
             weights = read_weights(source)
         class_names = _find_class_names(run, weights, source)
@@ -117,6 +120,7 @@ def evaluate_run(run: RunConfig, out_dir: Path, weights: WeightFile | None = Non
                 print(remark)
         labels = torch.from_numpy(loader.index.labels)
         scores = VideoScores(labels, len(class_names), recognizer.ensemble, keep_views=True)
+        watch.pauses("evaluates")
         metrics = recognizer.evaluate(progress_bar(loader, run.data.test), scores)
         if is_main():
             _print_summary(run, out_dir, scores, metrics)  # first: the disk may be full

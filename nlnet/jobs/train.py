@@ -13,14 +13,16 @@ import torch
 from nlnet.checkpoint import current_provenance
 from nlnet.checks import one_of, section
 from nlnet.cli.folders import claim_folder, hold_folder, network_differences
+from nlnet.cli.mistakes import leave_error
 from nlnet.clip import ManifestUse
 from nlnet.config import ResNetConfig, RunConfig, run_text
 from nlnet.data.build import build_eval_loader, build_train_loader
 from nlnet.data.decoding.probing import PROBES
 from nlnet.data.index.video_index import VideoIndex
 from nlnet.data.loader import EvalLoader, TrainLoader
-from nlnet.distributed.build import build_device
+from nlnet.distributed.build import build_device, build_limits
 from nlnet.distributed.ranks import process_group, rank, world_size
+from nlnet.distributed.watch import Watch
 from nlnet.errors import UsageError
 from nlnet.files import COMMAND, write_text
 from nlnet.jobs.arithmetic import trust_convolutions
@@ -28,6 +30,7 @@ from nlnet.jobs.board import show_validation
 from nlnet.jobs.debug import check_debug, clear_debug_folder, run_debug
 from nlnet.jobs.describe_run import describe_data, describe_extension
 from nlnet.jobs.quarantine import broken_files, describe_broken, report_validation
+from nlnet.jobs.watching import watched_batches, watched_pause
 from nlnet.jobs.worker_failures import named_worker_failures
 from nlnet.model.build import build_model, check_clips
 from nlnet.model.classifier import VideoClassifier
@@ -77,6 +80,7 @@ def check_training(run: RunConfig) -> None:
             "itself what it recomputes; set trainer.compile=false or trainer.checkpoint_stages=[]"
         )
     build_settings(run, steps_per_epoch=1, device=torch.device("cpu"))
+    build_limits(run.dist)
     check_debug(run)
 
 
@@ -134,11 +138,12 @@ def train(run: RunConfig, out_dir: Path) -> float:
     """
     apply_allocator(run.trainer)
     device = build_device(run.dist)
-    with process_group(device), named_worker_failures():
-        return _train(run, out_dir, device)
+    watch = Watch(out_dir, build_limits(run.dist), leave_error)
+    with process_group(device, watch), named_worker_failures():
+        return _train(run, out_dir, device, watch)
 
 
-def _train(run: RunConfig, out_dir: Path, device: torch.device) -> float:
+def _train(run: RunConfig, out_dir: Path, device: torch.device, watch: Watch) -> float:
     """Train within the group of ranks.
 
     It is a function of its own so that no network, and with it DDP, is left when the group ends.
@@ -171,7 +176,8 @@ def _train(run: RunConfig, out_dir: Path, device: torch.device) -> float:
             compiled=run.trainer.compile,
         )
         with suppress(OutOfTime):  # the log says so, and last.pt is written
-            loader_at = partial(loader.at, known=state.progress.bad_files)
+            known, accumulate = state.progress.bad_files, run.trainer.accumulate
+            loader_at = watched_batches(loader, watch, accumulate=accumulate, known=known)
             if run_debug(run, state, network, settings, loader_at, logger):
                 return 0.0
             fit(
@@ -179,7 +185,9 @@ def _train(run: RunConfig, out_dir: Path, device: torch.device) -> float:
                 network,
                 settings,
                 loader_at=loader_at,
-                validate=partial(_validate, run, state, val_loader, device, logger),
+                validate=watched_pause(
+                    watch, "evaluates", partial(_validate, run, state, val_loader, device, logger)
+                ),
                 logger=logger,
                 out_dir=out_dir,
                 name_video=lambda row: str(loader.index.path(row)),

@@ -1,0 +1,54 @@
+"""A rank that is killed or stopped: the others end, and name it, its step and its files."""
+
+import os
+import re
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.tools.running import start, wait_for
+from tests.tools.test_train import children, is_alive
+
+Command = Callable[..., list[str]]
+
+
+def pid_of(launcher: int, rank: int) -> int:
+    """The process of a rank."""
+    for pid in children(launcher):
+        if f"RANK={rank}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+            return pid
+    raise AssertionError(f"no rank {rank}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("signum", "rank", "what"),
+    [
+        (signal.SIGSTOP, 1, "is stopped"),
+        (signal.SIGSTOP, 0, "is stopped"),
+        (signal.SIGKILL, 1, "has ended"),
+    ],
+)
+def test_the_other_rank_names_it(
+    signum: signal.Signals, rank: int, what: str, command: Command, tmp_path: Path
+):
+    words = ("dist.num_procs=2", "trainer.max_steps=9000", "trainer.save_every_steps=1")
+    words += ("dist.timeout=20", "trainer.eval_every=100")
+    with start(command("train", *words), tmp_path) as process:
+        wait_for(tmp_path / "outputs" / "smoke" / "train" / "last.pt", process)
+        victim = pid_of(process.pid, rank)
+        begin = time.monotonic()
+        os.kill(victim, signum)
+        _, err = process.communicate(timeout=200)
+    if signum == signal.SIGKILL:
+        assert time.monotonic() - begin < 15  # it does not wait for dist.timeout
+    assert process.returncode == 1
+    (error,) = err.splitlines()
+    named = rf"rank {rank} \(process {victim} on \S+\) {what} at epoch \d+, step \d+, where it"
+    assert re.search(rf"{named} \w+ (on )?\S+\.mp4, \S+\.mp4, \S+\.mp4 and 1 more", error), error
+    assert error.endswith("the same command resumes from the last checkpoint")
+    assert signum == signal.SIGKILL or "raise dist.timeout" in error
+    assert not is_alive(victim)

@@ -18,7 +18,8 @@ LENGTH = "trainer.epochs"
 # Keys that change where and how fast a run computes, and what it does about faults, but not the
 # result of a run without faults.
 FREE_KEYS = (
-    *("dist.", "data.num_workers", "data.root"),
+    *("dist.num_procs", "dist.device", "dist.max_restarts", "dist.first_timeout", "dist.timeout"),
+    *("data.num_workers", "data.root"),
     *("data.allow_bad", "data.allow_missing", "data.max_bad_share"),
     *("trainer.allocator", "trainer.fold_norms", "trainer.max_bad_steps", "trainer.max_minutes"),
     *("trainer.save_every_", "trainer.keep_checkpoints"),

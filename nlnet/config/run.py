@@ -24,6 +24,8 @@ class DistConfig:
     # evaluation; and in every other step. Then it ends with the name of the missing one.
     first_timeout: float = 1800.0
     timeout: float = 600.0
+    # How gradients are sent: none (as they are), bf16 or fp16 (rounded, half the bytes).
+    gradient_compression: str = "none"
 
 
 @dataclass

@@ -51,7 +51,7 @@ from nlnet.trainer.loop import evaluate, fit
 from nlnet.trainer.metrics import Metrics, VideoScores
 from nlnet.trainer.norm_values import smallest_norm
 from nlnet.trainer.preemption import OutOfTime
-from nlnet.trainer.prepare import prepare_model, wrap_for_training
+from nlnet.trainer.prepare import COMPRESSIONS, prepare_model, wrap_for_training
 from nlnet.trainer.state import TrainState, resume
 from nlnet.weights.load import INFLATIONS, load_weights
 from nlnet.weights.public import locate
@@ -81,6 +81,7 @@ def check_training(run: RunConfig) -> None:
         )
     build_settings(run, steps_per_epoch=1, device=torch.device("cpu"))
     build_limits(run.dist)
+    one_of("dist.gradient_compression", run.dist.gradient_compression, COMPRESSIONS)
     check_debug(run)
 
 
@@ -174,6 +175,7 @@ def _train(run: RunConfig, out_dir: Path, device: torch.device, watch: Watch) ->
             device=device,
             channels_last=run.trainer.channels_last,
             compiled=run.trainer.compile,
+            gradient_compression=run.dist.gradient_compression,
         )
         with suppress(OutOfTime):  # the log says so, and last.pt is written
             known, accumulate = state.progress.bad_files, run.trainer.accumulate

@@ -16,11 +16,15 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import (
+    bf16_compress_hook,
+    fp16_compress_hook,
+)
 from torch.nn.parallel import DistributedDataParallel
 
 from nlnet.distributed.ranks import world_size
-from nlnet.errors import ArgumentError
+from nlnet.errors import ArgumentError, choose
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -42,8 +46,21 @@ def prepare_model(
     save_memory(model)
 
 
+# How DDP sends gradients: as they are, or rounded to half the bytes.
+COMPRESSIONS: dict[str, Callable[..., torch.futures.Future[Tensor]] | None] = {
+    "none": None,
+    "bf16": bf16_compress_hook,
+    "fp16": fp16_compress_hook,
+}
+
+
 def wrap_for_training(
-    model: nn.Module, *, device: torch.device, channels_last: bool = False, compiled: bool = False
+    model: nn.Module,
+    *,
+    device: torch.device,
+    channels_last: bool = False,
+    compiled: bool = False,
+    gradient_compression: str = "none",
 ) -> nn.Module:
     """Return the network that training calls: compiled, and wrapped if there are several ranks.
 
@@ -54,7 +71,12 @@ def wrap_for_training(
         device: of this rank
         channels_last: store the weights in the channels_last_3d format
         compiled: use torch.compile
+        gradient_compression: a name in COMPRESSIONS; for several ranks
+
+    Raises:
+        ArgumentError: the name is unknown.
     """
+    hook = choose("gradient_compression", gradient_compression, COMPRESSIONS)
     if channels_last:
         model.to(memory_format=torch.channels_last_3d)
     network = cast(nn.Module, torch.compile(model)) if compiled else model
@@ -64,6 +86,8 @@ def wrap_for_training(
         # strides; DDP warns about the strides of its gradient.
         warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         network = DistributedDataParallel(network, device_ids=devices, gradient_as_bucket_view=True)
+        if hook is not None:
+            network.register_comm_hook(None, hook)
     return network
 
 

@@ -1,4 +1,4 @@
-"""Which rank is missing, from what the ranks write; tests/tools/test_lost_ranks.py kills real ones."""
+"""Which rank is missing, from what the ranks write. tests/tools/test_lost_ranks.py kills some."""
 
 import os
 import subprocess

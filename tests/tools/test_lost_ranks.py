@@ -38,7 +38,7 @@ def test_the_other_rank_names_it(
     words = ("dist.num_procs=2", "trainer.max_steps=9000", "trainer.save_every_steps=1")
     words += ("dist.timeout=20", "trainer.eval_every=100")
     with start(command("train", *words), tmp_path) as process:
-        wait_for(tmp_path / "outputs" / "smoke" / "train" / "last.pt", process)
+        wait_for(tmp_path / "outputs/smoke/train/last.prev.pt", process)  # after the first step
         victim = pid_of(process.pid, rank)
         begin = time.monotonic()
         os.kill(victim, signum)

@@ -154,6 +154,14 @@ TREATMENT: dict[str, Treatment] = {
     "python tools/inspect_data.py +experiment=folder augmentation=modern data.root=my_videos"
     " clips=6": Run(("data.batch_size=6",)),
     "python tools/train.py --help": Run(slow=False),
+    f"{FIRST} dist.max_restarts=3": RunElsewhere("tests/tools/test_restarts.py"),
+    "torchrun --nnodes 2 --nproc-per-node 8 --max-restarts 3 --rdzv-backend c10d --rdzv-endpoint"
+    " node0:29400 --rdzv-id i3d_nl5 tools/train.py +experiment=i3d_nl5"
+    " data.root=/data/kinetics400": RunElsewhere("scripts/kill_ranks.py runs two agents"),
+    "sbatch --nodes=2 --gpus-per-node=8 scripts/slurm_train.sh +experiment=i3d_nl5"
+    " data.root=/data/kinetics400": RunElsewhere("tests/scripts/test_slurm_train.py"),
+    "python scripts/kill_ranks.py --kills 20": RunElsewhere("tests/scripts/test_kill_ranks.py"),
+    "pip install 'nlnet[slurm]'": RunElsewhere("it needs the network"),
     "python tools/runs.py": RunElsewhere("tests/jobs/test_runs.py"),
     "python tools/runs.py outputs --where optim.lr=0.1 --where model.depth=50"
     " --csv runs.csv": RunElsewhere("the same"),

@@ -5,7 +5,7 @@ import torch
 from nlnet.checks import positive
 from nlnet.config import DistConfig
 from nlnet.distributed.ranks import pick_device
-from nlnet.distributed.watch import Limits
+from nlnet.distributed.watch import WaitLimits
 from nlnet.errors import ArgumentError, UsageError
 
 
@@ -20,9 +20,9 @@ def build_device(cfg: DistConfig) -> torch.device:
         ) from error
 
 
-def build_limits(cfg: DistConfig) -> Limits:
+def build_limits(cfg: DistConfig) -> WaitLimits:
     """How long a rank waits for the others; raises UsageError for a number that is not positive."""
     positive("dist.first_timeout", cfg.first_timeout)
     positive("dist.timeout", cfg.timeout)
     remedy = "raise dist.timeout (dist.first_timeout at the start) if it may take longer"
-    return Limits(cfg.first_timeout, cfg.timeout, remedy)
+    return WaitLimits(cfg.first_timeout, cfg.timeout, remedy)

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from nlnet.distributed.launch import LAUNCHER
 from nlnet.distributed.meeting import meet
-from nlnet.distributed.watch import Limits, Watch, named_lost_ranks
+from nlnet.distributed.watch import WaitLimits, Watch, named_lost_ranks
 from nlnet.errors import ArgumentError, TransientError, UserError, choose
 
 T = TypeVar("T")
@@ -154,7 +154,7 @@ def process_group(device: torch.device, watch: Watch | None = None) -> Iterator[
         watch.close()
 
 
-def _join(device: torch.device, limits: Limits) -> None:
+def _join(device: torch.device, limits: WaitLimits) -> None:
     """Join the group of this attempt; raises TransientError if ranks are missing."""
     # The watch ends a rank earlier than the time limit of the backend.
     timeout = timedelta(seconds=60 + limits.first + limits.step)

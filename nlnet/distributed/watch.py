@@ -27,7 +27,7 @@ KINDS: dict[str, type[UserError]] = {
 CRASH = "crash"  # kind of an error with a traceback
 
 
-class Limits(NamedTuple):
+class WaitLimits(NamedTuple):
     """How many seconds a rank waits for the others."""
 
     first: float = 1800.0  # at the start, in the first step, an evaluation and a checkpoint
@@ -47,10 +47,10 @@ class Watch:
     def __init__(
         self,
         folder: Path | None = None,
-        limits: Limits | None = None,
+        limits: WaitLimits | None = None,
         report: Callable[[str, int], None] | None = None,
     ) -> None:
-        self.limits = limits or Limits()
+        self.limits = limits or WaitLimits()
         self._report = report
         self._size = int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
         self._folder = folder

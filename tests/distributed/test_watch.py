@@ -9,7 +9,7 @@ import pytest
 
 from nlnet.distributed import watch as watch_module
 from nlnet.distributed.rank_state import StateFile, read_states
-from nlnet.distributed.watch import Limits, Watch
+from nlnet.distributed.watch import WaitLimits, Watch
 from nlnet.errors import TransientError, UsageError
 
 
@@ -19,7 +19,7 @@ def own(monkeypatch, tmp_path: Path) -> Watch:
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr(watch_module, "SILENCE", 0.01)
-    return Watch(tmp_path, Limits(remedy="raise the limit"))
+    return Watch(tmp_path, WaitLimits(remedy="raise the limit"))
 
 
 def test_without_ranks_nothing_is_written(tmp_path: Path):

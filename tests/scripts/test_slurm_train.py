@@ -1,4 +1,4 @@
-"""scripts/slurm_train.sh, with programs that do what srun, scancel and scontrol do on one machine."""
+"""scripts/slurm_train.sh, with programs that stand in for srun, scancel and scontrol."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ COMMANDS = {
     # Without its own option, it runs the command, and notes the process.
     "srun": 'shift; echo $$ > "$JOB/step"; exec "$@"',
     # It signals every process of the step: the agent and its ranks.
-    "scancel": 'for p in $(cat "$JOB/step") $(pgrep -P "$(cat "$JOB/step")"); do kill -USR1 $p; done',
+    "scancel": 'p=$(cat "$JOB/step"); kill -USR1 $p $(pgrep -P $p)',
     "scontrol": 'if [ "$1" = show ]; then echo localhost; else echo "$@" > "$JOB/requeued"; fi',
 }
 

@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,15 +35,14 @@ def test_the_other_rank_names_it(
     signum: signal.Signals, rank: int, what: str, command: Command, tmp_path: Path
 ):
     words = ("dist.num_procs=2", "trainer.max_steps=9000", "trainer.save_every_steps=1")
-    words += ("dist.timeout=20", "trainer.eval_every=100")
+    # A rank that is killed is noticed at once, whatever the limit.
+    limit = 20 if signum == signal.SIGSTOP else 3600
+    words += (f"dist.timeout={limit}", "trainer.eval_every=100")
     with start(command("train", *words), tmp_path) as process:
         wait_for(tmp_path / "outputs/smoke/train/last.prev.pt", process)  # after the first step
         victim = pid_of(process.pid, rank)
-        begin = time.monotonic()
         os.kill(victim, signum)
         _, err = process.communicate(timeout=200)
-    if signum == signal.SIGKILL:
-        assert time.monotonic() - begin < 15  # it does not wait for dist.timeout
     assert process.returncode == 1
     (error,) = err.splitlines()
     named = rf"rank {rank} \(process {victim} on \S+\) {what} at epoch \d+, step \d+, where it"

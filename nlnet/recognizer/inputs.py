@@ -15,11 +15,12 @@ from nlnet.data.decoding.reader import VideoReader
 from nlnet.data.decoding.stream import ArrayStream, FrameStream, PyAVStream, is_live
 from nlnet.data.index.files import frame_folders, is_frame_folder, is_video
 from nlnet.data.index.text import read_text
+from nlnet.data.shards.by_name import is_present, open_in_shard
 from nlnet.demo import DEMO, VIDEOS
 from nlnet.errors import UserError
 
-# A file or a folder of frames; a camera (/dev/video0) or a URL (rtsp://...); frames uint8 RGB
-# (T, H, W, 3); or an open binary file.
+# A file, a folder of frames, or shard/member; a camera (/dev/video0) or a URL (rtsp://...); frames
+# uint8 RGB (T, H, W, 3); or an open binary file.
 Video = str | Path | np.ndarray | BinaryIO
 
 
@@ -69,7 +70,9 @@ def open_stream(video: Video, frame_rate: float | None = None) -> FrameStream:
     if is_live(video):
         return PyAVStream(video)
     path = _existing(video)
-    return FrameFolderStream(path, frame_rate) if path.is_dir() else PyAVStream(path)
+    if path.is_dir():
+        return FrameFolderStream(path, frame_rate)
+    return PyAVStream(path, None if path.is_file() else open_in_shard(path))
 
 
 def find_videos(sources: Sequence[str | Path]) -> list[str | Path]:
@@ -122,7 +125,7 @@ def _listed_videos(listing: Path) -> list[Path]:
 
 def _existing(video: str | Path) -> Path:
     path = Path(video)
-    if not path.is_file() and not path.is_dir():
+    if not is_present(path):
         raise UserError(f"{path}: no such file; give the path of a video")
     return path
 

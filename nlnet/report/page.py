@@ -8,6 +8,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from nlnet.data.shards.by_name import is_present
 from nlnet.files import write_text
 from nlnet.report import plots
 from nlnet.report.analysis import TITLES, Analysis, Case, analyze
@@ -54,7 +55,7 @@ class RunPart:
     def gone(self) -> str:
         """One line about wrong videos whose files are gone; empty if there is none."""
         cases = [*self.worst, *self.confident]
-        count = sum(not self.run.file(each.case.video).exists() for each in cases)
+        count = sum(not is_present(self.run.file(each.case.video)) for each in cases)
         if not count:
             return ""
         return (

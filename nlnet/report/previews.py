@@ -13,6 +13,7 @@ from PIL import Image
 
 from nlnet.data.decoding.opening import open_video
 from nlnet.data.decoding.reader import DecodeError, FrameCountError, VideoReader
+from nlnet.data.shards.by_name import is_present
 from nlnet.report.statistics import spread_ends
 
 NUM_FRAMES = 16
@@ -36,7 +37,7 @@ class Preview(NamedTuple):
 
 def preview(path: Path) -> Preview:
     """Decode frames from the whole video; a video that cannot be read gives the reason."""
-    if not path.exists():
+    if not is_present(path):
         return Preview(None, "there is no such file any more")
     try:
         return Preview(animation(spread_frames(path, NUM_FRAMES)))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nlnet.config import RunConfig, parse_run
+from nlnet.data.shards.by_name import is_present
 from nlnet.errors import UserError
 from nlnet.files import digest
 from nlnet.runs.environment import Environment, read_environment
@@ -40,7 +41,7 @@ class EvaluatedRun:
     def file(self, video: int) -> Path:
         """Where the video of a row of the scores is now."""
         found = self.root / self.videos[video]
-        return found if found.exists() else Path(self.scores.paths[video])
+        return found if is_present(found) else Path(self.scores.paths[video])
 
     @property
     def main_metric(self) -> str | None:

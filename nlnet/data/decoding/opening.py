@@ -13,6 +13,7 @@ from nlnet.data.decoding.known import KnownFrames
 from nlnet.data.decoding.pyav import PyAVReader
 from nlnet.data.decoding.reader import OpenVideo, VideoReader
 from nlnet.data.decoding.torchcodec import TorchcodecReader, check_torchcodec
+from nlnet.data.shards.by_name import open_in_shard
 from nlnet.errors import choose
 
 DECODE_SECONDS = 300.0  # of CPU time for one video
@@ -25,7 +26,7 @@ def open_video(
     decode_seconds: float = DECODE_SECONDS,
     known: KnownFrames | None = None,
 ) -> VideoReader:
-    """Open a video for access to any frame: a file, or a folder of frames.
+    """Open a video for access to any frame: a file, a folder of frames, or shard/member.
 
     `file` is an open binary file that can seek; `path` is then only its name in messages. `known`
     is what was measured about the file before. Raises DecodeError if it has no readable video, or
@@ -64,6 +65,9 @@ def _open(
     *,
     known: KnownFrames | None = None,
 ) -> VideoReader:
-    if file is None and path.is_dir():
-        return FrameFolderReader(path)
+    if file is None:
+        if path.is_dir():
+            return FrameFolderReader(path)
+        if not path.exists():  # the name of a video in a shard
+            file = open_in_shard(path)
     return reader(path, file, decode_seconds=decode_seconds, known=known)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from nlnet.data.index.manifest import BATCH, OK, ManifestHeader
-from nlnet.data.shards.members import MemberTable, ShardMembers
+from nlnet.data.shards.members import DIGEST, MemberTable, ShardMembers
 from nlnet.data.shards.remote import RemoteShards
 from nlnet.data.shards.store import LocalShards, ShardStore
 
@@ -41,12 +41,12 @@ def _parts(file: Any, header: ManifestHeader, part: str) -> Iterator[MemberTable
         ok = batch.take(np.flatnonzero(used))
         coded = ok.column("shard").dictionary_encode()
         shards = np.array([numbers[name] for name in coded.dictionary.to_pylist()], np.int32)
-        digests = bytes.fromhex("".join(ok.column("sha256").to_pylist()))
+        digests = "".join(text[: 2 * DIGEST] for text in ok.column("sha256").to_pylist())
         yield MemberTable(
             shards[coded.indices.to_numpy()],
             ok.column("offset").to_numpy(),
             ok.column("size").to_numpy(),
-            np.frombuffer(digests, np.uint8).reshape(-1, 32),
+            np.frombuffer(bytes.fromhex(digests), np.uint8).reshape(-1, DIGEST),
         )
 
 

@@ -11,6 +11,7 @@ from nlnet.data.decoding.reader import DecodeError
 from nlnet.data.shards.store import ShardError, ShardStore
 
 WHOLE = 32 << 20  # bytes; a video up to this size is read at once, and its digest is compared
+DIGEST = 8  # bytes; enough for changes that nobody intends
 PART = 1 << 20  # bytes that are read at once of a larger video
 
 
@@ -20,7 +21,7 @@ class MemberTable(NamedTuple):
     shard: np.ndarray  # (N,) int32, the number of the shard
     offset: np.ndarray  # (N,) int64, of the first byte in the shard
     size: np.ndarray  # (N,) int64, bytes
-    sha256: np.ndarray  # (N, 32) uint8
+    digest: np.ndarray  # (N, DIGEST) uint8, the first bytes of its SHA-256
 
 
 class ShardMembers:
@@ -59,18 +60,18 @@ class ShardMembers:
         if not self._verified[i]:
             self._compare(i, path, hashlib.sha256(data).digest())
             self._verified[i] = True
-        return _Bytes(data, str(path))
+        return NamedBytes(data, str(path))
 
     def _part(self, i: int, path: Path) -> "_Part":
         shard, offset, size = (int(array[i]) for array in self._table[:3])
         return _Part(self._store, path, shard, offset, size)
 
     def _compare(self, i: int, path: Path, digest: bytes) -> None:
-        if digest != self._table.sha256[i].tobytes():
+        if digest[:DIGEST] != self._table.digest[i].tobytes():
             raise DecodeError(path, "its bytes in the shard have changed; copy the shard again")
 
 
-class _Bytes(io.BytesIO):
+class NamedBytes(io.BytesIO):
     """Bytes with a name, from which FFmpeg guesses the format as it does for a file."""
 
     def __init__(self, data: bytes, name: str) -> None:

@@ -59,7 +59,7 @@ def outcome(path: Path, **options) -> int | str:
 def no_file_stays_open() -> Iterator[None]:
     before = len(os.listdir("/proc/self/fd"))
     yield
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before  # those of earlier tests may be closed
 
 
 def video(path: Path) -> Path:

@@ -1,5 +1,6 @@
 """Shards behind a URL."""
 
+import gc
 import shutil
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -8,6 +9,7 @@ from threading import Thread
 
 import fsspec
 import pytest
+from fsspec.implementations.http import HTTPFileSystem
 from torch.utils.data import DataLoader, Dataset
 
 from nlnet.data.decoding.reader import DecodeError
@@ -56,6 +58,8 @@ def served(copied: Path) -> Iterator[tuple[str, type[RangeHandler]]]:
     thread = Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}/", Handler
+    HTTPFileSystem.clear_instance_cache()  # closes its connections
+    gc.collect()
     server.shutdown()
     thread.join()
     server.server_close()

@@ -35,7 +35,8 @@ class RunConfig:
     name: str = MISSING  # names the output folder, outputs/<name>
     seed: int = 0  # of all random numbers of the run
     # A file of nlnet or of a code base that tools/convert.py knows, a URL or a public name, such
-    # as caffe2/i3d_nl5_8x8 (all names: nlnet/weights/sources/).
+    # as caffe2/i3d_nl5_8x8 (all names: nlnet/weights/sources/). FILE#WORD takes the tensors that a
+    # file holds under WORD, such as best.pt#model.
     weights: str | None = None
     inflation: str = "mean"  # 2-D kernels to 3-D: mean (copies divided by T) or center (one copy)
     model: ModelConfig = MISSING

@@ -154,10 +154,10 @@ def _order(weights: WeightFile, class_names: Sequence[str], source: str) -> list
     """A line that says in which order the outputs of a file without class names are taken."""
     if weights.class_names is not None:
         return []
-    first = ", ".join(class_names[:3])
+    first = ", ".join([*class_names[:3], *(["..."] if len(class_names) > 3 else [])])
     return [
         f"{source}: names no classes; its outputs are taken in the order of the data set's classes "
-        f"({first}, ...); for another order, give the names in a file, data.classes=FILE"
+        f"({first}); for another order, give the names in a file, data.classes=FILE"
     ]
 
 

@@ -125,7 +125,8 @@ def _read_envelope(path: Path) -> tuple[dict[str, Any], list[str]]:
         if not is_foreign:
             raise
         saved, left_out = read_tensor_file(data, path)
-        remarks.append(f"{path}: left out, unread: {_listed(left_out)}")
+        if left_out:
+            remarks.append(f"{path}: left out, unread: {_listed(left_out)}")
     if not isinstance(saved, dict):
         raise UserError(f"{path}: holds a {type(saved).__name__}, not a checkpoint")
     return saved, remarks

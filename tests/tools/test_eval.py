@@ -76,6 +76,17 @@ def test_two_ranks_write_the_same_files(tool: Tool, trained: Path, alone: Path, 
         assert one.read_bytes() == two.read_bytes()
 
 
+def test_a_file_without_class_names_says_in_which_order_they_are_taken(
+    tool: Tool, trained: Path, alone: Path, tmp_path: Path
+):
+    torch.save({"model": torch.load(trained / "best.pt")["model"]}, tmp_path / "bare.pt")
+    done = tool("eval", "weights=bare.pt", "data.test=test", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    line = done.stdout.splitlines()[0]
+    assert line.startswith("bare.pt: names no classes") and "(different, same)" in line
+    assert results(tmp_path)[1] == results(alone)[1]
+
+
 def settings_of(cwd: Path) -> dict:
     return yaml.safe_load((cwd / "outputs" / "smoke" / "eval" / "config.yaml").read_text())
 

@@ -116,6 +116,12 @@ def test_every_reader_asks_and_takes_the_word(tmp_path: Path):
     assert same(model.state_dict(), own(1))
 
 
+def test_a_url_takes_a_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path / "hub"))
+    torch.save({"model": own(0), "ema": own(1)}, tmp_path / "a.pt")
+    assert same(read_weights(f"file://{tmp_path}/a.pt#ema").state, own(1))
+
+
 def test_the_character_can_be_part_of_a_name(tmp_path: Path):
     path = tmp_path / "run#3.pt"
     assert same(read(path, {"model": own()}), own())

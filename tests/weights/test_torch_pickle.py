@@ -144,6 +144,12 @@ def test_numpy_numbers_and_arrays_of_old_and_new_names_are_read(zipped: bool, tm
 
 
 @each_format
+def test_nothing_is_said_where_nothing_is_left_out(zipped: bool, tmp_path: Path):
+    path = write(tmp_path / "a.pth", {"model": state(), "acc": np.float64(71.2)}, zipped)
+    assert check(read_weight_file(path)) == ""
+
+
+@each_format
 def test_views_types_and_shared_tensors_keep_their_values(zipped: bool, tmp_path: Path):
     base = torch.arange(24).view(4, 6)
     tensors = {

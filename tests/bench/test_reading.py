@@ -11,13 +11,14 @@ import pytest
 from nlnet.bench.reading.checks import largest_differences
 from nlnet.bench.reading.clips import PROTOCOL, ClipKey, Clips
 from nlnet.bench.reading.plan import FULL, QUICK, ReadingPlan, ReadingRow
+from nlnet.bench.reading.prepared import prepare_files
 from nlnet.bench.reading.readers import Work, find_readers
 from nlnet.bench.reading.resizing import resize_share
 from nlnet.bench.reading.rounds import Measured, Spread, cpu_seconds, ratio
 from nlnet.bench.reading.run import measure_reading_plan
 from nlnet.bench.reading.tables import reading_lines
 from nlnet.bench.reading.training import Steps
-from nlnet.bench.reading.videos import bit_rate, prepare_videos, write_videos
+from nlnet.bench.reading.videos import bit_rate, write_videos
 from nlnet.data.clip_sampling import ClipShape
 from nlnet.data.decoding.pyav import PyAVReader
 
@@ -27,39 +28,45 @@ FRAMES = 24
 
 @pytest.fixture(scope="session")
 def videos(tmp_path_factory):
-    """Two originals and the prepared files of them."""
+    """Two originals, copies and shards of them."""
     folder = tmp_path_factory.mktemp("reading")
-    originals = write_videos(folder / "original", 2, FRAMES)
-    return originals, prepare_videos(originals, folder / "prepared")
+    return prepare_files(write_videos(folder / "original", 2, FRAMES), folder / "prepared")
 
 
 def test_the_generated_videos_have_the_form_that_is_said(videos):
-    originals, prepared = videos
-    with PyAVReader(originals[0]) as ours, PyAVReader(prepared[0]) as again:
+    original, copy = (videos[form].path(0) for form in ("original", "prepared"))
+    with PyAVReader(original) as ours, PyAVReader(copy) as again:
         assert ours.num_frames == again.num_frames == FRAMES
         assert ours.read(np.array([0])).shape == again.read(np.array([0])).shape == (1, 256, 340, 3)
         assert ours._index is not None and again._index is not None
         assert ours._index.keys == [0]
         assert max(np.diff([*again._index.keys, FRAMES])) <= 16
-    assert 1e5 < bit_rate(originals[0]) < 1e6
+    assert 1e5 < bit_rate(original) < 1e6
 
 
 def test_all_readers_give_the_same_frames_and_nearly_the_same_views(videos):
-    (original, _), (prepared, _) = videos
     readers, remark = find_readers()
     assert ("torchcodec" in readers) == (remark is None)
     clips = PROTOCOL.test(SHAPE, FRAMES, 3)
-    found = largest_differences(readers, original, prepared, clips, crop_size=224)
+    found = largest_differences(readers, videos, clips, crop_size=224)
     assert found["frames of pytorchvideo"] == 0
     assert found["frames of the prepared file"] > 0
 
 
 def test_readers_that_do_other_work_are_refused(videos):
-    (original, other), _ = videos
+    other = {**videos, "prepared": videos["prepared"].select(np.array([1]))}
     with pytest.raises(RuntimeError, match="prepared"):
         largest_differences(
-            find_readers()[0], original, other, PROTOCOL.test(SHAPE, FRAMES, 1), crop_size=224
+            find_readers()[0], other, PROTOCOL.test(SHAPE, FRAMES, 1), crop_size=224
         )
+
+
+def test_shards_hold_the_copies(videos):
+    views = {}
+    for form in ("prepared", "shards"):
+        clips = Clips(videos[form], FRAMES, find_readers()[0]["nlnet"], Work(32), SHAPE)
+        [views[form]] = clips[ClipKey(1, 0)]
+    assert views["shards"].equal(views["prepared"])
 
 
 @pytest.mark.parametrize("num_clips", [None, 2])
@@ -67,15 +74,15 @@ def test_a_sample_has_the_same_clips_for_every_reader(videos, num_clips: int | N
     taken = {}
     for name in ("first", "second"):
 
-        def read(path, numbers, work, rng, name=name):
-            taken[name] = (path, [clip.tolist() for clip in numbers])
+        def read(index, i, numbers, work, rng, name=name):
+            taken[name] = (index.path(i), [clip.tolist() for clip in numbers])
             return []
 
-        clips = Clips(videos[0], FRAMES, read, Work(32), SHAPE, num_clips)
+        clips = Clips(videos["original"], FRAMES, read, Work(32), SHAPE, num_clips)
         clips[ClipKey(1, 3)]
     assert taken["first"] == taken["second"]
     assert len(taken["first"][1]) == (num_clips or 1)
-    assert taken["first"][0] == videos[0][1]
+    assert taken["first"][0] == videos["original"].path(1)
 
 
 def test_the_processor_time_of_another_process_is_measured():
@@ -141,7 +148,7 @@ def test_a_whole_benchmark_of_short_videos():
     assert isinstance(lines, list)
     readers = [line["reader"] for line in lines if line["work"] == "clips"]
     assert readers[:2] == ["nlnet, original", "pytorchvideo, original"]
-    assert readers[-1] == "nlnet, prepared"
+    assert readers[-2:] == ["nlnet, prepared", "nlnet, shards"]
     for line in lines:
         assert line["ratio"].low > 0
         assert line["rate"] is None or line["rate"] > 0

@@ -1,7 +1,6 @@
 """The clips of videos as a data set: the same clips for every reader."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from nlnet.bench.reading.readers import Read, Work
 from nlnet.data.clip_sampling import SAMPLERS, ClipShape
+from nlnet.data.index.video_index import VideoIndex
 from nlnet.data.views import stack_views
 
 PROTOCOL = SAMPLERS["pytorchvideo"]  # the frames of `EncodedVideo.get_clip`, subsampled
@@ -30,14 +30,14 @@ class Clips(Dataset[list[Tensor]]):
 
     def __init__(
         self,
-        paths: Sequence[Path],
+        index: VideoIndex,
         num_frames: int,
         read: Read,
         work: Work,
         shape: ClipShape,
         num_clips: int | None = None,
     ) -> None:
-        self._paths = paths
+        self._index = index
         self._num_frames = num_frames
         self._read = read
         self._work = work
@@ -46,7 +46,7 @@ class Clips(Dataset[list[Tensor]]):
 
     def __getitem__(self, key: ClipKey) -> list[Tensor]:
         rng = np.random.default_rng([key.video, key.number])
-        return self._read(self._paths[key.video], self.numbers(rng), self._work, rng)
+        return self._read(self._index, key.video, self.numbers(rng), self._work, rng)
 
     def numbers(self, rng: np.random.Generator) -> list[np.ndarray]:
         """The frame numbers (T,) of each clip."""

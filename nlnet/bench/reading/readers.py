@@ -1,7 +1,6 @@
 """The readers that bench=data compares: each gives the views of the same clips of a video."""
 
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +14,7 @@ from nlnet.bench.reading.pytorchvideo_reader import (
 )
 from nlnet.data.decoding.opening import open_video
 from nlnet.data.decoding.torchcodec import check_torchcodec
+from nlnet.data.index.video_index import VideoIndex
 from nlnet.data.transforms import CROPS, EvalTransform, JitterCrop, TrainTransform
 from nlnet.data.views import ClipFrames, Transform, read_views, wanted_numbers
 from nlnet.errors import UserError
@@ -31,25 +31,26 @@ class Work(NamedTuple):
     decode_only: bool = False
 
 
-# A file, the frame numbers of its clips, what to do, a generator -> all views, clip by clip
-Read = Callable[[Path, list[np.ndarray], Work, np.random.Generator], list[Tensor]]
+# Videos and the number of one of them, the frame numbers of its clips, what to do, a generator ->
+# all views, clip by clip
+Read = Callable[[VideoIndex, int, list[np.ndarray], Work, np.random.Generator], list[Tensor]]
 
 
 def read_ours(
-    path: Path, numbers: list[np.ndarray], work: Work, rng: np.random.Generator
+    index: VideoIndex, i: int, numbers: list[np.ndarray], work: Work, rng: np.random.Generator
 ) -> list[Tensor]:
     """As nlnet/data/dataset.py reads a video: uint8 views, which the device normalizes."""
     clips = [ClipFrames(clip, rng) for clip in numbers]
-    with open_video(path) as video:
+    with open_video(index.path(i), index.open(i), known=index.known(i)) as video:
         frames = video.frames(wanted_numbers(clips))
         return _count(frames) if work.decode_only else read_views(frames, clips, our_views(work))
 
 
 def read_pytorchvideo(
-    path: Path, numbers: list[np.ndarray], work: Work, rng: np.random.Generator
+    index: VideoIndex, i: int, numbers: list[np.ndarray], work: Work, rng: np.random.Generator
 ) -> list[Tensor]:
     """As pytorchvideo's users read a video: normalized float32 views."""
-    clips = read_peer_frames(path, numbers)
+    clips = read_peer_frames(index.path(i), numbers)
     if work.decode_only:
         return _count(clips)
     if work.is_test:
@@ -60,13 +61,13 @@ def read_pytorchvideo(
 
 
 def read_torchcodec(
-    path: Path, numbers: list[np.ndarray], work: Work, rng: np.random.Generator
+    index: VideoIndex, i: int, numbers: list[np.ndarray], work: Work, rng: np.random.Generator
 ) -> list[Tensor]:
     """torchcodec's reader with one thread, then the transform of nlnet."""
     from torchcodec.decoders import VideoDecoder
 
     clips = [ClipFrames(clip, rng) for clip in numbers]
-    decoder = VideoDecoder(str(path), dimension_order="NHWC", num_ffmpeg_threads=1)
+    decoder = VideoDecoder(str(index.path(i)), dimension_order="NHWC", num_ffmpeg_threads=1)
     frames = decoder.get_frames_at(wanted_numbers(clips).tolist()).data.numpy()
     return _count(frames) if work.decode_only else read_views(frames, clips, our_views(work))
 

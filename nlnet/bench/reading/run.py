@@ -6,7 +6,7 @@ processor times, which other load on the machine changes less than the time on t
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import mean
 from tempfile import TemporaryDirectory
@@ -16,6 +16,7 @@ import numpy as np
 from nlnet.bench.reading.checks import largest_differences
 from nlnet.bench.reading.clips import PROTOCOL, ClipKey, Clips, build_clip_loader
 from nlnet.bench.reading.plan import FULL, LONG, QUICK, ReadingPlan, ReadingRow
+from nlnet.bench.reading.prepared import Files, prepare_files
 from nlnet.bench.reading.readers import Read, find_readers
 from nlnet.bench.reading.resizing import resize_share
 from nlnet.bench.reading.rounds import measure_loaders
@@ -23,6 +24,7 @@ from nlnet.bench.reading.tables import (
     OURS,
     PEER,
     PREPARED,
+    SHARDS,
     Line,
     Results,
     reading_lines,
@@ -31,14 +33,14 @@ from nlnet.bench.reading.tables import (
     training_line,
 )
 from nlnet.bench.reading.training import measure_training, write_list
-from nlnet.bench.reading.videos import bit_rate, prepare_videos, write_videos
+from nlnet.bench.reading.videos import bit_rate, write_videos
 from nlnet.bench.report import Report
 from nlnet.config import BenchmarkConfig
 from nlnet.data.decoding.opening import open_video
+from nlnet.data.index.video_index import VideoIndex
 from nlnet.runs.logger import progress_bar
 
 BATCH = 4  # clips of a batch; test views come video by video
-Files = Mapping[str, Sequence[Path]]  # original and prepared: the same videos
 
 
 def measure_reading(run: BenchmarkConfig) -> Report:
@@ -52,8 +54,9 @@ def measure_reading_plan(plan: ReadingPlan) -> Report:
     with TemporaryDirectory() as folder:
         root = Path(folder)
         originals = write_videos(root / "original", plan.videos, plan.num_frames)
-        files = {"original": originals, "prepared": prepare_videos(originals, root / "prepared")}
-        rates = {name: mean(map(bit_rate, paths)) / 1e3 for name, paths in files.items()}
+        files = prepare_files(originals, root / "prepared")
+        paths = {name: _paths(files[name]) for name in ("original", "prepared")}
+        rates = {name: mean(map(bit_rate, found)) / 1e3 for name, found in paths.items()}
         readers, remark = find_readers()
         differences = _compare(plan, readers, files)
         rows = [
@@ -63,8 +66,8 @@ def measure_reading_plan(plan: ReadingPlan) -> Report:
         lines = [line for row, results in rows for line in reading_lines(row, results)]
         lines.append(_resize(plan, originals[0]))
         for name, steps in progress_bar(plan.training.items(), "training"):
-            for kind, paths in files.items():
-                write_list(root / kind, paths)
+            for kind, found in paths.items():
+                write_list(root / kind, found)
                 lines.append(training_line(measure_training(name, root / kind, steps), kind))
     load.append(os.getloadavg()[0])
     text = [
@@ -98,16 +101,19 @@ def _compare(plan: ReadingPlan, readers: Mapping[str, Read], files: Files) -> di
     """The differences of the readers at the start, in the middle and at the end of a video."""
     shape = max((row.shape for row in plan.rows), key=lambda shape: shape.span)
     clips = PROTOCOL.test(shape, plan.num_frames, 3)
-    original, prepared = files["original"][0], files["prepared"][0]
-    return largest_differences(readers, original, prepared, clips, crop_size=plan.crop_size)
+    return largest_differences(readers, files, clips, crop_size=plan.crop_size)
+
+
+def _paths(index: VideoIndex) -> list[Path]:
+    return [index.path(i) for i in range(len(index))]
 
 
 def _measure_row(
     plan: ReadingPlan, row: ReadingRow, readers: Mapping[str, Read], files: Files
 ) -> Results:
-    """Let all readers read the original files, and nlnet the prepared ones, too."""
+    """Let all readers read the original files, and nlnet the other forms, too."""
     keys = [ClipKey(i % plan.videos, i // plan.videos) for i in range(row.samples)]
-    choices = [OURS, PEER, *((name, "original") for name in readers), PREPARED]
+    choices = [OURS, PEER, *((name, "original") for name in readers), PREPARED, SHARDS]
     loaders = {}
     for name, kind in dict.fromkeys(choices):
         clips = Clips(

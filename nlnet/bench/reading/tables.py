@@ -9,7 +9,7 @@ from nlnet.bench.reading.training import EndToEnd
 from nlnet.cli.sweep import markdown_table
 
 OURS, PEER = ("nlnet", "original"), ("pytorchvideo", "original")  # a reader, and its files
-PREPARED = ("nlnet", "prepared")
+PREPARED, SHARDS = ("nlnet", "prepared"), ("nlnet", "shards")
 
 Results = Mapping[tuple[str, str], Measured]  # by reader and files
 

@@ -4,9 +4,8 @@ Such a file is H.264 with a short side of 256 pixels, about 300 to 600 kbit/s, a
 x264: a key frame every 250 frames, up to 3 B-frames in a row, which may be references.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import av
 import numpy as np
@@ -14,27 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nlnet.data.decoding.opening import open_video
-
 RATE = 30  # frames per second
 HEIGHT, WIDTH = 256, 340
+GOP = 250  # frames from one key frame to the next
 PATCH = 80  # side of a moving square
 # Cells across a texture and the contrast of each scale: large shapes and fine detail.
 SCALES = ((4, 60.0), (16, 40.0), (64, 24.0), (160, 9.0))
-
-
-class Encoding(NamedTuple):
-    """How x264 encodes; the other settings are its defaults."""
-
-    gop: int  # frames from one key frame to the next
-    crf: int  # quality; lower is better and larger
-    preset: str = "medium"
-    tune: str | None = None
-
-
-ORIGINAL = Encoding(gop=250, crf=23)
-# A short GOP needs few frames before a wanted one, and this tune leaves out what is slow to decode.
-PREPARED = Encoding(gop=16, crf=20, preset="veryfast", tune="fastdecode")
 
 
 def write_videos(folder: Path, count: int, num_frames: int) -> list[Path]:
@@ -42,36 +26,22 @@ def write_videos(folder: Path, count: int, num_frames: int) -> list[Path]:
     paths = [folder / f"class{i % 2}" / f"video{i}.mp4" for i in range(count)]
     for i, path in enumerate(paths):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_video(path, _frames(seed=i, num_frames=num_frames), ORIGINAL)
+        _write_video(path, _frames(seed=i, num_frames=num_frames))
     return paths
 
 
-def prepare_videos(paths: Sequence[Path], folder: Path) -> list[Path]:
-    """Encode videos again for training, to `folder`/<class>/; the size stays."""
-    prepared = [folder / path.parent.name / path.name for path in paths]
-    for path, target in zip(paths, prepared, strict=True):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with open_video(path) as video:
-            write_video(target, video.frames(range(video.num_frames)), PREPARED)
-    return prepared
-
-
-def write_video(path: Path, frames: Iterator[np.ndarray], encoding: Encoding) -> None:
-    """Encode frames, uint8 RGB (H, W, 3), as H.264 in an MP4 file."""
+def _write_video(path: Path, frames: Iterator[np.ndarray]) -> None:
+    """Encode frames, uint8 RGB (H, W, 3), as H.264 in an MP4 file with the defaults of x264."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=RATE)
         stream.pix_fmt = "yuv420p"
+        stream.height, stream.width = HEIGHT, WIDTH
         stream.options = {
-            "crf": str(encoding.crf),
-            "g": str(encoding.gop),
-            "preset": encoding.preset,
+            "crf": "23",
+            "g": str(GOP),
             "x264-params": "cpu-independent=1",  # the same file on every processor
         }
-        if encoding.tune is not None:
-            stream.options |= {"tune": encoding.tune}
-        for i, frame in enumerate(frames):
-            if i == 0:
-                stream.height, stream.width = frame.shape[:2]
+        for frame in frames:
             pixels = np.ascontiguousarray(frame)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode(None))

@@ -43,24 +43,24 @@ FULL = ReadingPlan(
     videos=4,
     num_frames=300,
     crop_size=SIDE,
-    rounds=4,
+    rounds=3,
     rows=(
         ReadingRow("8x8, decode", SHORT, FRAMES, 1, 8),
         ReadingRow(
-            *("8x8, decode + transform", SHORT, VIEW, 1, 12),
+            *("8x8, decode + transform", SHORT, VIEW, 1, 8),
             x_peer=3.0,
             prepared_x_peer=5.0,
             prepared_x_ours=1.8,
         ),
-        ReadingRow("8x8, decode + transform", SHORT, VIEW, 2, 12),
+        ReadingRow("8x8, decode + transform", SHORT, VIEW, 2, 8),
         ReadingRow("32x2, decode", LONG, FRAMES, 1, 8),
-        ReadingRow("32x2, decode + transform", LONG, VIEW, 1, 12, x_peer=3.3),
-        ReadingRow("32x2, decode + transform", LONG, VIEW, 2, 12),
+        ReadingRow("32x2, decode + transform", LONG, VIEW, 1, 8, x_peer=3.3),
+        ReadingRow("32x2, decode + transform", LONG, VIEW, 2, 8),
         ReadingRow("30 views of 8x8 of a video", SHORT, TEST, 1, 4, num_clips=10, x_peer=10.0),
     ),
     training={
         "i3d_tiny": Steps(8, SIDE, batch=4, steps=4, rounds=2),
-        "i3d_nl5": Steps(8, SIDE, batch=2, steps=2, rounds=2),
+        "i3d_nl5": Steps(8, SIDE, batch=1, steps=2, rounds=1),
     },
 )
 QUICK = FULL._replace(

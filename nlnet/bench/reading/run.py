@@ -65,10 +65,10 @@ def measure_reading_plan(plan: ReadingPlan) -> Report:
         ]
         lines = [line for row, results in rows for line in reading_lines(row, results)]
         lines.append(_resize(plan, originals[0]))
+        write_list(root / "prepared", paths["prepared"])
         for name, steps in progress_bar(plan.training.items(), "training"):
-            for kind, found in paths.items():
-                write_list(root / kind, found)
-                lines.append(training_line(measure_training(name, root / kind, steps), kind))
+            result = measure_training(name, root / "prepared", steps)
+            lines.append(training_line(result, "prepared"))
     load.append(os.getloadavg()[0])
     text = [
         f"{plan.videos} generated videos of {plan.num_frames / 30:g} s, 340 x 256, H.264: "

@@ -299,6 +299,9 @@ TREATMENT: dict[str, Treatment] = {
     "OMP_NUM_THREADS=2 python tools/benchmark.py bench=step +experiment=i3d_nl5": ComposeOnly(
         "it takes 9 minutes; tests/bench measures small clips with the same code"
     ),
+    "OMP_NUM_THREADS=2 python tools/benchmark.py bench=data": ComposeOnly(
+        "it takes minutes; tests/bench measures short videos with the same code"
+    ),
     "python tools/train.py +experiment=gestures data.root=gestures": Run(SHORT),
     "python tools/train.py +experiment=gestures data.root=gestures model=c2d_tiny"
     " name=gestures_c2d": Run(SHORT),

@@ -37,5 +37,7 @@ class TrainerConfig:
     lean: bool = True  # on a CPU in float32: keep one feature map per convolution
     # Stages that keep only the inputs of their blocks for the backward pass: res2, ...
     checkpoint_stages: list[str] = field(default_factory=list)
+    # Only operations that repeat to the same bits, also on a GPU; slower there.
+    deterministic: bool = False
     fold_norms: bool = True  # tools/eval.py: fold norms into the convolutions before them
     allocator: str = "reuse"  # freed CPU memory: reuse, keep (fast), return (small), system

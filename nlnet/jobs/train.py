@@ -29,6 +29,7 @@ from nlnet.jobs.arithmetic import trust_convolutions
 from nlnet.jobs.board import show_validation
 from nlnet.jobs.debug import check_debug, clear_debug_folder, run_debug
 from nlnet.jobs.describe_run import describe_data, describe_extension
+from nlnet.jobs.deterministic import deterministic_algorithms
 from nlnet.jobs.quarantine import broken_files, describe_broken, report_validation
 from nlnet.jobs.watching import watched_batches, watched_pause
 from nlnet.jobs.worker_failures import named_worker_failures
@@ -138,10 +139,11 @@ def train(run: RunConfig, out_dir: Path) -> float:
         Preempted: a signal asked the run to stop; last.pt is written.
     """
     apply_allocator(run.trainer)
-    device = build_device(run.dist)
-    watch = Watch(out_dir, build_limits(run.dist), leave_error)
-    with process_group(device, watch), named_worker_failures():
-        return _train(run, out_dir, device, watch)
+    with deterministic_algorithms(run.trainer):
+        device = build_device(run.dist)
+        watch = Watch(out_dir, build_limits(run.dist), leave_error)
+        with process_group(device, watch), named_worker_failures():
+            return _train(run, out_dir, device, watch)
 
 
 def _train(run: RunConfig, out_dir: Path, device: torch.device, watch: Watch) -> float:

@@ -5,8 +5,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from torch import Tensor
-
 from nlnet.checkpoint import LAST, Progress
 from nlnet.clip import ClipBatch
 from nlnet.distributed.ranks import gather_objects
@@ -95,8 +93,3 @@ def _named_clips(batch: ClipBatch, name_video: Callable[[int], str]) -> list[_Na
         )
         for video, label, row in zip(batch.video, batch.label, batch.video_id.tolist(), strict=True)
     ]
-
-
-def _bytes(tensor: Tensor) -> bytes:
-    """The values in the order of the indices, from any device and memory format."""
-    return tensor.cpu().contiguous().numpy().tobytes()

@@ -30,6 +30,7 @@ from nlnet.jobs.board import show_validation
 from nlnet.jobs.debug import check_debug, clear_debug_folder, run_debug
 from nlnet.jobs.describe_run import describe_data, describe_extension
 from nlnet.jobs.deterministic import deterministic_algorithms
+from nlnet.jobs.memory import describe_cpu_memory, named_out_of_memory
 from nlnet.jobs.quarantine import broken_files, describe_broken, report_validation
 from nlnet.jobs.watching import watched_batches, watched_pause
 from nlnet.jobs.worker_failures import named_worker_failures
@@ -142,7 +143,8 @@ def train(run: RunConfig, out_dir: Path) -> float:
     with deterministic_algorithms(run.trainer):
         device = build_device(run.dist)
         watch = Watch(out_dir, build_limits(run.dist), leave_error)
-        with process_group(device, watch), named_worker_failures():
+        memory = named_out_of_memory(run, device, partial(_prepare, run))
+        with process_group(device, watch), named_worker_failures(), memory:
             return _train(run, out_dir, device, watch)
 
 
@@ -158,6 +160,7 @@ def _train(run: RunConfig, out_dir: Path, device: torch.device, watch: Watch) ->
     lines += describe_data(run, loader, val_loader, settings.total_steps, device)
     lines += [
         *describe_broken(broken),
+        *(describe_cpu_memory(run) if device.type == "cpu" else ()),
         *resume(state, out_dir),
         *describe_extension(run, state.resumed),
     ]

@@ -1,6 +1,5 @@
 """One training run, from its configuration to its checkpoints."""
 
-import os
 import shlex
 import sys
 from collections.abc import Collection, Iterator, Sequence
@@ -15,7 +14,7 @@ from nlnet.checks import one_of, section
 from nlnet.cli.folders import claim_folder, hold_folder, network_differences
 from nlnet.cli.mistakes import leave_error
 from nlnet.clip import ManifestUse
-from nlnet.config import ResNetConfig, RunConfig, run_text
+from nlnet.config import RunConfig, run_text
 from nlnet.data.build import build_eval_loader, build_train_loader
 from nlnet.data.decoding.probing import PROBES
 from nlnet.data.index.video_index import VideoIndex
@@ -31,6 +30,7 @@ from nlnet.jobs.debug import check_debug, clear_debug_folder, run_debug
 from nlnet.jobs.describe_run import describe_data, describe_extension
 from nlnet.jobs.deterministic import deterministic_algorithms
 from nlnet.jobs.memory import describe_cpu_memory, named_out_of_memory
+from nlnet.jobs.norm_values import check_norms
 from nlnet.jobs.quarantine import broken_files, describe_broken, report_validation
 from nlnet.jobs.watching import watched_batches, watched_pause
 from nlnet.jobs.worker_failures import named_worker_failures
@@ -51,7 +51,6 @@ from nlnet.trainer.build import (
 )
 from nlnet.trainer.loop import evaluate, fit
 from nlnet.trainer.metrics import Metrics, VideoScores
-from nlnet.trainer.norm_values import smallest_norm
 from nlnet.trainer.preemption import OutOfTime
 from nlnet.trainer.prepare import COMPRESSIONS, prepare_model, wrap_for_training
 from nlnet.trainer.state import TrainState, resume
@@ -70,7 +69,7 @@ def check_training(run: RunConfig) -> None:
     check_clips(run.model, clip.num_frames, crop_sizes)
     _prepare(run, model)
     build_optimizer(run.optim, model)
-    _check_norms(run)
+    check_norms(run)
     one_of("inflation", run.inflation, INFLATIONS)
     one_of("data.probe", run.data.probe, PROBES)
     one_of("data.val_views.ensemble", run.data.val_views.ensemble, ENSEMBLES)
@@ -85,32 +84,6 @@ def check_training(run: RunConfig) -> None:
     build_limits(run.dist)
     one_of("dist.gradient_compression", run.dist.gradient_compression, COMPRESSIONS)
     check_debug(run)
-
-
-def _check_norms(run: RunConfig) -> None:
-    """Raise UsageError if a batch norm has one value per channel: its variance is not defined."""
-    ranks = int(os.environ.get("WORLD_SIZE", run.dist.num_procs))
-    parts = run.trainer.accumulate
-    match run.model:
-        case ResNetConfig(norm="sync"):
-            pass
-        case _:
-            parts *= ranks
-    if run.data.batch_size > parts:
-        return
-    clip = run.data.clip
-    shape = (3, clip.num_frames, clip.crop_size, clip.crop_size)
-    with section("trainer"):
-        name, values = smallest_norm(
-            partial(build_model, run.model, num_classes=2), shape, run.trainer.freeze
-        )
-    if values == 1:
-        raise UsageError(
-            f"data.batch_size={run.data.batch_size}: the batch norm {name} has one value per "
-            f"channel in a forward pass ({ranks} ranks, trainer.accumulate="
-            f"{run.trainer.accumulate}), which has no variance; use a larger data.batch_size, "
-            "data.clip.crop_size or data.clip.num_frames, or model.norm=frozen"
-        )
 
 
 @contextmanager

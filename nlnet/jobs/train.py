@@ -26,7 +26,6 @@ from nlnet.errors import UsageError
 from nlnet.files import COMMAND, write_text
 from nlnet.jobs.arithmetic import trust_convolutions
 from nlnet.jobs.board import show_validation
-from nlnet.jobs.check_norms import check_norms
 from nlnet.jobs.debug import check_debug, clear_debug_folder, run_debug
 from nlnet.jobs.describe_run import describe_data, describe_extension
 from nlnet.jobs.deterministic import deterministic_algorithms

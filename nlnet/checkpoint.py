@@ -85,6 +85,24 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class SplitFacts:
+    """What a checkpoint says about the videos of a split."""
+
+    videos: int
+    sha256: str  # of the list of names, classes and sizes, see nlnet.runs.video_list
+    manifest: str | None = None  # the SHA-256 of the manifest, if the split was read from one
+
+
+@dataclass(frozen=True)
+class RunData:
+    """The data on which a run is trained, and how they are divided into steps."""
+
+    splits: dict[str, SplitFacts]  # `train` and `val`
+    batch_size: int  # clips of a step
+    steps_per_epoch: int
+
+
+@dataclass(frozen=True)
 class Training:
     """The part of a checkpoint that only a resumed run needs."""
 
@@ -92,6 +110,7 @@ class Training:
     optimizer_name: str  # class name in torch.optim
     optimizer: dict[str, Any]  # as returned by torch's Optimizer.state_dict()
     scaler: dict[str, Any]  # as returned by torch's GradScaler.state_dict()
+    data: RunData | None = None  # None in files of older versions
 
 
 @dataclass(frozen=True)
@@ -151,6 +170,8 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint, older: Sequence[Path] =
         saved["optimizer"] = checkpoint.training.optimizer
         saved["scaler"] = checkpoint.training.scaler
         saved["progress"] = asdict(checkpoint.training.progress)
+        if checkpoint.training.data is not None:
+            saved["data"] = asdict(checkpoint.training.data)
     saved["provenance"] = _provenance_to_dict(checkpoint.provenance)
     write_verified(path, to_bytes(saved), older)
 
@@ -181,6 +202,7 @@ def to_checkpoint(saved: Mapping[str, Any], path: Path) -> Checkpoint:
                 saved["optimizer_name"],
                 saved["optimizer"],
                 saved["scaler"],
+                _to_run_data(saved["data"]) if "data" in saved else None,
             )
         known = saved.get("provenance", {})
         names = [entry.name for entry in fields(Provenance) if entry.name in known]
@@ -237,6 +259,11 @@ def _to_progress(saved: Mapping[str, Any]) -> Progress:
         for epoch, record in enumerate(saved["history"], start=1)
     ]
     return Progress(**{**saved, "history": history})
+
+
+def _to_run_data(saved: Mapping[str, Any]) -> RunData:
+    splits = {name: SplitFacts(**facts) for name, facts in saved["splits"].items()}
+    return RunData(**{**saved, "splits": splits})
 
 
 def _cause(error: Exception) -> str:

@@ -22,7 +22,7 @@ FREE_KEYS = (
     *("data.num_workers", "data.root"),
     *("data.allow_bad", "data.allow_missing", "data.max_bad_share"),
     *("trainer.allocator", "trainer.fold_norms", "trainer.max_bad_steps", "trainer.max_minutes"),
-    *("trainer.save_every_", "trainer.keep_checkpoints"),
+    *("trainer.save_every_", "trainer.keep_checkpoints", "trainer.accept_changes"),
 )
 # Keys of a network that only training reads. The kinds of norm give the same output from the same
 # tensors; where the tensors differ, loading the weights reports it.
@@ -40,7 +40,7 @@ def claim_folder(run: RunConfig, folder: Path) -> Path:
     """Write a run's config.yaml to its folder, and return the path of the file.
 
     A folder that holds a log belongs to the run that wrote it. The same run may continue in it, and
-    it may become longer: `trainer.epochs` may rise.
+    it may become longer: `trainer.epochs` may rise. `trainer.accept_changes` accepts every change.
 
     Raises UserError with every difference if the folder belongs to a run with another
     configuration.
@@ -51,10 +51,11 @@ def claim_folder(run: RunConfig, folder: Path) -> Path:
         wanted = flatten(OmegaConf.to_container(OmegaConf.structured(run)))
         longer = (LENGTH,) if extension(found, wanted) else ()
         changes = differences(found, wanted, free=(*FREE_KEYS, *longer))
-        if changes:
+        if changes and not run.trainer.accept_changes:
             raise UserError(
                 f"{folder} holds a run with another configuration ({', '.join(changes)}); "
-                "choose another folder with name=NAME, or remove this one"
+                "choose another folder with name=NAME, remove this one, or go on with the new "
+                "configuration by trainer.accept_changes=true"
             )
     write_text(path, run_text(run))
     return path

@@ -32,6 +32,8 @@ class TrainerConfig:
     save_every_minutes: float | None = None  # the same, by the clock
     # The newest checkpoints that are kept: last.pt, last.prev.pt, last.prev2.pt, ...
     keep_checkpoints: int = 2
+    # Resume although the configuration or the data changed since the last checkpoint.
+    accept_changes: bool = False
     channels_last: bool = True  # memory format of convolutions
     compile: bool = False  # torch.compile
     lean: bool = True  # on a CPU in float32: keep one feature map per convolution

@@ -5,21 +5,26 @@ from dataclasses import asdict
 import torch
 
 from nlnet.checkpoint import LAST, Provenance
-from nlnet.cli.folders import extension, flatten
+from nlnet.cli.folders import FREE_KEYS, LENGTH, differences, extension, flatten
 from nlnet.config import RunConfig, read_run_tree
 from nlnet.data.loader import EvalLoader, TrainLoader
 from nlnet.distributed.ranks import world_size
 
 
-def describe_extension(run: RunConfig, resumed: Provenance | None) -> list[str]:
-    """A log line for a run that became longer since its checkpoint."""
+def describe_changes(run: RunConfig, resumed: Provenance | None) -> list[str]:
+    """Log lines for a run that became longer since its checkpoint, or changed otherwise."""
     if resumed is None or resumed.config is None:
         return []
-    found = flatten(read_run_tree(resumed.config, LAST))
-    change = extension(found, flatten(asdict(run)))
-    if change is None:
-        return []
-    return [f"the run is longer, {change}; from here on the learning rate fits the new length"]
+    found, wanted = flatten(read_run_tree(resumed.config, LAST)), flatten(asdict(run))
+    lines = []
+    change = extension(found, wanted)
+    if change is not None:
+        end = "from here on the learning rate fits the new length"
+        lines.append(f"the run is longer, {change}; {end}")
+    if run.trainer.accept_changes:
+        others = differences(found, wanted, free=(*FREE_KEYS, *([LENGTH] if change else [])))
+        lines += [f"accepted change of the configuration: {other}" for other in others]
+    return lines
 
 
 def describe_data(

@@ -26,8 +26,9 @@ from nlnet.errors import UsageError
 from nlnet.files import COMMAND, write_text
 from nlnet.jobs.arithmetic import trust_convolutions
 from nlnet.jobs.board import show_validation
+from nlnet.jobs.data_changes import check_data
 from nlnet.jobs.debug import check_debug, clear_debug_folder, run_debug
-from nlnet.jobs.describe_run import describe_data, describe_extension
+from nlnet.jobs.describe_run import describe_changes, describe_data
 from nlnet.jobs.deterministic import deterministic_algorithms
 from nlnet.jobs.memory import describe_cpu_memory, named_out_of_memory
 from nlnet.jobs.norm_values import check_norms
@@ -134,8 +135,9 @@ def _train(run: RunConfig, out_dir: Path, device: torch.device, watch: Watch) ->
     lines += [
         *describe_broken(broken),
         *(describe_cpu_memory(run) if device.type == "cpu" else ()),
-        *resume(state, out_dir),
-        *describe_extension(run, state.resumed),
+        *resume(state, out_dir, other_names=run.trainer.accept_changes),
+        *describe_changes(run, state.resumed),
+        *check_data(run, out_dir, state, loader, val_loader),
     ]
     with RunLogger(
         out_dir,

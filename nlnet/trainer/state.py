@@ -14,6 +14,7 @@ from nlnet.checkpoint import (
     Checkpoint,
     Progress,
     Provenance,
+    RunData,
     Training,
     read_checkpoint,
     saved_paths,
@@ -38,6 +39,7 @@ class TrainState:
     scaler: GradScaler = field(default_factory=_no_scaler)
     progress: Progress = field(default_factory=Progress)
     resumed: Provenance | None = None  # of the checkpoint from which the run goes on
+    data: RunData | None = None  # on which the run is trained; after `load`, that of the file
     average: AveragedModel | None = None  # of the weights over the steps
 
     @property
@@ -57,6 +59,7 @@ class TrainState:
             type(self.optimizer).__name__,
             self.optimizer.state_dict(),
             self.scaler.state_dict(),
+            self.data,
         )
         average = None if self.average is None else self.average.state_dict()
         return Checkpoint(self.model.state_dict(), self.provenance, training, average)
@@ -73,8 +76,10 @@ class TrainState:
         """
         write_checkpoint(path, self.checkpoint(), older)
 
-    def load(self, path: Path) -> None:
+    def load(self, path: Path, *, other_names: bool = False) -> None:
         """Load a checkpoint. If it raises, the state is unchanged.
+
+        With `other_names`, the classes may have other names, but not another number.
 
         Raises:
             DamagedFile: the content of the file is not what was written.
@@ -87,8 +92,9 @@ class TrainState:
             raise UserError(
                 f"{path}: holds weights without the state of a run; start from it with weights=PATH"
             )
-        names = self.provenance.class_names or []
-        _check_same_classes(path, saved.provenance.class_names or [], names)
+        if not other_names:
+            names = self.provenance.class_names or []
+            _check_same_classes(path, saved.provenance.class_names or [], names)
         _check_same_network(path, saved.model, self.model.state_dict())
         average = None if self.average is None else self.average.state_dict()
         if (average is None) != (saved.average is None):
@@ -118,12 +124,13 @@ class TrainState:
         self.scaler.load_state_dict(training.scaler)
         self.progress = training.progress
         self.resumed = saved.provenance
+        self.data = training.data
 
 
-def resume(state: TrainState, out_dir: Path) -> list[str]:
+def resume(state: TrainState, out_dir: Path, *, other_names: bool = False) -> list[str]:
     """Load the newest intact checkpoint of a run folder, if there is one.
 
-    Damaged newer ones are renamed to `<name>.damaged`.
+    Damaged newer ones are renamed to `<name>.damaged`. `other_names`: see `TrainState.load`.
 
     Returns:
         lines for the user: which checkpoints are damaged, and where the run continues; an empty
@@ -136,7 +143,7 @@ def resume(state: TrainState, out_dir: Path) -> list[str]:
     damaged: dict[Path, str] = {}
     for path in saved_paths(out_dir):
         try:
-            state.load(path)
+            state.load(path, other_names=other_names)
         except DamagedFile as error:
             damaged[path] = str(error)
             continue

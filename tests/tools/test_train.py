@@ -63,6 +63,7 @@ def test_a_run_writes_its_files(trained: Path, few_videos: Path):
         "optimizer",
         "scaler",
         "progress",
+        "data",
         "provenance",
     }
     assert all(name.startswith(("backbone.", "head.")) for name in checkpoint["model"])

@@ -152,7 +152,7 @@ def build_eval_loader(
     batches = build_batches(
         dataset, order, videos_per_batch, num_workers=cfg.num_workers, pin_memory=pin_memory
     )
-    return EvalLoader(index, batches, allow_bad=cfg.allow_bad, settings=KEYS)
+    return EvalLoader(index, batches, order, allow_bad=cfg.allow_bad, settings=KEYS)
 
 
 def build_video_views(cfg: DataConfig, video: VideoReader) -> ClipBatch:

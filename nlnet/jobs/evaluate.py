@@ -24,6 +24,7 @@ from nlnet.distributed.watch import Watch
 from nlnet.errors import UsageError, UserError
 from nlnet.files import write_text
 from nlnet.jobs.board import show_evaluation
+from nlnet.jobs.partial_evaluation import keep_parts, open_partial, restore
 from nlnet.jobs.worker_failures import named_worker_failures
 from nlnet.model.build import check_clips
 from nlnet.recognizer.build import build_recognizer, count_classes
@@ -31,6 +32,7 @@ from nlnet.recognizer.load import find_settings
 from nlnet.runs.ensembles import ENSEMBLES
 from nlnet.runs.environment import write_environment
 from nlnet.runs.logger import progress_bar
+from nlnet.runs.partial import remove_partial
 from nlnet.runs.record import METRICS, main_first
 from nlnet.runs.scores import SCORES, EvaluationScores, write_scores
 from nlnet.trainer.build import apply_allocator, check_labels
@@ -120,12 +122,18 @@ def evaluate_run(run: RunConfig, out_dir: Path, weights: WeightFile | None = Non
                 print(remark)
         labels = torch.from_numpy(loader.index.labels)
         scores = VideoScores(labels, len(class_names), recognizer.ensemble, keep_views=True)
+        partial = open_partial(run, out_dir, weights, loader, device)
+        line = restore(partial, loader, scores)
+        if is_main() and line is not None:
+            print(line)
         watch.pauses("evaluates")
-        metrics = recognizer.evaluate(progress_bar(loader, run.data.test), scores)
+        batches = keep_parts(progress_bar(loader, run.data.test), scores, partial)
+        metrics = recognizer.evaluate(batches, scores)
         if is_main():
             _print_summary(run, out_dir, scores, metrics)  # first: the disk may be full
             _write_results(run, out_dir, scores, loader.index, metrics)
             show_evaluation(out_dir / "tensorboard", _scores_of(run, scores, loader.index))
+            remove_partial(out_dir)
         return metrics.score
 
 

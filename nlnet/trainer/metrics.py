@@ -14,6 +14,7 @@ from nlnet.clip import Failure
 from nlnet.distributed.ranks import all_sum, gather_objects, gather_to_main
 from nlnet.errors import UserError, choose
 from nlnet.runs.ensembles import ENSEMBLES
+from nlnet.runs.partial import ScorePart
 
 
 def best_classes(scores: Tensor, k: int) -> Tensor:
@@ -120,6 +121,7 @@ class VideoScores:
         self.keep_views = keep_views
         self.views: Views | None = None  # of all ranks, after `gather`, on rank 0
         self._views: list[Views] = []  # of this rank
+        self._taken = 0, 0  # of these views and of the failures, those that `take` returned
 
     def add(self, probabilities: Tensor, video_id: Tensor) -> None:
         """Add views: their probabilities (B, K) and the rows (B,) of their videos."""
@@ -133,6 +135,34 @@ class VideoScores:
     def fail(self, failures: Iterable[Failure]) -> None:
         """Record videos that could not be read."""
         self.failures.extend(failures)
+
+    def take(self) -> ScorePart:
+        """Return the scores since the last call; all views of their videos must have been added.
+
+        Views must be kept.
+        """
+        views, failures = self._views[self._taken[0] :], self.failures[self._taken[1] :]
+        self._taken = len(self._views), len(self.failures)
+        rows = torch.cat([torch.empty(0, dtype=torch.int64), *(part.video_id for part in views)])
+        none = torch.empty(0, self.totals.shape[1], dtype=torch.float16)
+        video = rows.unique()
+        return ScorePart(
+            video=video.numpy(),
+            totals=self.totals[video].numpy(),
+            num_views=self.num_views[video].numpy(),
+            views=torch.cat([none, *(part.probabilities for part in views)]).numpy(),
+            view_video=rows.numpy(),
+            failures=failures,
+        )
+
+    def put(self, part: ScorePart) -> None:
+        """Add the scores that `take` returned, with the same bits."""
+        video = torch.from_numpy(part.video)
+        self.totals[video] = torch.from_numpy(part.totals)
+        self.num_views[video] = torch.from_numpy(part.num_views)
+        self._views.append(Views(torch.from_numpy(part.views), torch.from_numpy(part.view_video)))
+        self.failures.extend(part.failures)
+        self._taken = len(self._views), len(self.failures)
 
     def gather(self) -> None:
         """Combine the views and failures of all ranks. Call it once on each rank, at the end.

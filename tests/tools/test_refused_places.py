@@ -26,6 +26,15 @@ def test_an_output_folder_that_is_a_file_is_named(
     assert done.stderr.count("\n") == 1
 
 
+def test_a_read_only_output_folder_is_named(tool: Tool, tmp_path: Path):
+    """No process can make a file in /sys, the user root included."""
+    (tmp_path / "outputs").symlink_to("/sys")
+    done = tool("train", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: outputs/smoke: cannot be used (")
+    assert done.stderr.count("\n") == 1
+
+
 def test_an_evaluation_prints_its_numbers_before_it_writes(
     trained: Path, tool: Tool, tmp_path: Path
 ):

@@ -316,6 +316,20 @@ def test_evaluation_is_the_same_on_any_number_of_ranks(
 
 
 @pytest.mark.slow
+def test_evaluations_of_1_to_17_videos_are_the_same_on_1_to_4_ranks(
+    run_ranks: RunRanks, tmp_path: Path
+):
+    """To the last bit, also where some ranks have no video."""
+    said = []
+    for num_procs in (1, 2, 3, 4):
+        folder = tmp_path / str(num_procs)
+        assert run_ranks(folder, num_procs, only="evaluate_sizes") == 0
+        said += [(folder / f"said{i}.json").read_text() for i in range(num_procs)]
+    assert [row[0] for row in json.loads(said[0])] == [n for n in range(1, 18) for _ in range(4)]
+    assert set(said) == {said[0]}
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("accumulate", [1, 3])
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_two_ranks_make_the_same_steps_as_one(

@@ -90,6 +90,18 @@ def test_every_flipped_bit_is_refused(tiny: ModuleType, tmp_path: Path):
     fresh.load(path)
 
 
+def test_every_truncated_file_is_refused(tiny: ModuleType, tmp_path: Path):
+    path = tmp_path / LAST
+    trained(tiny).save(path)
+    data = path.read_bytes()
+    rng = random.Random(1)
+    fresh = tiny.make_state(seed=1)
+    for size in (0, 1, len(data) - 1, *(rng.randrange(len(data)) for _ in range(20))):
+        path.write_bytes(data[:size])
+        with pytest.raises(DamagedFile, match=r"last\.pt: is damaged.*remove it"):
+            fresh.load(path)
+
+
 def test_the_previous_checkpoint_replaces_a_damaged_one(tiny: ModuleType, tmp_path: Path):
     before, after = trained(tiny, global_step=5), trained(tiny, seed=2, global_step=6)
     before.save(tmp_path / LAST, [tmp_path / PREVIOUS])

@@ -22,6 +22,7 @@ from nlnet.checkpoint import Provenance
 from nlnet.clip import ClipBatch, Failure
 from nlnet.distributed.ranks import is_main, pick_device, process_group, rank, world_size
 from nlnet.errors import UserError
+from nlnet.runs.ensembles import ENSEMBLES
 from nlnet.runs.logger import RunLogger
 from nlnet.trainer.averaging import average_weights
 from nlnet.trainer.build import REMEDIES
@@ -96,9 +97,9 @@ def loader_at(
     return batches
 
 
-def validation(num_views: int = 3) -> Iterator[ClipBatch]:
+def validation(num_views: int = 3, num_videos: int = NUM_VIDEOS) -> Iterator[ClipBatch]:
     """Yield this rank's videos, all views of a video in one batch."""
-    for row in range(rank(), NUM_VIDEOS, world_size()):
+    for row in range(rank(), num_videos, world_size()):
         views = clips(99, [row * 100 + view for view in range(num_views)])
         yield views._replace(video_id=torch.full((num_views,), row))
 
@@ -212,6 +213,20 @@ def evaluate_only(out_dir: Path, ensemble: str, several_labels: bool) -> None:
     (out_dir / f"said{rank()}.json").write_text(json.dumps(said))
 
 
+def evaluate_sizes(out_dir: Path) -> None:
+    """Write the metrics and the scores of splits of 1 to 17 videos, floats with all bits."""
+    model, said = make_state().model, []
+    for size in range(1, 18):
+        for ensemble in ENSEMBLES:
+            for labels in (torch.arange(size) % 3, one_hot(torch.arange(size) % 5, NUM_CLASSES)):
+                scores = VideoScores(labels, NUM_CLASSES, ensemble)
+                metrics = evaluate(model, validation(2, size), scores, device=CPU, chunk=2)
+                values = {name: value.hex() for name, value in metrics.values.items()}
+                totals = [value.hex() for value in scores.totals.flatten().tolist()]
+                said.append([size, ensemble, labels.ndim, values, totals])
+    (out_dir / f"said{rank()}.json").write_text(json.dumps(said))
+
+
 def precise_bn_only(out_dir: Path) -> None:
     """Write the buffers of a model after precise_bn on one epoch."""
     model = make_state().model
@@ -224,6 +239,8 @@ def main(out_dir: Path, options: dict[str, Any]) -> None:
     with process_group(pick_device("cpu")):
         if options.get("only") == "evaluate":
             return evaluate_only(out_dir, options["ensemble"], options["several_labels"])
+        if options.get("only") == "evaluate_sizes":
+            return evaluate_sizes(out_dir)
         if options.get("only") == "precise_bn":
             return precise_bn_only(out_dir)
         try:

@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader
 
 from nlnet.clip import ClipBatch, Failure, Sample
 from nlnet.data.index.video_index import VideoIndex
-from nlnet.data.order import EpochOrder, SampleKey
+from nlnet.data.order import EpochOrder, EvaluationOrder
 from nlnet.data.setting_names import ARGUMENT_NAMES, SettingNames
 from nlnet.errors import UserError
 
@@ -83,20 +83,20 @@ class EvalLoader:
         self,
         index: VideoIndex,
         batches: DataLoader[Sample],
-        order: list[SampleKey],
+        order: EvaluationOrder,
         *,
         allow_bad: bool,
         settings: SettingNames = ARGUMENT_NAMES,
     ) -> None:
         self.index = index
         self._batches = batches
-        self._order = order  # `batches` reads it when an iteration begins
+        self._order = order  # of `batches`
         self._allow_bad = allow_bad
         self._settings = settings
 
     def skip(self, batches: int) -> None:
         """Leave out the first batches from now on; those that follow stay the same."""
-        del self._order[: batches * (self._batches.batch_size or 1)]
+        self._order.skip(batches * (self._batches.batch_size or 1))
 
     def __iter__(self) -> Iterator[ClipBatch]:
         for batch in self._batches:

@@ -135,5 +135,9 @@ class EvaluationOrder(Sampler[SampleKey]):
     def __iter__(self) -> Iterator[SampleKey]:
         return (SampleKey(0, video) for video in self._videos)
 
+    def skip(self, videos: int) -> None:
+        """Leave out the first videos from the next iteration on."""
+        self._videos = self._videos[videos:]
+
     def __len__(self) -> int:
         return len(self._videos)

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 def main(run: "RunConfig", out_dir: Path) -> float:
     """Train in this process, or in as many ranks as dist.num_procs says; the best score."""
     from nlnet.cli.ranks import is_rank, launch_ranks
-    from nlnet.jobs.train import best_score, check_training, claim, train
+    from nlnet.jobs.train import check_training, claim, train
+    from nlnet.runs.record import METRICS, read_best_score
 
     check_training(run)
     # If torchrun or SLURM started the ranks, each composed the same configuration.
@@ -35,7 +36,7 @@ def main(run: "RunConfig", out_dir: Path) -> float:
             return train(run, out_dir)
         dist = run.dist
         launch_ranks(Path(__file__), out_dir / "config.yaml", dist.num_procs, dist.max_restarts)
-        return best_score(out_dir)
+        return read_best_score(out_dir / METRICS)
 
 
 def train_as_rank(run: "RunConfig", out_dir: Path) -> float:

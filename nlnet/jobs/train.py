@@ -40,7 +40,6 @@ from nlnet.model.classifier import VideoClassifier
 from nlnet.model.speed.checkpointing import save_memory
 from nlnet.runs.ensembles import ENSEMBLES
 from nlnet.runs.logger import RunLogger, progress_bar
-from nlnet.runs.record import METRICS, read_best_score
 from nlnet.trainer.averaging import average_weights
 from nlnet.trainer.build import (
     apply_allocator,
@@ -276,9 +275,3 @@ def _validate(
     report_validation(loader, scores.failures, logger)
     show_validation(logger, scores, loader.index.class_names, state.progress.global_step)
     return metrics
-
-
-def best_score(out_dir: Path) -> float:
-    """The best validation score of a run, from its metrics.json; 0 before the first epoch ends."""
-    path = out_dir / METRICS
-    return read_best_score(path) if path.exists() else 0.0

@@ -217,6 +217,11 @@ def _epoch_entry(record: EpochRecord) -> dict[str, object]:
 
 
 def read_best_score(path: Path) -> float:
-    """Read the best score of a run, in percent, from its metrics.json. It is 0 without scores."""
+    """Read the best score of a run, in percent, from its metrics.json.
+
+    It is 0 without scores, and without the file, which the end of the first epoch writes.
+    """
+    if not path.exists():
+        return 0.0
     metrics = json.loads(path.read_text())
     return float(metrics[f"best_{metrics['main_metric']}"]) if "main_metric" in metrics else 0.0

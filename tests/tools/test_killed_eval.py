@@ -25,7 +25,7 @@ def test_sigkill_loses_no_bit(
 ):
     words = (
         *(f"weights={trained / 'best.pt'}", "data.test=train", "trainer.fold_norms=false"),
-        *("data.test_views.num_clips=8", f"dist.num_procs={num_procs}"),
+        *("data.test_views.num_clips=30", f"dist.num_procs={num_procs}"),
     )
     done = tool("eval", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -119,6 +119,8 @@ def prepare(name: str, options: PrepareOptions) -> None:
     if not found.usable:
         raise UserError(f"none of the {len(rows)} videos can be used; correct --root or --videos")
     print(f"train with: {training_words(videos, out, list(found.usable))}")
+    if not {"val", "test"} & set(found.usable):
+        print("no split to validate on has labels: set data.val to a list or manifest with labels")
     if options.shards is not None:
         write_shards(out, header, rows, videos, shard_size(options.shards))
 
@@ -134,7 +136,7 @@ def check_suspects(path: Path, options: PrepareOptions) -> None:
         return
     paths = read_suspects(path, options.videos or options.root)
     if not paths:
-        print(f"{path} has no row to test again")
+        print(f"{path}: all rows are ok, so there is no row to test again")
         return
     bad = 0
     for file, facts in _bar(paths, _measured(paths, options, "full")):

@@ -89,7 +89,7 @@ def _content(found: Findings) -> Iterator[str]:
 
 
 def training_words(videos: Path, manifest: Path, splits: Sequence[str]) -> str:
-    """The words with which tools/train.py reads the manifest."""
+    """The words with which tools/train.py reads the manifest; `splits` have labels and videos."""
     file, inside = manifest.resolve(), videos.resolve()
     name = str(file.relative_to(inside)) if file.is_relative_to(inside) else str(file)
     held_out = [split for split in ("val", "test") if split in splits]
@@ -98,5 +98,5 @@ def training_words(videos: Path, manifest: Path, splits: Sequence[str]) -> str:
         chosen = {"train": "train", "val": held_out[0], "test": held_out[-1]}
         words += [f"data.{key}={name}#{split}" for key, split in chosen.items()]
     else:
-        words.append(f"data.train={name}")
+        words.append(f"data.train={name}#train" if "train" in splits else f"data.train={name}")
     return " ".join(words)

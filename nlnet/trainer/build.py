@@ -95,7 +95,7 @@ def _check_warmup(cfg: ScheduleConfig, num_epochs: float) -> None:
     if not 0 <= cfg.warmup <= num_epochs:
         raise UsageError(
             f"schedule.warmup={cfg.warmup} must be from 0 to the length of the run, "
-            f"{num_epochs:g} epochs"
+            f"{num_epochs:g} epochs; set schedule.warmup=0"
         )
     within("schedule.warmup_start", cfg.warmup_start, 0, 1)
 

@@ -5,7 +5,7 @@ Names are compared in Unicode NFC: some systems store `é` as one character, oth
 
 import os
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from nlnet.data.decoding.frame_names import has_frame_name
@@ -116,18 +116,27 @@ def _stem(path: Path) -> str:
 
 
 def find_file(
-    files: Mapping[str, list[Path]], stems: Iterable[str], hints: set[str], source: str
+    files: Mapping[str, list[Path]],
+    stems: Iterable[str],
+    hints: set[str],
+    source: str,
+    *,
+    others: Collection[str] = (),
 ) -> Path | None:
     """The file of the first stem that has one; None if there is none.
 
     If several files have the stem, the one with the most folders named in `hints` is taken. Raises
     UserError, with `source`, if this does not decide.
+
+    Files whose folder has a name in `others`, the folders of other classes, are not taken.
     """
     hints = {nfc(hint) for hint in hints}
+    wrong = {nfc(name).casefold() for name in others} - {hint.casefold() for hint in hints}
     for stem in map(nfc, stems):
-        if stem in files:
-            hits = [len(hints.intersection(map(nfc, path.parts))) for path in files[stem]]
-            best = [p for p, hit in zip(files[stem], hits, strict=True) if hit == max(hits)]
+        paths = [p for p in files.get(stem, []) if nfc(p.parent.name).casefold() not in wrong]
+        if paths:
+            hits = [len(hints.intersection(map(nfc, path.parts))) for path in paths]
+            best = [p for p, hit in zip(paths, hits, strict=True) if hit == max(hits)]
             if len(best) > 1:
                 raise UserError(f"{source} fits two files, {best[0]} and {best[1]}; remove one")
             return best[0]

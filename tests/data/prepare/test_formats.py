@@ -205,6 +205,27 @@ def test_the_second_official_split(tmp_path: Path):
     assert listed(data, tmp_path) == {"test": [("a.avi", ("walk",))]}
 
 
+@pytest.mark.parametrize("name", ["hmdb51", "ucf101"])
+def test_a_file_in_the_folder_of_another_class_is_not_taken(name: str, tmp_path: Path):
+    """Names can repeat over the classes: the file of another class would get a wrong label."""
+    files, videos, splits, classes = CASES[name]
+    write(tmp_path, files)
+    assert classes is not None
+    moved = {}
+    for video in videos:
+        path = Path(video)
+        other = next(c for c in classes if c.casefold() != path.parent.name.casefold())
+        moved[path.stem] = path.parent.with_name(other) / path.name
+    touch(tmp_path, *(str(path) for path in moved.values()))
+    found = listed(DATA_SETS[name](DataFolder(tmp_path, tmp_path)), tmp_path)
+    assert {split: [labels for _, labels in rows] for split, rows in found.items()} == {
+        split: [labels for _, labels in rows] for split, rows in splits.items()
+    }
+    rows = [row for rows in found.values() for row in rows]
+    assert any(path is None for path, _ in rows)
+    assert all(path is None or Path(path).parent.name == label for path, (label,) in rows)
+
+
 def test_untrimmed_files_have_the_times_of_their_rows(tmp_path: Path):
     rows = KINETICS + "run,whole,1,2.5,train,0\nrun,part,1,2,train,0\n"
     write(tmp_path, {"train.csv": rows})

@@ -31,7 +31,9 @@ def list_ucf101(data: DataFolder) -> DataSet:
             folder = video.parent.name.casefold()
             if folder not in official:
                 raise UserError(f"{place}: {folder!r} is no class of {index}; correct it")
-            found = find_file(files, (video.stem.casefold(),), {official[folder]}, place)
+            found = find_file(
+                files, (video.stem.casefold(),), {official[folder]}, place, others=names
+            )
             entries.append(Entry(place, str(video), (official[folder],), found))
         splits[split] = SplitEntries(entries)
     return DataSet(splits, names)

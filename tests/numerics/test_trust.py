@@ -9,9 +9,14 @@ from torch import nn
 
 from nlnet.errors import UserError
 from nlnet.numerics import trust
-from nlnet.numerics.convolutions import Convolution, convolutions_of
+from nlnet.numerics.convolutions import Convolution, convolutions_of, relative_error
 from nlnet.numerics.forms import FORMS, ReplacedConv3d, plain
-from nlnet.numerics.trust import Verdict, check_convolutions, replace_convolutions
+from nlnet.numerics.trust import (
+    Verdict,
+    check_convolutions,
+    replace_convolutions,
+    tolerance,
+)
 
 CPU = torch.device("cpu")
 
@@ -58,6 +63,20 @@ def test_the_wrong_kernel_is_found_and_replaced():
     expected(video).square().sum().backward()
     torch.testing.assert_close(model[2].weight.grad, expected[2].weight.grad, rtol=0.05, atol=0.5)
     assert same[2].weight.grad.isnan().any()
+
+
+@pytest.mark.usefixtures("empty_cache")
+@pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize("channels", [4, 16, 64])
+def test_a_temporal_kernel_over_two_frames_has_a_right_form(channels: int, channels_last: bool):
+    """oneDNN 3.12 computes a wrong weight gradient on processors with AVX512-BF16."""
+    conv = Convolution(
+        (2, channels, 2, 8, 8), (16, channels, 3, 1, 1), (1,) * 3, (1, 0, 0), (1,) * 3, 1, True
+    )
+    where = {"device": CPU, "dtype": torch.bfloat16, "channels_last": channels_last}
+    ((_, verdict),) = check_convolutions([conv], **where)
+    assert verdict.form is not None
+    assert relative_error(conv, FORMS[verdict.form], **where) <= tolerance(CPU, torch.bfloat16)
 
 
 @pytest.mark.usefixtures("wrong_kernel")

@@ -151,6 +151,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the moments and the victims")
     args = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"  # as docs/machines.md says
     with tempfile.TemporaryDirectory() as name:
         cwd = Path(name)
         make = [sys.executable, str(ROOT / "scripts" / "make_same_different.py"), "--out", "few"]

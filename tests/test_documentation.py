@@ -160,6 +160,7 @@ TREATMENT: dict[str, Treatment] = {
     " data.root=/data/kinetics400": RunElsewhere("scripts/kill_ranks.py runs two agents"),
     "sbatch --nodes=2 --gpus-per-node=8 scripts/slurm_train.sh +experiment=i3d_nl5"
     " data.root=/data/kinetics400": RunElsewhere("tests/scripts/test_slurm_train.py"),
+    "export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1": RunElsewhere("scripts/kill_ranks.py sets it"),
     "python scripts/kill_ranks.py --kills 20": RunElsewhere("tests/scripts/test_kill_ranks.py"),
     "pip install 'nlnet[slurm]'": RunElsewhere("it needs the network"),
     "python tools/runs.py": RunElsewhere("tests/jobs/test_runs.py"),

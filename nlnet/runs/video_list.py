@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from nlnet.checkpoint import SplitFacts
 from nlnet.errors import UserError
-from nlnet.files import digest, write_atomic
+from nlnet.files import cannot_write, digest, write_atomic
 
 NAMED = 3  # videos that a message names of each kind of change
 UTF_8 = {"encoding": "utf-8", "errors": "surrogateescape"}  # names of files can be any bytes
@@ -35,7 +35,11 @@ class VideoList:
         return SplitFacts(len(self.rows), digest(self._text()), self.manifest)
 
     def write(self, path: Path) -> None:
-        """Write the list as CSV; raises UserError if it cannot be written."""
+        """Write the list as CSV, and create its folder; raises UserError if that fails."""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise cannot_write(path, error) from error
         write_atomic(path, self._text())
 
     def _text(self) -> bytes:

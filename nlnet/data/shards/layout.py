@@ -1,6 +1,6 @@
 """The layout of shards: which videos each tar file holds, and where their bytes are.
 
-A shard is a tar file in the layout of WebDataset: the files of a sample stand one after the other,
+A shard is a tar file in the layout of WebDataset: the files of a sample are one after the other,
 and their names differ only after the first dot. A sample is a video and a JSON text with its
 labels. The layout follows from the rows of a manifest alone, so that an interrupted writer goes on
 with the shards that are missing.

@@ -48,7 +48,10 @@ class TrainLoader:
         batches are those of an attempt that fails. `known` may grow during the iteration.
         """
         known = {} if known is None else known
-        self._order.set_position(epoch, step, lambda video: str(self.index.path(video)) in known)
+        # Without a reference to self, which would be a cycle: the garbage collector closes the
+        # queues of the workers before it ends the workers, and then waits 5 s for each of them.
+        index = self.index
+        self._order.set_position(epoch, step, lambda video: str(index.path(video)) in known)
         for batch in self._batches:
             batch = batch._replace(
                 failures=tuple(

@@ -1,3 +1,4 @@
+import gc
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -68,6 +69,24 @@ def test_training_batches(data: DataConfig):
     for batch in batches:
         assert batch.video.dtype == torch.uint8
         assert batch.label.tolist() == loader.index.labels[batch.video_id].tolist()
+
+
+@pytest.mark.parametrize("make", [train, evaluation])
+def test_workers_end_with_their_loader(data: DataConfig, make: Callable):
+    """Without the garbage collector, which would wait 5 s for each of them."""
+    data.num_workers = 1
+    gc.collect()
+    gc.disable()
+    try:
+        loader = make(data)
+        for batch in loader.at(0, known={}) if make is train else loader:
+            assert len(batch.label) > 0
+        workers = list(loader._batches._iterator._workers)
+        assert all(worker.is_alive() for worker in workers)
+        del loader, batch
+        assert not any(worker.is_alive() for worker in workers)
+    finally:
+        gc.enable()
 
 
 @pytest.mark.filterwarnings(MORE_WORKERS_THAN_CPUS)

@@ -228,6 +228,9 @@ TREATMENT: dict[str, Treatment] = {
     "python tools/serve.py outputs/i3d_nl5/train/best.pt": RunElsewhere("the same"),
     "python tools/serve.py outputs/i3d_nl5/train/best.pt --port 8001"
     " --max-seconds 120": RunElsewhere("the same"),
+    "python scripts/compare_readers.py 'clips/*.mp4'": RunElsewhere(
+        "tests/scripts/test_compare_readers.py"
+    ),
     "python scripts/score_attention.py": RunElsewhere("tests/scripts/test_score_attention.py"),
     "python tools/export.py outputs/i3d_nl5/train/best.pt --to onnx": Run(),
     "python tools/export.py outputs/i3d_nl5/train/best.pt --to torch_export": Run(),

@@ -1,6 +1,7 @@
 """Ranks that are started again: by nlnet itself and by torchrun."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -25,7 +26,8 @@ def test_a_killed_rank_is_started_again(command: Command, tmp_path: Path):
         os.kill(children(process.pid)[-1], signal.SIGKILL)
         out, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
-    assert "restart 1 of 1: a rank was ended by SIGKILL" in out
+    # The other rank names it, or the launcher does if it is faster.
+    assert re.search(r"restart 1 of 1: (rank 1 .*has ended|a rank was ended by SIGKILL)", out)
     assert "resumes from last" in out
     assert saved(folder)["progress"]["global_step"] == 60
 

@@ -325,4 +325,4 @@ assert step > trials // 10, step
 
 @pytest.mark.slow
 def test_sigkill_during_saves(tmp_path: Path):
-    subprocess.run([sys.executable, "-c", SAVE_FOR_EVER, str(tmp_path), "200"], check=True)
+    subprocess.run([sys.executable, "-c", SAVE_FOR_EVER, str(tmp_path), "100"], check=True)

@@ -126,7 +126,9 @@ class LocalShards(ShardStore):
 
     def _check(self, record: ShardRecord) -> None:
         super()._check(record)
-        size = os.fstat(self._descriptor(record.name).number).st_size
+        # The variable keeps the file open: another thread may remove it from the cache meanwhile.
+        descriptor = self._descriptor(record.name)
+        size = os.fstat(descriptor.number).st_size
         if size != record.size:
             raise ShardError(
                 f"{self._place(record)} has {size:,} bytes, not {record.size:,}; copy the shard "

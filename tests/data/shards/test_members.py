@@ -3,6 +3,8 @@
 import io
 import os
 import pickle
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
 
@@ -104,6 +106,24 @@ def test_few_files_are_open(prepared: Path, monkeypatch: pytest.MonkeyPatch):
     assert descriptors() <= before + 2
     del index
     assert descriptors() == before
+
+
+def test_threads_that_close_files_of_one_another(prepared: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(store, "MOST_OPEN", 1)
+    index = read_index(prepared / "manifest.shards", "manifest.parquet#train")
+    shards = index.members._store
+
+    def check(k: int) -> None:
+        for i in range(3000):
+            shards._check(shards._shards[(i + k) % len(shards._shards)])
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # seconds
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(check, range(4)))
+    finally:
+        sys.setswitchinterval(interval)
 
 
 @pytest.mark.parametrize("probe", ["open", "decode"])

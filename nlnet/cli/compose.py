@@ -16,8 +16,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from nlnet.cli.choices import CONFIG_DIR, choices
+from nlnet.cli.dotted_keys import flatten
 from nlnet.cli.explain import unknown_key
-from nlnet.cli.folders import flatten
 from nlnet.cli.nearest import nearest
 from nlnet.cli.sweep import ended_processes_reported, ending_with_sweep, name_by_swept
 from nlnet.cli.words import prepare_words

@@ -10,6 +10,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from nlnet.cli.dotted_keys import flatten
 from nlnet.config import ModelConfig, RunConfig, read_run_tree, run_text
 from nlnet.errors import UserError
 from nlnet.files import LOCK, write_text
@@ -129,13 +130,3 @@ def differences(
         for key in sorted({**found, **wanted})
         if found.get(key) != wanted.get(key) and not key.startswith(free)
     ]
-
-
-def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """A nested mapping as one mapping with dotted keys."""
-    if not isinstance(tree, Mapping):
-        return {prefix[:-1]: tree}
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat.update(flatten(value, f"{prefix}{key}."))
-    return flat

@@ -5,7 +5,8 @@ from dataclasses import asdict
 import torch
 
 from nlnet.checkpoint import LAST, Provenance
-from nlnet.cli.folders import FREE_KEYS, LENGTH, differences, extension, flatten
+from nlnet.cli.dotted_keys import flatten
+from nlnet.cli.folders import FREE_KEYS, LENGTH, differences, extension
 from nlnet.config import RunConfig, read_run_tree
 from nlnet.data.loader import EvalLoader, TrainLoader
 from nlnet.distributed.ranks import world_size

@@ -13,7 +13,8 @@ import torch
 
 from nlnet.checks import one_of
 from nlnet.cli.compose import typed_value
-from nlnet.cli.folders import differences, flatten
+from nlnet.cli.dotted_keys import flatten
+from nlnet.cli.folders import differences
 from nlnet.cli.mistakes import leave_error
 from nlnet.config import RunConfig, parse_run, run_text
 from nlnet.data.build import build_eval_loader, data_class_names

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 
 import nlnet
-from nlnet.cli.folders import FREE_KEYS, flatten
+from nlnet.cli.dotted_keys import flatten
+from nlnet.cli.folders import FREE_KEYS
 from nlnet.clip import ClipBatch
 from nlnet.config import RunConfig
 from nlnet.data.loader import EvalLoader

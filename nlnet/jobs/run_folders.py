@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from nlnet.cli.dotted_keys import flatten
 from nlnet.files import COMMAND, LOCK
 from nlnet.runs.outcome import RESUMES
 
@@ -105,17 +106,6 @@ def holder(folder: Path) -> int | None:
     return None if found[0] == fcntl.F_UNLCK else max(found[4], 0)
 
 
-def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """The values of a nested mapping, with dotted keys."""
-    if not isinstance(tree, Mapping):
-        return {prefix[:-1]: tree}
-    return {
-        key: value
-        for name, part in tree.items()
-        for key, value in flat(part, f"{prefix}{name}.").items()
-    }
-
-
 def _status(
     folder: Path, config: Mapping[str, Any], done: list[Mapping[str, Any]], last_line: str
 ) -> str:
@@ -135,7 +125,7 @@ def _read_config(folder: Path) -> dict[str, Any] | None:
         tree = yaml.load((folder / "config.yaml").read_text(), loader)
     except (OSError, ValueError, yaml.YAMLError):
         return None
-    return flat(tree) if isinstance(tree, Mapping) and "trainer" in tree else None
+    return flatten(tree) if isinstance(tree, Mapping) and "trainer" in tree else None
 
 
 def _read_metrics(folder: Path) -> dict[str, Any]:

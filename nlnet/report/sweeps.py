@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from nlnet.cli.folders import FREE_KEYS, differences, flatten
+from nlnet.cli.dotted_keys import flatten
+from nlnet.cli.folders import FREE_KEYS, differences
 from nlnet.config import ResNetConfig, RunConfig, parse_run
 from nlnet.errors import UserError
 from nlnet.report.runs import CONFIG, METRICS, read_json, read_run_text

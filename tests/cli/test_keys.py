@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING, OmegaConf
 
-from nlnet.cli.folders import flatten
+from nlnet.cli.dotted_keys import flatten
 from nlnet.cli.keys import PATH_KEYS, every_key, run_keys
 from nlnet.cli.words import string_keys
 from nlnet.config import AdamWConfig, RunConfig, SGDConfig, StepConfig

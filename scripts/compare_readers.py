@@ -15,9 +15,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
-from nlnet.bench.reading.clips import PROTOCOL
+from nlnet.bench.reading.clips import ClipKey, Clips
 from nlnet.bench.reading.readers import Read, Work, read_ours, read_pytorchvideo
 from nlnet.cli.sweep import markdown_table
 from nlnet.data.clip_sampling import ClipShape
@@ -48,14 +46,10 @@ def measure(path: Path, row: Row, num_frames: int) -> tuple[float, float]:
     readers: tuple[Read, Read] = (read_ours, read_pytorchvideo)
     seconds = [0.0, 0.0]
     for k in range(row.repeats + 1):
-        rng = np.random.default_rng(k)
-        if row.num_clips is None:
-            numbers = [PROTOCOL.train(row.shape, num_frames, rng)]
-        else:
-            numbers = PROTOCOL.test(row.shape, num_frames, row.num_clips)
         for i, read in enumerate(readers):
+            clips = Clips(index, num_frames, read, row.work, row.shape, row.num_clips)
             start = time.process_time()
-            read(index, 0, numbers, row.work, np.random.default_rng(k))
+            clips[ClipKey(0, k)]
             seconds[i] += time.process_time() - start if k > 0 else 0.0
     return seconds[0] / row.repeats, seconds[1] / row.repeats
 

@@ -4,7 +4,7 @@ Such a file is H.264 with a short side of 256 pixels, about 300 to 600 kbit/s, a
 x264: a key frame every 250 frames, up to 3 B-frames in a row, which may be references.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import av
@@ -26,11 +26,11 @@ def write_videos(folder: Path, count: int, num_frames: int) -> list[Path]:
     paths = [folder / f"class{i % 2}" / f"video{i}.mp4" for i in range(count)]
     for i, path in enumerate(paths):
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write_video(path, _frames(seed=i, num_frames=num_frames))
+        encode_frames(path, _frames(seed=i, num_frames=num_frames))
     return paths
 
 
-def _write_video(path: Path, frames: Iterator[np.ndarray]) -> None:
+def encode_frames(path: Path, frames: Iterable[np.ndarray]) -> None:
     """Encode frames, uint8 RGB (H, W, 3), as H.264 in an MP4 file with the defaults of x264."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=RATE)

@@ -5,11 +5,11 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import av
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from nlnet.bench.reading.videos import HEIGHT, WIDTH, encode_frames
 from nlnet.config import ClipConfig
 from nlnet.data.decoding.opening import open_video
 from nlnet.data.transforms import JitterCrop, TrainTransform
@@ -44,11 +44,5 @@ def _write_video(path: Path, num_frames: int) -> None:
     rng = np.random.default_rng(0)
     coarse = torch.from_numpy(rng.integers(0, 256, (1, 3, 64, 64))).float()
     picture = F.interpolate(coarse, (600, 700), mode="bilinear")[0].permute(1, 2, 0).byte().numpy()
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=30)
-        stream.width, stream.height, stream.pix_fmt = 340, 256, "yuv420p"
-        stream.options = {"x264-params": "cpu-independent=1"}  # the same file on every processor
-        for i in range(num_frames):
-            pixels = np.ascontiguousarray(picture[i : i + 256, i : i + 340])
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-        container.mux(stream.encode(None))
+    windows = (picture[i : i + HEIGHT, i : i + WIDTH] for i in range(num_frames))
+    encode_frames(path, windows)

@@ -268,5 +268,4 @@ class _Reader:
         numbers = self.storages[storage.key]
         if numbers.dtype != storage.dtype:
             raise Refused("a storage with two number types")
-        numbers = numbers[storage.first : storage.first + storage.numel]
-        return numbers.as_strided(value.size, value.stride, value.offset)
+        return numbers.as_strided(value.size, value.stride, storage.first + value.offset)

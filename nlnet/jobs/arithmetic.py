@@ -9,8 +9,7 @@ from torch import nn
 from nlnet.config import RunConfig
 from nlnet.distributed.ranks import world_size
 from nlnet.model.build import build_model
-from nlnet.numerics.convolutions import convolutions_of
-from nlnet.numerics.trust import check_convolutions, replace_convolutions
+from nlnet.numerics.trust import check_network, replace_convolutions
 from nlnet.trainer.build import build_precision
 
 
@@ -27,17 +26,12 @@ def trust_convolutions(
         return
     clip = run.data.clip
     batch = max(run.data.batch_size // run.trainer.accumulate // world_size(), 1)
-    convolutions = convolutions_of(
+    convolutions, verdicts = check_network(
         partial(build_model, run.model, num_classes=2),
         (batch, 3, clip.num_frames, clip.crop_size, clip.crop_size),
-    )
-    verdicts = dict(
-        check_convolutions(
-            list(convolutions),
-            device=device,
-            dtype=precision,
-            channels_last=run.trainer.channels_last,
-        )
+        device=device,
+        dtype=precision,
+        channels_last=run.trainer.channels_last,
     )
     remedy = "use trainer.precision=fp32"
     for line in replace_convolutions(model, convolutions, verdicts, remedy=remedy):

@@ -6,7 +6,7 @@ the check needs seconds, once.
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from torch import hub, nn
 
 from nlnet.errors import UserError
 from nlnet.files import digest, write_text
-from nlnet.numerics.convolutions import Convolution, relative_error
+from nlnet.numerics.convolutions import Convolution, Size, convolutions_of, relative_error
 from nlnet.numerics.forms import FORMS, ReplacedConv3d, forms_for
 from nlnet.runs.machine import cpu_model
 
@@ -37,6 +37,26 @@ class Verdict:
 def tolerance(device: torch.device, dtype: torch.dtype) -> float:
     """The largest relative error that rounding explains."""
     return 2 * torch.finfo(dtype).eps + TOLERANCES[device.type]
+
+
+def check_network(
+    build: Callable[[], nn.Module],
+    x: Size,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    channels_last: bool,
+) -> tuple[dict[Convolution, list[str]], dict[Convolution, Verdict]]:
+    """Check the convolutions of a network on an input of size `x`.
+
+    Returns:
+        the names of the modules that compute each convolution, and the verdicts
+    """
+    found = convolutions_of(build, x)
+    verdicts = check_convolutions(
+        list(found), device=device, dtype=dtype, channels_last=channels_last
+    )
+    return found, dict(verdicts)
 
 
 def check_convolutions(

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from nlnet.config import ResNetConfig
 from nlnet.errors import UserError
 from nlnet.model.build import build_model
+from nlnet.weights import torch_pickle
 from nlnet.weights.files import WeightFile, read_containers, read_weight_file
 from nlnet.weights.torch_pickle import MAGIC
 
@@ -334,3 +335,11 @@ def test_a_cut_or_changed_file_is_refused_or_equal(zipped: bool, tmp_path: Path)
         with pytest.raises(UserError) as error:
             read_containers(path)
         assert "\n" not in str(error.value)
+
+
+def test_a_tensor_in_a_view_begins_at_the_view():
+    """Files from before PyTorch 1.6 can store several tensors in parts of one storage."""
+    part = torch_pickle._Storage("numbers", torch.float32, first=3, numel=4)
+    tensor = torch_pickle._PickledTensor(part, 1, (2,), (1,))
+    reader = torch_pickle._Reader({"numbers": torch.arange(10.0)})
+    assert reader.plain(tensor).tolist() == [4.0, 5.0]

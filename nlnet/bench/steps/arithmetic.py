@@ -15,8 +15,8 @@ from nlnet.bench.steps.contenders import Contender
 from nlnet.config import BenchmarkConfig
 from nlnet.errors import UserError
 from nlnet.model.build import build_model
-from nlnet.numerics.convolutions import Convolution, convolutions_of
-from nlnet.numerics.trust import Verdict, check_convolutions, replace_convolutions
+from nlnet.numerics.convolutions import Convolution
+from nlnet.numerics.trust import Verdict, check_network, replace_convolutions
 from nlnet.trainer.build import build_precision
 from nlnet.trainer.step import autocast
 
@@ -45,11 +45,13 @@ def check_contender(
         return {}, {}
     clip = run.data.clip
     size = (batch, 3, clip.num_frames, clip.crop_size, clip.crop_size)
-    found = convolutions_of(contender_builder(contender, run), size)
-    verdicts = check_convolutions(
-        list(found), device=device, dtype=precision, channels_last=cfg.channels_last
+    return check_network(
+        contender_builder(contender, run),
+        size,
+        device=device,
+        dtype=precision,
+        channels_last=cfg.channels_last,
     )
-    return found, dict(verdicts)
 
 
 def trust_contender(

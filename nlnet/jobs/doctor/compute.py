@@ -12,8 +12,7 @@ from nlnet.config import NonLocalConfig, ResNetConfig
 from nlnet.errors import UserError
 from nlnet.model.build import build_model
 from nlnet.model.non_local.kernels.softmax import softmax_attention
-from nlnet.numerics.convolutions import convolutions_of
-from nlnet.numerics.trust import check_convolutions
+from nlnet.numerics.trust import check_network
 from nlnet.trainer.bad_steps import refuse_step
 from nlnet.trainer.preemption import StopRequest
 from nlnet.trainer.settings import LoopSettings
@@ -103,12 +102,15 @@ def convolutions(device: str = "cpu") -> dict[str, str]:
     """
     run = compose_run("i3d_nl5")
     clip = (1, 3, run.data.clip.num_frames, run.data.clip.crop_size, run.data.clip.crop_size)
-    found = convolutions_of(partial(build_model, run.model, num_classes=2), clip)
-    verdicts = check_convolutions(
-        list(found), device=torch.device(device), dtype=torch.bfloat16, channels_last=True
+    found, verdicts = check_network(
+        partial(build_model, run.model, num_classes=2),
+        clip,
+        device=torch.device(device),
+        dtype=torch.bfloat16,
+        channels_last=True,
     )
     wrong = []
-    for conv, verdict in verdicts:
+    for conv, verdict in verdicts.items():
         names = ", ".join(found[conv])
         if verdict.form is None:
             raise UserError(f"{names}: wrong in bfloat16 by {verdict.error:.1g}, in every form")

@@ -1,17 +1,17 @@
 """Reading bytes of shards, from a folder on this machine or from a URL."""
 
 import os
+import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from nlnet.data.index.manifest import ShardRecord
 from nlnet.data.shards.layout import shard_head
 from nlnet.errors import UserError
 
-MOST_OPEN = 16  # shards that a process keeps open, besides those that a reader still uses
+MOST_OPEN = 16  # shards that a thread keeps open
 
 
 class ShardError(Exception):
@@ -78,6 +78,16 @@ class _Descriptor:
         os.close(self.number)
 
 
+class _OpenFiles(threading.local):
+    """The open shards of each thread: no thread can close a file that another one reads."""
+
+    def __init__(self) -> None:
+        self.files: OrderedDict[str, _Descriptor] = OrderedDict()  # the last used is the last one
+
+    def __reduce__(self) -> tuple[type["_OpenFiles"], tuple[()]]:
+        return _OpenFiles, ()  # another process opens its own
+
+
 class LocalShards(ShardStore):
     """Shards in a folder.
 
@@ -87,10 +97,7 @@ class LocalShards(ShardStore):
     def __init__(self, folder: Path, shards: Sequence[ShardRecord]) -> None:
         super().__init__(shards)
         self._folder = folder
-        self._open: OrderedDict[str, _Descriptor] = OrderedDict()  # the last used is the last one
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_open": OrderedDict()}
+        self._open = _OpenFiles()
 
     def _read(self, name: str, offset: int, size: int) -> bytes:
         try:
@@ -110,12 +117,13 @@ class LocalShards(ShardStore):
         return data
 
     def _descriptor(self, name: str) -> _Descriptor:
-        descriptor = self._open.pop(name, None)
+        files = self._open.files
+        descriptor = files.pop(name, None)
         if descriptor is None:
             descriptor = _Descriptor(os.open(self._folder / name, os.O_RDONLY | os.O_CLOEXEC))
-        self._open[name] = descriptor
-        if len(self._open) > MOST_OPEN:
-            self._open.popitem(last=False)
+        files[name] = descriptor
+        if len(files) > MOST_OPEN:
+            files.popitem(last=False)
         return descriptor
 
     def _checked_at_start(self, used: Iterable[int]) -> Iterable[int]:
@@ -126,9 +134,7 @@ class LocalShards(ShardStore):
 
     def _check(self, record: ShardRecord) -> None:
         super()._check(record)
-        # The variable keeps the file open: another thread may remove it from the cache meanwhile.
-        descriptor = self._descriptor(record.name)
-        size = os.fstat(descriptor.number).st_size
+        size = os.fstat(self._descriptor(record.name).number).st_size
         if size != record.size:
             raise ShardError(
                 f"{self._place(record)} has {size:,} bytes, not {record.size:,}; copy the shard "

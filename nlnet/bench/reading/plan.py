@@ -59,8 +59,8 @@ FULL = ReadingPlan(
         ReadingRow("30 views of 8x8 of a video", SHORT, TEST, 1, 4, num_clips=10, x_peer=10.0),
     ),
     training={
-        "i3d_tiny": Steps(8, SIDE, batch=4, steps=4, rounds=2),
-        "i3d_nl5": Steps(8, SIDE, batch=1, steps=2, rounds=1),
+        "i3d_tiny": Steps(8, SIDE, batch=4, steps=4, rounds=3),
+        "i3d_nl5": Steps(8, SIDE, batch=1, steps=2, rounds=3),
     },
 )
 QUICK = FULL._replace(

@@ -11,7 +11,7 @@ from nlnet.bench.reading.pytorchvideo_reader import peer_training_view
 from nlnet.bench.reading.readers import SHORT_SIDE, Work, our_views
 from nlnet.bench.reading.rounds import Spread, spread_of
 
-CALLS = 4  # of each form in a round
+CALLS = 20  # of each form in a round; each call draws another crop
 
 
 def resize_share(frames: np.ndarray, crop_size: int, rounds: int) -> tuple[float, Spread]:

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from nlnet.model.non_local.kernels.products import mean_product
+
 
 def dot_product(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
     """y = 1/M theta (phi^T g), or 1/M (theta phi^T) g if that takes fewer operations.
@@ -17,7 +19,10 @@ def dot_product(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
     wide = torch.promote_types(g.dtype, torch.float32)
     with torch.autocast(g.device.type, enabled=False):
         if (n + m) * d * e <= n * m * (d + e):
-            context = phi.to(wide).mT @ g.to(wide) / m  # (B, d, e)
+            if g.is_cuda and phi.dtype == g.dtype != wide:
+                context = mean_product(phi, g)  # on tensor cores
+            else:
+                context = phi.to(wide).mT @ g.to(wide) / m  # (B, d, e)
             return theta.to(g.dtype) @ context.to(g.dtype)
         affinity = theta.to(wide) @ phi.to(wide).mT  # (B, N, M)
         return (affinity @ (g.to(wide) / m)).to(g.dtype)

@@ -1,11 +1,13 @@
 """y_i = sum_j softmax_j(s q_i . k_j) v_j, in memory linear in N + M.
 
 There are three forms of the equation: `fused` is a kernel of torch, `chunked` computes the
-affinity block by block and again in the backward pass, `direct` keeps the affinity.
-`softmax_attention` chooses one of them. None falls back to another.
+affinity block by block and again in the backward pass, `direct` keeps the affinity. A CUDA device
+has further ones (`CUDA_FORMS`). `softmax_attention` chooses one. None falls back to another.
 Shapes: queries q (B, N, d), keys k (B, M, d), values v (B, M, e), output (B, N, e).
 """
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from math import log
 from typing import Any
 
@@ -13,6 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from nlnet.model.non_local.kernels.cuda_forms import LARGEST_HEAD, cuda_form
+from nlnet.model.non_local.kernels.kept_affinity import kept_affinity
 
 BLOCK = 1024  # queries, and keys, of a block in the chunked form: 4 MB fit in a CPU's cache
 SMALL = 2**22  # numbers of an affinity that a CPU still keeps: 16 MB in float32
@@ -29,7 +34,9 @@ def softmax_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     dtype = torch.promote_types(q.dtype, v.dtype)
     with torch.autocast(q.device.type, enabled=False):
         q, k, values = q.to(dtype), k.to(dtype), v.to(dtype)
-        if affinity_is_small(q, k):
+        if q.device.type == "cuda" and not torch.compiler.is_exporting():
+            y = CUDA_FORMS[cuda_form(q, k, values)](q, k, values, scale)
+        elif affinity_is_small(q, k):
             y = direct(q, k, values, scale)
         elif torch.compiler.is_exporting():
             y = by_rows(q, k, values, scale)
@@ -64,15 +71,27 @@ def by_rows(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     return torch.cat([direct(rows, k, v, scale) for rows in q.split(BLOCK, dim=1)], dim=1)
 
 
-def fused(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+def fused(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scale: float,
+    backends: Sequence[SDPBackend] = (
+        SDPBackend.FLASH_ATTENTION,
+        SDPBackend.EFFICIENT_ATTENTION,
+        SDPBackend.CUDNN_ATTENTION,
+    ),
+) -> Tensor:
     """torch's scaled_dot_product_attention, restricted to its kernels of linear memory.
 
     These kernels need dense last dimensions of one size, a multiple of 8. So zeros are appended,
     which change neither the logits nor the output. If no such kernel supports the call, torch
-    raises an error: it does not use the form with the affinity in memory.
+    raises an error: it does not use the form with the affinity in memory. If several do, torch
+    chooses. cuDNN is allowed up to the head size of which it has a backward pass.
     """
     size = -(-max(q.shape[2], v.shape[2]) // 8) * 8
-    with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]):
+    allowed = [x for x in backends if x != SDPBackend.CUDNN_ATTENTION or size <= LARGEST_HEAD]
+    with sdpa_kernel(allowed):
         y = F.scaled_dot_product_attention(
             _widened(q, size), _widened(k, size), _widened(v, size), scale=scale
         )
@@ -182,3 +201,12 @@ def _backward(ctx: Any, dy: Tensor, _: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 chunked_forward.register_autograd(_backward, setup_context=_save)
+
+CUDA_FORMS: dict[str, Callable[[Tensor, Tensor, Tensor, float], Tensor]] = {
+    "kept": kept_affinity,
+    "fused": fused,
+    "flash": partial(fused, backends=(SDPBackend.FLASH_ATTENTION,)),
+    "efficient": partial(fused, backends=(SDPBackend.EFFICIENT_ATTENTION,)),
+    "cudnn": partial(fused, backends=(SDPBackend.CUDNN_ATTENTION,)),
+    "chunked": chunked,
+}

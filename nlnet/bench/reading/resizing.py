@@ -10,6 +10,7 @@ from torch import Tensor
 from nlnet.bench.reading.pytorchvideo_reader import peer_training_view
 from nlnet.bench.reading.readers import SHORT_SIDE, Work, our_views
 from nlnet.bench.reading.rounds import Spread, spread_of
+from nlnet.data.views import ClipFrames, read_views
 
 CALLS = 20  # of each form in a round; each call draws another crop
 
@@ -17,15 +18,16 @@ CALLS = 20  # of each form in a round; each call draws another crop
 def resize_share(frames: np.ndarray, crop_size: int, rounds: int) -> tuple[float, Spread]:
     """Seconds of float-then-resize, and the share that crop, then resize in uint8 takes of it.
 
-    Both make one training view of frames (T, H, W, 3) with one thread.
+    Both make one training view of frames (T, H, W, 3) with one thread; ours as a worker makes it.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     transform = our_views(Work(crop_size))
     rng = np.random.default_rng(0)
+    numbers = np.arange(len(frames))
 
     def ours() -> Tensor:
-        return transform(frames, rng)[0]
+        return read_views(frames, [ClipFrames(numbers, rng)], transform)[0]
 
     def theirs() -> Tensor:
         video = torch.from_numpy(frames).permute(3, 0, 1, 2).float()

@@ -11,6 +11,7 @@ from nlnet.demo import DEMO, VIDEOS
 from nlnet.errors import UsageError, UserError
 from nlnet.files import write_atomic
 from nlnet.model.non_local.rows import Position, effective_positions
+from nlnet.numerics.denormals import flushed_denormals
 from nlnet.recognizer.attention import ALL, AUTO, AttentionMap, VideoAttention
 from nlnet.recognizer.faithfulness import deletion
 from nlnet.recognizer.load import load_recognizer
@@ -32,6 +33,7 @@ class AttendOptions:
     out: Path | None  # None is outputs/attend/<name of the video>
 
 
+@flushed_denormals()
 def attend_video(
     checkpoint: str, video: str | None, experiment: str | None, device: str, options: AttendOptions
 ) -> None:

@@ -28,6 +28,7 @@ from nlnet.jobs.board import show_evaluation
 from nlnet.jobs.partial_evaluation import keep_parts, open_partial, restore
 from nlnet.jobs.worker_failures import named_worker_failures
 from nlnet.model.build import check_clips
+from nlnet.numerics.denormals import flushed_denormals
 from nlnet.recognizer.build import build_recognizer, count_classes
 from nlnet.recognizer.load import find_settings
 from nlnet.runs.ensembles import ENSEMBLES
@@ -48,6 +49,7 @@ TESTING_KEYS = ("data.clip.", "data.target_fps", "data.test_views.")  # how vide
 BATCH_SIZE = "data.test_views.batch_size"  # it changes speed and memory only
 
 
+@flushed_denormals()
 def read_base(words: Sequence[str]) -> tuple[WeightFile | None, RunConfig | None]:
     """Read the weights that the words name, and the settings that the words change.
 
@@ -80,6 +82,7 @@ def record_environment(out_dir: Path) -> None:
         write_environment(out_dir)
 
 
+@flushed_denormals()
 def evaluate_run(run: RunConfig, out_dir: Path, weights: WeightFile | None = None) -> float:
     """Score the test split as one of the ranks; rank 0 writes the results and prints a summary.
 

@@ -14,6 +14,7 @@ from nlnet.files import write_atomic
 from nlnet.jobs.evaluate import protocol
 from nlnet.model.build import check_clips
 from nlnet.model.classifier import NORMALIZATIONS, VideoClassifier
+from nlnet.numerics.denormals import flushed_denormals
 from nlnet.recognizer.build import trained_model
 from nlnet.recognizer.export_graph import (
     BATCHES,
@@ -43,6 +44,7 @@ GRAPHS = {"onnx": _Graph(".onnx", export_onnx), "torch_export": _Graph(".pt2", e
 TARGETS = (*GRAPHS, FOLDER)
 
 
+@flushed_denormals()
 def export(
     source: str,
     to: str,

@@ -16,6 +16,7 @@ from nlnet.demo import DEMO
 from nlnet.errors import UsageError, UserError
 from nlnet.files import write_atomic, write_text
 from nlnet.jobs.features import check_features_file, write_features
+from nlnet.numerics.denormals import flushed_denormals
 from nlnet.recognizer.inputs import find_videos
 from nlnet.recognizer.load import load_recognizer
 from nlnet.recognizer.prediction import VideoPrediction, WindowPrediction, boundaries
@@ -47,6 +48,7 @@ class _Result:
     error: str | None = None
 
 
+@flushed_denormals()
 def predict(
     checkpoint: str,
     sources: Sequence[str],

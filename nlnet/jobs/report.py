@@ -11,6 +11,7 @@ from nlnet.checks import require_libraries, section
 from nlnet.config import RunConfig
 from nlnet.distributed.ranks import pick_device
 from nlnet.errors import UserError
+from nlnet.numerics.denormals import flushed_denormals
 from nlnet.recognizer.attention import AUTO, attend, attention_blocks
 from nlnet.recognizer.build import build_recognizer
 from nlnet.recognizer.methods import GRADCAM, ROWS
@@ -33,6 +34,7 @@ class ReportOptions:
     score_videos: int  # number of videos for the deletion scores
 
 
+@flushed_denormals()
 def report(folders: Sequence[Path], options: ReportOptions) -> None:
     """Write the report, and print the metrics of each run and what the report cannot show.
 

@@ -38,6 +38,7 @@ from nlnet.jobs.worker_failures import named_worker_failures
 from nlnet.model.build import build_model, check_clips
 from nlnet.model.classifier import VideoClassifier
 from nlnet.model.speed.checkpointing import save_memory
+from nlnet.numerics.denormals import flushed_denormals
 from nlnet.runs.ensembles import ENSEMBLES
 from nlnet.runs.logger import RunLogger, progress_bar
 from nlnet.trainer.averaging import average_weights
@@ -100,6 +101,7 @@ def claim(run: RunConfig, out_dir: Path) -> Iterator[None]:
         yield
 
 
+@flushed_denormals()
 def train(run: RunConfig, out_dir: Path) -> float:
     """Train a run, or resume it, as one of its ranks.
 

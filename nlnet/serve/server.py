@@ -15,6 +15,7 @@ import uvicorn
 from nlnet.checks import positive, within
 from nlnet.demo import DEMO, VIDEOS
 from nlnet.errors import UsageError, UserError
+from nlnet.numerics.denormals import flushed_denormals
 from nlnet.recognizer.load import load_recognizer
 from nlnet.serve.analysis import Analyzer
 from nlnet.serve.app import Handlers, build_app
@@ -48,6 +49,7 @@ class _QuietServer(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
+@flushed_denormals()
 def serve(checkpoint: str, experiment: str | None, device: str, options: ServeOptions) -> None:
     """Serve the page of a trained network until Ctrl-C or SIGTERM.
 

@@ -8,9 +8,11 @@ import torch
 
 from nlnet.bench.naive import NAIVE
 from nlnet.bench.operations.calls import FORMS, block_step
+from nlnet.bench.operations.denormals import underflow_row
 from nlnet.bench.operations.memory import environment, fresh_peak_bytes
 from nlnet.bench.operations.run import block_row, growth_row, measure_plan, operation_row, repeats
 from nlnet.bench.operations.shapes import FULL, LARGEST_NAIVE, QUICK, Plan, Shape
+from nlnet.bench.operations.tables import underflow_table
 from nlnet.bench.peer import INSTANTIATIONS
 
 CPU = torch.device("cpu")
@@ -42,7 +44,9 @@ def test_the_three_blocks_of_a_function_have_equally_many_gradients(name: str, s
 def test_a_plan_gives_tables_numbers_and_a_picture(shape: Shape):
     """Without the memory rows, which need a process each."""
     other = Shape("res4", channels=8, frames=1, side=4, pooled=False)
-    report = measure_plan(Plan([shape, other], [shape, other], memory=[], repeats=2), CPU)
+    report = measure_plan(
+        Plan([shape, other], [shape, other], memory=[], underflow=[], repeats=2), CPU
+    )
     for row in (shape, other):
         assert str(row) in report.markdown
         assert f"{row.queries:,}" in report.markdown
@@ -53,7 +57,19 @@ def test_a_plan_gives_tables_numbers_and_a_picture(shape: Shape):
         "blocks": 2,
         "memory": 0,
         "growth": 2,
+        "underflow": 0,
     }
+
+
+@pytest.mark.slow
+def test_the_gaussian_is_timed_with_denormals_and_without_them(shape: Shape):
+    row = underflow_row(shape)
+    assert list(row.values) == ["kept", "flushed"]
+    for times in row.values.values():
+        assert set(times) == {"ours", "naive", "embedded"}
+    table = underflow_table([row])
+    assert str(shape) in table
+    assert "flushed" in table
 
 
 @pytest.mark.slow
@@ -82,6 +98,7 @@ def test_the_plans_hold_the_sizes_of_the_resnet_and_quick_is_a_part_of_full():
     assert set(QUICK.shapes) < set(FULL.shapes)
     assert set(QUICK.growth) < set(FULL.growth)
     assert set(QUICK.memory) < set(FULL.memory)
+    assert set(QUICK.underflow) < set(FULL.underflow)
     assert all(shape.naive_fits for shape in FULL.shapes)
     assert not FULL.growth[-1].naive_fits
     assert math.prod((FULL.growth[-1].queries, FULL.growth[-1].keys)) > LARGEST_NAIVE

@@ -8,6 +8,7 @@ import torch
 
 from nlnet.bench.naive import NAIVE
 from nlnet.bench.operations.calls import FORMS, block_step, pairwise_step
+from nlnet.bench.operations.denormals import underflow_row
 from nlnet.bench.operations.memory import fresh_peak_bytes
 from nlnet.bench.operations.shapes import FULL, QUICK, Plan, Shape
 from nlnet.bench.operations.tables import (
@@ -16,6 +17,7 @@ from nlnet.bench.operations.tables import (
     growth_table,
     memory_table,
     ratio_table,
+    underflow_table,
 )
 from nlnet.bench.peer import INSTANTIATIONS
 from nlnet.bench.report import Report
@@ -23,9 +25,11 @@ from nlnet.bench.timing import interleaved
 from nlnet.config import BenchmarkConfig
 from nlnet.distributed.build import build_device
 from nlnet.model.non_local.pairwise import PAIRWISE
+from nlnet.numerics.denormals import flushed_denormals
 from nlnet.runs.logger import progress_bar
 
 
+@flushed_denormals()
 def measure_operations(run: BenchmarkConfig) -> Report:
     """Measure time and memory of every pairwise function at the sizes of res3 and res4."""
     return measure_plan(QUICK if run.quick else FULL, build_device(run.dist))
@@ -41,6 +45,10 @@ def measure_plan(plan: Plan, device: torch.device) -> Report:
     blocks = [
         block_row(shape, device, plan.repeats) for shape in progress_bar(plan.shapes, "blocks")
     ]
+    underflow = [
+        underflow_row(shape)
+        for shape in progress_bar(plan.underflow if device.type == "cpu" else [], "underflow")
+    ]
     growth = [growth_row(shape, device) for shape in progress_bar(plan.growth, "growth")]
     text = [
         "## Operations: naive time / time\n",
@@ -52,11 +60,17 @@ def measure_plan(plan: Plan, device: torch.device) -> Report:
         "\n## Growth: milliseconds, keys pooled over space (ops.svg)\n",
         growth_table(growth),
     ]
+    if underflow:
+        text += [
+            "\n## The Gaussian: milliseconds where denormal numbers are kept and flushed\n",
+            underflow_table(underflow),
+        ]
     numbers = {
         "operations": [row.numbers() for row in operations],
         "blocks": [row.numbers() for row in blocks],
         "memory": [row.numbers() for row in memory],
         "growth": [row.growth_numbers() for row in growth],
+        "underflow": [row.numbers() for row in underflow],
     }
     return Report("\n".join(text), numbers, {"ops.svg": growth_picture(growth)})
 

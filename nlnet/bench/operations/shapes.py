@@ -48,6 +48,7 @@ class Plan:
     shapes: Sequence[Shape]  # times of functions and blocks
     growth: Sequence[Shape]  # times over the number of positions
     memory: Sequence[Shape]  # peak memory of a training step
+    underflow: Sequence[Shape]  # times of the Gaussian with denormals and without them
     repeats: int  # calls of a small shape; a large one gets a fifth of them
 
 
@@ -63,8 +64,13 @@ FULL = Plan(
     SHAPES,
     GROWTH,
     memory=[SHAPES[1], SHAPES[4], SHAPES[5], SHAPES[11], GROWTH[-1]],
+    underflow=[SHAPES[0], SHAPES[1], SHAPES[2], SHAPES[6], SHAPES[8], SHAPES[9], SHAPES[11]],
     repeats=15,
 )
 QUICK = Plan(
-    [shape for shape in SHAPES if shape.frames == 4], GROWTH[:3], memory=SHAPES[1:2], repeats=5
+    [shape for shape in SHAPES if shape.frames == 4],
+    GROWTH[:3],
+    memory=SHAPES[1:2],
+    underflow=[SHAPES[0], SHAPES[6]],
+    repeats=5,
 )

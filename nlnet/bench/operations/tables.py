@@ -33,6 +33,20 @@ def ratio_table(rows: Sequence[Row], names: Sequence[str]) -> str:
     return markdown_table(["shape", *names], cells)
 
 
+def underflow_table(rows: Sequence[Row]) -> str:
+    """Milliseconds of the Gaussian where denormals are kept and flushed, and the ratio of ours to
+    the embedded Gaussian, whose weights do not underflow and whose d is half as large."""
+    header = ["shape"]
+    cells = [[str(row.shape)] for row in rows]
+    for name in ("kept", "flushed"):
+        header += [f"naive, {name}", f"ours, {name}", "ours / embedded"]
+        for row, cell in zip(rows, cells, strict=True):
+            times = row.values[name]
+            cell += [_milliseconds(times["naive"]), _milliseconds(times["ours"])]
+            cell.append(f"{times['ours'] / times['embedded']:.2f}")
+    return markdown_table(header, cells)
+
+
 def memory_table(rows: Sequence[Row]) -> str:
     columns = [
         (name, form)

@@ -21,6 +21,7 @@ from nlnet.data.build import build_train_loader
 from nlnet.distributed.build import build_device
 from nlnet.model.build import build_model
 from nlnet.model.speed.checkpointing import save_memory
+from nlnet.numerics.denormals import flushed_denormals
 from nlnet.runs.machine import usable_cores
 from nlnet.trainer.build import apply_allocator, build_optimizer, build_scaler, build_settings
 from nlnet.trainer.preemption import StopRequest
@@ -72,6 +73,7 @@ def measure_training(network: str, root: Path, steps: Steps) -> EndToEnd:
         return pool.submit(_measure, network, root, steps, threads).result()
 
 
+@flushed_denormals()
 def _measure(network: str, root: Path, steps: Steps, threads: int) -> EndToEnd:
     torch.set_num_threads(threads)
     run = _compose(network, root, steps)

@@ -19,6 +19,7 @@ from nlnet.bench.steps.contenders import Contender
 from nlnet.config import BenchmarkConfig
 from nlnet.distributed.build import build_device
 from nlnet.errors import UserError
+from nlnet.numerics.denormals import flushed_denormals
 from nlnet.trainer.build import apply_allocator
 
 WARMUP = 2  # steps before the first timed one
@@ -99,6 +100,7 @@ def _median_seconds(times: Sequence[Phases]) -> float:
     return statistics.median(sum(phases.values()) for phases in times)
 
 
+@flushed_denormals()
 def _serve(
     connection: "Connection[Any, Any]", contender: Contender, run: BenchmarkConfig, batch: int
 ) -> None:

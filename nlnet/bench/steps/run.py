@@ -20,8 +20,10 @@ from nlnet.bench.steps.inputs import input_seconds
 from nlnet.bench.steps.tables import share_table, step_table
 from nlnet.config import BenchmarkConfig
 from nlnet.distributed.build import build_device
+from nlnet.numerics.denormals import flushed_denormals
 
 
+@flushed_denormals()
 def measure_steps(run: BenchmarkConfig) -> Report:
     """Measure the run's network and the peer's in training and in evaluation.
 

@@ -18,6 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from nlnet.model.non_local.kernels.cuda_forms import LARGEST_HEAD, cuda_form
 from nlnet.model.non_local.kernels.kept_affinity import kept_affinity
+from nlnet.model.non_local.kernels.small_weights import cut_exp2, cut_logits
 
 BLOCK = 1024  # queries, and keys, of a block in the chunked form: 4 MB fit in a CPU's cache
 SMALL = 2**22  # numbers of an affinity that a CPU still keeps: 16 MB in float32
@@ -59,6 +60,9 @@ def direct(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     """The equation itself, with the affinity (B, N, M) in memory, in float32 or wider."""
     wide = torch.promote_types(q.dtype, torch.float32)
     logits = (q.to(wide) * scale) @ k.to(wide).mT
+    if q.device.type == "cpu" and not torch.compiler.is_compiling():
+        # A constant for each row and -inf for a weight of 0 leave the gradients as they are.
+        cut_logits(logits.detach())
     return (torch.softmax(logits, dim=-1) @ v.to(wide)).to(v.dtype)
 
 
@@ -107,7 +111,7 @@ def chunked(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
 
     At most two blocks are in memory, for any N and M. For the backward pass, the logarithm of the
     sum of each row is kept: N numbers. Any device and dtype. The logits are exponents of 2: on a
-    CPU, exp2 takes half the time of exp, and a tenth of it if the result underflows.
+    CPU, exp2 takes half the time of exp.
     """
     return chunked_forward(q * (scale / log(2)), k, v)[0]
 
@@ -132,9 +136,9 @@ def chunked_forward(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
                 logits = buffer[: len(queries) * len(keys)].view(len(queries), len(keys))
                 torch.mm(queries, keys.mT, out=logits)
                 higher = torch.maximum(peak, logits.amax(dim=1, keepdim=True))
-                shrink = (peak - higher).exp2_()
+                shrink = cut_exp2(peak - higher)
                 peak = higher
-                logits.sub_(peak).exp2_()
+                cut_exp2(logits.sub_(peak))
                 sums.mul_(shrink).add_(logits.sum(dim=1, keepdim=True))
                 sums_of_v.mul_(shrink).addmm_(logits, v[b, columns])
             sums_of_v.div_(sums)
@@ -162,7 +166,7 @@ def _chunked_backward(
                 size = len(queries) * len(keys)
                 weights, dlogits = (x[:size].view(len(queries), len(keys)) for x in buffers)
                 torch.addmm(log_sums[b, rows, None], queries, keys.mT, beta=-1, out=weights)
-                weights.exp2_()
+                cut_exp2(weights)
                 dv[b, columns].addmm_(weights.mT, dy_rows)
                 torch.addmm(inner[b, rows, None], dy_rows, values.mT, beta=-1, out=dlogits)
                 dlogits.mul_(weights)

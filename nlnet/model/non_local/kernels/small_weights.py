@@ -8,7 +8,6 @@ small. `nlnet/numerics/denormals.py` has the processor's own setting.
 from math import log, log2
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 PART = 2**18  # logits that are cut at once: 1 MB fits in the cache of a core
@@ -26,7 +25,7 @@ def least(dtype: torch.dtype) -> float:
 
 def cut_exp2(exponents: Tensor) -> Tensor:
     """2^x in place, and 0 where x is at most `least`."""
-    return F.threshold_(exponents, least(exponents.dtype), -torch.inf).exp2_()
+    return torch.threshold_(exponents, least(exponents.dtype), -torch.inf).exp2_()
 
 
 @torch.library.custom_op("nlnet::cut_logits", mutates_args=("logits",))
@@ -42,4 +41,4 @@ def cut_logits(logits: Tensor) -> None:
         return
     rows = logits.flatten(0, -2)
     for part in rows.split(max(PART // rows.shape[1], 1)):
-        F.threshold_(part.sub_(part.amax(dim=1, keepdim=True)), limit, -torch.inf)
+        torch.threshold_(part.sub_(part.amax(dim=1, keepdim=True)), limit, -torch.inf)

@@ -1,4 +1,4 @@
-"""The norms that follow a convolution, and their names. All maps are (B, C, T, H, W)."""
+"""The norms after a convolution. Maps are (B, C, T, H, W), for fixed norms of any dimensions."""
 
 from collections.abc import Callable
 from typing import Any
@@ -31,7 +31,7 @@ class FrozenBatchNorm3d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         scale = self.weight * (self.running_var + self.eps).rsqrt()  # (C,)
         shift = self.bias - self.running_mean * scale
-        shape = (1, -1, 1, 1, 1)
+        shape = (1, -1, *(1 for _ in x.shape[2:]))
         return x * scale.to(x.dtype).view(shape) + shift.to(x.dtype).view(shape)
 
 
@@ -47,7 +47,7 @@ class Affine3d(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        shape = (1, -1, 1, 1, 1)
+        shape = (1, -1, *(1 for _ in x.shape[2:]))
         return x * self.weight.to(x.dtype).view(shape) + self.bias.to(x.dtype).view(shape)
 
 

@@ -1,7 +1,8 @@
 """Which positions attend to each other: those that are folded into one group.
 
-Tokens (B, T, H, W, C) are folded to (B', N', C) before a kernel and unfolded after it. Attention
-runs within groups of consecutive frames; by default, all frames are one group.
+The names depend on the dimensions of the map: see AXES_OF. Tokens (B, T, H, W, C) are folded to
+(B', N', C) before a kernel and unfolded after it. Attention runs within groups of consecutive
+frames; by default, all frames are one group.
 """
 
 from collections.abc import Callable
@@ -33,6 +34,25 @@ def _unfold_tracks(tokens: Tensor, like: Tensor, groups: int) -> Tensor:
     batch, _, height, width, _ = like.shape
     positions = tokens.unflatten(0, (batch, groups, height, width))
     return positions.permute(0, 1, 4, 2, 3, 5).flatten(1, 2)
+
+
+def _fold_rows(tokens: Tensor, groups: int) -> Tensor:
+    """(B, T, H, W, C) -> (B T H, W, C)."""
+    return tokens.flatten(0, 2)
+
+
+def _unfold_rows(tokens: Tensor, like: Tensor, groups: int) -> Tensor:
+    return tokens.unflatten(0, like.shape[:3])
+
+
+def _fold_columns(tokens: Tensor, groups: int) -> Tensor:
+    """(B, T, H, W, C) -> (B T W, H, C)."""
+    return tokens.transpose(2, 3).flatten(0, 2)
+
+
+def _unfold_columns(tokens: Tensor, like: Tensor, groups: int) -> Tensor:
+    batch, frames, _, width, _ = like.shape
+    return tokens.unflatten(0, (batch, frames, width)).transpose(2, 3)
 
 
 @dataclass(frozen=True)
@@ -76,6 +96,8 @@ class Pass:
 SPACETIME = Pass(_fold_volume, _unfold_volume, within_frame=False, subsamples=True)
 SPACE = Pass(_fold_volume, _unfold_volume, within_frame=True, subsamples=True)
 TIME = Pass(_fold_tracks, _unfold_tracks, within_frame=False, subsamples=False)
+ROW = Pass(_fold_rows, _unfold_rows, within_frame=True, subsamples=False)
+COLUMN = Pass(_fold_columns, _unfold_columns, within_frame=True, subsamples=False)
 
 AXES: dict[str, tuple[Pass, ...]] = {
     "spacetime": (SPACETIME,),
@@ -83,15 +105,32 @@ AXES: dict[str, tuple[Pass, ...]] = {
     "time": (TIME,),
     "criss_cross": (TIME, SPACE),
 }
+# Dimensions of the map -> its axes; the first ones are all positions, and the default.
+AXES_OF: dict[int, dict[str, tuple[Pass, ...]]] = {
+    1: {"sequence": (SPACETIME,)},
+    2: {"space": (SPACE,), "row": (ROW,), "column": (COLUMN,)},
+    3: AXES,
+}
 
 
-def single_pass(axes: str) -> Pass:
-    """The pass of axes that have one pass; raises ArgumentError for criss_cross.
+def passes_of(axes: str | None, dims: int, group_frames: int | None = None) -> tuple[Pass, ...]:
+    """The rounds of attention of some axes; None is all positions.
+
+    Raises ArgumentError for unknown axes or dimensions, and for `group_frames` in an image.
+    """
+    known = choose("dims", dims, AXES_OF)
+    if dims == 2 and group_frames is not None:
+        raise ArgumentError(f"group_frames={group_frames} needs frames, and dims=2 has none")
+    return choose("axes", next(iter(known)) if axes is None else axes, known)
+
+
+def single_pass(axes: str | None, dims: int, group_frames: int | None) -> Pass:
+    """The pass of axes that have one pass; raises ArgumentError for criss_cross, too.
 
     The second pass of criss_cross needs queries, which only NonLocalBlock has.
     """
-    passes = choose("axes", axes, AXES)
+    passes = passes_of(axes, dims, group_frames)
     if len(passes) != 1:
-        single = ", ".join(name for name, rounds in AXES.items() if len(rounds) == 1)
+        single = ", ".join(name for name, rounds in AXES_OF[dims].items() if len(rounds) == 1)
         raise ArgumentError(f"axes={axes} is only for block=non_local; choose one of: {single}")
     return passes[0]

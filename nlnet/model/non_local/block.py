@@ -1,7 +1,8 @@
 """The non-local block: z = x + W_z y, with y_i = 1/C(x) sum_j f(x_i, x_j) g(x_j).
 
-Shapes: maps (B, C, T, H, W), tokens (B, T, H, W, C), d = ratio C inner channels. The submodules
-have the names of checkpoints: theta, phi, g, out, norm, mask, pairwise, gamma.
+Shapes: maps (B, C, T, H, W), (B, C, H, W) or (B, C, L), tokens (B, T, H, W, C), d = ratio C
+inner channels. The submodules have the names of checkpoints: theta, phi, g, out, norm, mask,
+pairwise, gamma.
 """
 
 from collections.abc import Callable
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nlnet.errors import ArgumentError, choose
-from nlnet.model.non_local.axes import AXES, Pass
+from nlnet.model.non_local.axes import Pass, passes_of
 from nlnet.model.non_local.layers import (
     SUBSAMPLES,
     Embedding,
@@ -22,29 +23,33 @@ from nlnet.model.non_local.layers import (
     output_layers,
 )
 from nlnet.model.non_local.pairwise import PAIRWISE, Maps
-from nlnet.model.non_local.tokens import Pointwise, to_map, to_tokens
+from nlnet.model.non_local.tokens import Pointwise, pointwise, to_map, to_tokens
 
 
 class NonLocalBlock(nn.Module):
     """z = x + norm(W_z y) with any pairwise function, axes, pooling and output layers.
 
-    (B, C, T, H, W) -> the same, in the same memory format. `pairwise` is a name in PAIRWISE,
-    `axes` in AXES. `group_frames` consecutive frames attend to each other; None is all frames, and
-    with axes=space it is always one frame. Keys are not pooled where attention runs over time
-    alone. With axes=criss_cross (time, then space) the values of the second round are the outputs
-    of the first one, pooled. A pooling kernel that is larger than the map is reduced to the map.
+    A map of `dims` dimensions -> the same, in the same memory format: videos (B, C, T, H, W),
+    images (B, C, H, W) or sequences (B, C, L). The parameters have the shapes of these dimensions,
+    so those of a Conv2d in images. `pairwise` is a name in PAIRWISE, `axes` in AXES_OF; None is
+    all positions. `group_frames` consecutive frames, or positions of a sequence, attend to each
+    other; None is all, and with axes=space it is always one frame. Keys are not pooled where
+    attention runs over time, a row or a column alone. With axes=criss_cross (time, then space) the
+    values of the second round are the outputs of the first one, pooled. A pooling kernel that is
+    larger than the map is reduced to the map.
 
-    Raises ArgumentError for unknown names; the forward pass raises it if `group_frames` does not
-    divide T, or if the pooling mixes groups. Source: Wang et al. 2018, section 3; published
-    implementations differ in the values of the arguments.
+    Raises ArgumentError for unknown names; the forward pass raises it if the map has other
+    dimensions, if `group_frames` does not divide T, or if the pooling mixes groups. Source:
+    Wang et al. 2018, section 3; published implementations differ in the values of the arguments.
     """
 
     def __init__(
         self,
         channels: int,
         *,
+        dims: int = 3,
         pairwise: str = "embedded_gaussian",
-        axes: str = "spacetime",
+        axes: str | None = None,
         group_frames: int | None = None,
         logits: Logits = Logits(),
         embedding: Embedding = Embedding(),
@@ -52,28 +57,30 @@ class NonLocalBlock(nn.Module):
         output: Output = Output(),
     ) -> None:
         super().__init__()
-        self.passes = choose("axes", axes, AXES)
+        self.dims = dims
+        self.passes = passes_of(axes, dims, group_frames)
         self.group_frames = group_frames
         choose("subsample", subsample.where, SUBSAMPLES)
         self.subsample = subsample
+        self.kernel = subsample.lifted(dims)
         inner = inner_channels(channels, embedding.ratio)
         make = choose("pairwise", pairwise, PAIRWISE)
         self.pairwise = make(inner, scale=logits.scale, temperature=logits.temperature)
         self.theta: Pointwise | None = None
         self.phi: Pointwise | None = None  # None if theta is used as phi
         if self.pairwise.embedded:
-            self.theta = Pointwise(channels, inner, bias=embedding.bias)
+            self.theta = pointwise(channels, inner, bias=embedding.bias, dims=dims)
         if self.pairwise.embedded and not embedding.shared:
-            self.phi = Pointwise(channels, inner, bias=embedding.bias)
-        self.g = Pointwise(channels, inner, bias=embedding.bias)
-        self.mask = Pointwise(channels, 1) if self.pairwise.unary else None
-        self.out = Pointwise(inner, channels, bias=output.bias)
+            self.phi = pointwise(channels, inner, bias=embedding.bias, dims=dims)
+        self.g = pointwise(channels, inner, bias=embedding.bias, dims=dims)
+        self.mask = pointwise(channels, 1, dims=dims) if self.pairwise.unary else None
+        self.out = pointwise(inner, channels, bias=output.bias, dims=dims)
         initialize(self, embedding.init)
-        self.norm, self.gamma = output_layers(self.out, output)
+        self.norm, self.gamma = output_layers(self.out, output, dims)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.attend(to_tokens(x))
-        z = self.norm(to_map(self.out(y)))
+        y = self.attend(to_tokens(x, self.dims))
+        z = self.norm(to_map(self.out(y), self.dims))
         return x + z if self.gamma is None else x + self.gamma * z
 
     def attend(self, tokens: Tensor) -> Tensor:
@@ -114,7 +121,7 @@ class NonLocalBlock(nn.Module):
         mask = () if self.mask is None else (_embed(self.mask, keys, pool=after),)
         if phi.shape[1] % axes.groups(tokens.shape[1], self.group_frames) != 0:
             raise ArgumentError(
-                f"subsample_kernel={list(self.subsample.kernel)} pools frames of different groups "
+                f"subsample_kernel={list(self.kernel)} pools frames of different groups "
                 "together; pool time by 1"
             )
         return phi, g, *mask
@@ -132,7 +139,7 @@ class NonLocalBlock(nn.Module):
     def pooling_kernel(self, tokens: Tensor) -> list[int]:
         """The kernel (t, h, w), reduced to the sizes of a map of tokens (B, T, H, W, C)."""
         sizes = tokens.shape[1:4]
-        return [min(k, size) for k, size in zip(self.subsample.kernel, sizes, strict=True)]
+        return [min(k, size) for k, size in zip(self.kernel, sizes, strict=True)]
 
 
 def identity(tokens: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """NonLocalConfig -> a block, and the dict of the blocks of the family."""
 
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 
 from torch import nn
 
@@ -62,87 +62,86 @@ def placement(cfg: NonLocalConfig) -> dict[str, list[int]]:
     return {"res2": cfg.res2, "res3": cfg.res3, "res4": cfg.res4, "res5": cfg.res5}
 
 
-def build_block(cfg: NonLocalConfig, channels: int, group_frames: int | None) -> nn.Module:
-    """The block of a config, for a stage of `channels` channels.
+@dataclass(frozen=True)
+class _Extent:
+    """The positions that attend to each other."""
+
+    dims: int
+    axes: str | None  # None: all positions
+    group_frames: int | None
+
+
+def build_block(
+    cfg: NonLocalConfig, channels: int, group_frames: int | None, dims: int = 3
+) -> nn.Module:
+    """The block of a config, for maps of `channels` channels and `dims` dimensions.
 
     `group_frames` is the stage's value in cfg.group_frames. Each block reads the keys that its
-    definition has. Raises UsageError for unknown names.
+    definition has. For fewer than 3 dimensions, axes=spacetime is all positions, and the last
+    numbers of `subsample_kernel` count. Raises UsageError for unknown names.
     """
     build = one_of("model.non_local.block", cfg.block, BLOCKS)
+    axes = None if cfg.axes == "spacetime" else cfg.axes
     with section("model.non_local"):
-        return build(cfg, channels, group_frames)
+        return build(cfg, channels, _Extent(dims, axes, group_frames))
 
 
-def _build_non_local(cfg: NonLocalConfig, channels: int, group_frames: int | None) -> nn.Module:
+def _build_non_local(cfg: NonLocalConfig, channels: int, extent: _Extent) -> nn.Module:
+    kernel = triple("model.non_local.subsample_kernel", cfg.subsample_kernel)
     return NonLocalBlock(
         channels,
+        **asdict(extent),
         pairwise=cfg.pairwise,
-        axes=cfg.axes,
-        group_frames=group_frames,
         logits=Logits(cfg.scale, cfg.temperature),
         embedding=_embedding(cfg),
-        subsample=Subsample(
-            cfg.subsample, triple("model.non_local.subsample_kernel", cfg.subsample_kernel)
-        ),
+        subsample=Subsample(cfg.subsample, kernel[-extent.dims :]),
         output=_output(cfg),
     )
 
 
-def _build_simplified(cfg: NonLocalConfig, channels: int, group_frames: int | None) -> nn.Module:
+def _build_simplified(cfg: NonLocalConfig, channels: int, extent: _Extent) -> nn.Module:
     return SimplifiedNonLocalBlock(
         channels,
-        axes=cfg.axes,
-        group_frames=group_frames,
+        **asdict(extent),
         init=cfg.init,
         zero_init=cfg.zero_init,
     )
 
 
-def _build_global_context(
-    cfg: NonLocalConfig, channels: int, group_frames: int | None
-) -> nn.Module:
-    return _global_context_block(cfg, channels, group_frames, multiply=False)
+def _build_global_context(cfg: NonLocalConfig, channels: int, extent: _Extent) -> nn.Module:
+    return _global_context_block(cfg, channels, extent, multiply=False)
 
 
-def _build_global_context_mul(
-    cfg: NonLocalConfig, channels: int, group_frames: int | None
-) -> nn.Module:
-    return _global_context_block(cfg, channels, group_frames, multiply=True)
+def _build_global_context_mul(cfg: NonLocalConfig, channels: int, extent: _Extent) -> nn.Module:
+    return _global_context_block(cfg, channels, extent, multiply=True)
 
 
 def _global_context_block(
-    cfg: NonLocalConfig, channels: int, group_frames: int | None, *, multiply: bool
+    cfg: NonLocalConfig, channels: int, extent: _Extent, *, multiply: bool
 ) -> nn.Module:
     return GlobalContextBlock(
         channels,
         multiply=multiply,
-        axes=cfg.axes,
-        group_frames=group_frames,
+        **asdict(extent),
         ratio=cfg.ratio,
         init=cfg.init,
         zero_init=cfg.zero_init,
     )
 
 
-def _build_double_attention(
-    cfg: NonLocalConfig, channels: int, group_frames: int | None
-) -> nn.Module:
+def _build_double_attention(cfg: NonLocalConfig, channels: int, extent: _Extent) -> nn.Module:
     return DoubleAttentionBlock(
         channels,
-        axes=cfg.axes,
-        group_frames=group_frames,
+        **asdict(extent),
         embedding=_embedding(cfg),
         output=_output(cfg),
     )
 
 
-def _build_compact_generalized(
-    cfg: NonLocalConfig, channels: int, group_frames: int | None
-) -> nn.Module:
+def _build_compact_generalized(cfg: NonLocalConfig, channels: int, extent: _Extent) -> nn.Module:
     return CompactGeneralizedBlock(
         channels,
-        axes=cfg.axes,
-        group_frames=group_frames,
+        **asdict(extent),
         ratio=cfg.ratio,
         init=cfg.init,
         zero_init=cfg.zero_init,
@@ -157,7 +156,7 @@ def _output(cfg: NonLocalConfig) -> Output:
     return Output(cfg.out_bias, cfg.norm, cfg.zero_init, cfg.gamma)
 
 
-BLOCKS: dict[str, Callable[[NonLocalConfig, int, int | None], nn.Module]] = {
+BLOCKS: dict[str, Callable[[NonLocalConfig, int, _Extent], nn.Module]] = {
     "non_local": _build_non_local,
     "simplified": _build_simplified,
     "global_context": _build_global_context,

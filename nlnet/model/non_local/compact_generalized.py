@@ -5,8 +5,8 @@ from torch import Tensor, nn
 from nlnet.errors import ArgumentError
 from nlnet.model.non_local.axes import single_pass
 from nlnet.model.non_local.kernels.compact_generalized import compact_generalized
-from nlnet.model.non_local.layers import initialize, inner_channels
-from nlnet.model.non_local.tokens import Operation, Pointwise, to_map, to_tokens
+from nlnet.model.non_local.layers import CONVS, initialize, inner_channels
+from nlnet.model.non_local.tokens import Operation, pointwise, to_map, to_tokens
 
 
 class _CompactGeneralized(Operation):
@@ -27,7 +27,7 @@ class CompactGeneralizedBlock(nn.Module):
     """z = x + norm(W_z y), where y is the compact generalized attention of theta, phi and g.
 
     W_z has the groups of the attention, the norm is a GroupNorm with as many groups, and no
-    convolution has a bias, as in the authors' code. (B, C, T, H, W) -> the same. Raises
+    convolution has a bias, as in the authors' code. A map of `dims` dimensions -> the same. Raises
     ArgumentError if the groups do not divide the channels. Source: Yue et al. 2018, Compact
     Generalized Non-local Network.
     """
@@ -36,7 +36,8 @@ class CompactGeneralizedBlock(nn.Module):
         self,
         channels: int,
         *,
-        axes: str = "spacetime",
+        dims: int = 3,
+        axes: str | None = None,
         group_frames: int | None = None,
         ratio: float = 0.5,
         groups: int = 8,
@@ -44,7 +45,8 @@ class CompactGeneralizedBlock(nn.Module):
         zero_init: bool = True,
     ) -> None:
         super().__init__()
-        self.axes = single_pass(axes)
+        self.dims = dims
+        self.axes = single_pass(axes, dims, group_frames)
         self.group_frames = group_frames
         inner = inner_channels(channels, ratio)
         if inner % groups != 0 or channels % groups != 0:
@@ -52,10 +54,10 @@ class CompactGeneralizedBlock(nn.Module):
                 f"ratio={ratio} makes {inner} of {channels} channels; block=compact_generalized "
                 f"needs multiples of its {groups} groups"
             )
-        self.theta = Pointwise(channels, inner, bias=False)
-        self.phi = Pointwise(channels, inner, bias=False)
-        self.g = Pointwise(channels, inner, bias=False)
-        self.out = nn.Conv3d(inner, channels, 1, groups=groups, bias=False)
+        self.theta = pointwise(channels, inner, bias=False, dims=dims)
+        self.phi = pointwise(channels, inner, bias=False, dims=dims)
+        self.g = pointwise(channels, inner, bias=False, dims=dims)
+        self.out = CONVS[dims](inner, channels, 1, groups=groups, bias=False)
         self.norm = nn.GroupNorm(groups, channels)
         self.attention = _CompactGeneralized(groups)
         initialize(self, init)
@@ -63,7 +65,7 @@ class CompactGeneralizedBlock(nn.Module):
             nn.init.zeros_(self.norm.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        tokens = to_tokens(x)
+        tokens = to_tokens(x, self.dims)
         theta, phi, g = self.theta(tokens), self.phi(tokens), self.g(tokens)
         y = self.axes.attend(self.attention, self.group_frames, theta, phi, g)
-        return x + self.norm(self.out(to_map(y)))
+        return x + self.norm(self.out(to_map(y, self.dims)))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from nlnet.model.non_local.axes import single_pass
 from nlnet.model.non_local.kernels.context import unary_context
 from nlnet.model.non_local.layers import initialize, inner_channels
-from nlnet.model.non_local.tokens import Operation, Pointwise, to_map, to_tokens
+from nlnet.model.non_local.tokens import Operation, pointwise, to_map, to_tokens
 
 
 class _Context(Operation):
@@ -26,31 +26,35 @@ class _Context(Operation):
 class SimplifiedNonLocalBlock(nn.Module):
     """z_i = x_i + W_v sum_j softmax_j(m_j) x_j, with m = W_k x.
 
-    W_v (C -> C, no bias) starts at 0 with `zero_init`; there is no norm. (B, C, T, H, W) -> the
-    same. Source: Cao et al. 2019, GCNet, equation 3.
+    W_v (C -> C, no bias) starts at 0 with `zero_init`; there is no norm. A map of `dims`
+    dimensions -> the same. Source: Cao et al. 2019, GCNet, equation 3.
     """
 
     def __init__(
         self,
         channels: int,
         *,
-        axes: str = "spacetime",
+        dims: int = 3,
+        axes: str | None = None,
         group_frames: int | None = None,
         init: str = "normal",
         zero_init: bool = True,
     ) -> None:
         super().__init__()
-        self.axes = single_pass(axes)
+        self.dims = dims
+        self.axes = single_pass(axes, dims, group_frames)
         self.group_frames = group_frames
-        self.mask = Pointwise(channels, 1)
+        self.mask = pointwise(channels, 1, dims=dims)
         self.context = _Context()
-        self.out = Pointwise(channels, channels, bias=False)
+        self.out = pointwise(channels, channels, bias=False, dims=dims)
         initialize(self, init)
         if zero_init:
             nn.init.zeros_(self.out.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + to_map(self.axes.attend(self.transform, self.group_frames, to_tokens(x)))
+        tokens = to_tokens(x, self.dims)
+        change = self.axes.attend(self.transform, self.group_frames, tokens)
+        return x + to_map(change, self.dims)
 
     def transform(self, tokens: Tensor) -> Tensor:  # (B, N, C) -> the same
         return self.out(self.context(self.mask(tokens), tokens)).expand_as(tokens)
@@ -60,9 +64,9 @@ class GlobalContextBlock(nn.Module):
     """z_i = x_i + delta(c), or x_i sigmoid(delta(c)) with `multiply`; c = sum_j softmax_j(m_j) x_j.
 
     delta is a bottleneck C -> ratio C -> C with LayerNorm and ReLU. With `zero_init` its last
-    layer starts at 0, so that z = x at first, or z = x / 2 with `multiply`. (B, C, T, H, W) -> the
-    same. Source: Cao et al. 2019, GCNet, equation 5 and figure 4. Their block is before the
-    residual sum; here it is after it, as all blocks of the family are.
+    layer starts at 0, so that z = x at first, or z = x / 2 with `multiply`. A map of `dims`
+    dimensions -> the same. Source: Cao et al. 2019, GCNet, equation 5 and figure 4. Their block is
+    before the residual sum; here it is after it, as all blocks of the family are.
     """
 
     def __init__(
@@ -70,7 +74,8 @@ class GlobalContextBlock(nn.Module):
         channels: int,
         *,
         multiply: bool = False,
-        axes: str = "spacetime",
+        dims: int = 3,
+        axes: str | None = None,
         group_frames: int | None = None,
         ratio: float = 0.25,
         init: str = "normal",
@@ -78,20 +83,22 @@ class GlobalContextBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.multiply = multiply
-        self.axes = single_pass(axes)
+        self.dims = dims
+        self.axes = single_pass(axes, dims, group_frames)
         self.group_frames = group_frames
         inner = inner_channels(channels, ratio)
-        self.mask = Pointwise(channels, 1)
+        self.mask = pointwise(channels, 1, dims=dims)
         self.context = _Context()
-        self.reduce = Pointwise(channels, inner)
+        self.reduce = pointwise(channels, inner, dims=dims)
         self.norm = nn.LayerNorm(inner)
-        self.expand = Pointwise(inner, channels)
+        self.expand = pointwise(inner, channels, dims=dims)
         initialize(self, init)
         if zero_init:
             nn.init.zeros_(self.expand.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        change = to_map(self.axes.attend(self.transform, self.group_frames, to_tokens(x)))
+        tokens = to_tokens(x, self.dims)
+        change = to_map(self.axes.attend(self.transform, self.group_frames, tokens), self.dims)
         return x * torch.sigmoid(change) if self.multiply else x + change
 
     def transform(self, tokens: Tensor) -> Tensor:  # (B, N, C) -> the same

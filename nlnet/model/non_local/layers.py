@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from nlnet.errors import choose
-from nlnet.model.norm import NORMS, Norm
+from nlnet.errors import ArgumentError, choose
+from nlnet.model.non_local.tokens import Pointwise, lift
+from nlnet.model.norm import NORMS, Norm, SyncBatchNorm3d
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,19 @@ class Subsample:
     """Max pooling of the keys and values."""
 
     where: str = "input"  # a name in SUBSAMPLES
-    kernel: tuple[int, int, int] = (1, 2, 2)  # and stride, (t, h, w)
+    # Kernel and stride: (t, h, w), (h, w) or (l,). None pools height and width, or l, by 2.
+    kernel: tuple[int, ...] | None = None
+
+    def lifted(self, dims: int) -> tuple[int, int, int]:
+        """The kernel of tokens, (t, h, w); raises ArgumentError if it has not `dims` numbers."""
+        match self.kernel or {1: (2,), 2: (2, 2), 3: (1, 2, 2)}[dims]:
+            case (l,) if dims == 1:
+                return l, 1, 1
+            case (h, w) if dims == 2:
+                return 1, h, w
+            case (t, h, w) if dims == 3:
+                return t, h, w
+        raise ArgumentError(f"subsample_kernel={list(self.kernel or ())} must be {dims} numbers")
 
 
 @dataclass(frozen=True)
@@ -56,6 +69,22 @@ INITS: dict[str, Callable[[Tensor], Tensor]] = {
     "kaiming": lambda weight: nn.init.kaiming_normal_(weight, mode="fan_out", nonlinearity="relu"),
 }
 OUTPUT_NORMS: dict[str, Norm] = NORMS | {"none": nn.Identity}
+CONVS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+
+
+class _SyncBatchNorm(SyncBatchNorm3d):
+    """SyncBatchNorm3d of maps of 1 or 2 dimensions."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(lift(x)).view_as(x)
+
+
+# In place of an entry of OUTPUT_NORMS that is for 3 dimensions alone.
+LOWER_NORMS: dict[int, dict[str, Norm]] = {
+    1: {"batch": nn.BatchNorm1d, "sync": _SyncBatchNorm},
+    2: {"batch": nn.BatchNorm2d, "sync": _SyncBatchNorm},
+    3: {},
+}
 
 
 def inner_channels(channels: int, ratio: float) -> int:
@@ -67,19 +96,21 @@ def initialize(block: nn.Module, init: str) -> None:
     """Draw the weights of a block's convolutions by a rule of INITS; biases start at 0."""
     draw = choose("init", init, INITS)
     for module in block.modules():
-        if isinstance(module, nn.Conv3d):
+        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
             draw(module.weight)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
 
 
-def output_layers(out: nn.Conv3d, output: Output) -> tuple[nn.Module, nn.Parameter | None]:
+def output_layers(
+    out: Pointwise, output: Output, dims: int
+) -> tuple[nn.Module, nn.Parameter | None]:
     """The norm and the scalar after W_z; W_z is `out`.
 
     With `zero_init` exactly one of them starts at 0: the scalar if there is one, else the norm's
     weight if it learns, else W_z. Two zeros in a row would have no gradient.
     """
-    norm = choose("norm", output.norm, OUTPUT_NORMS)(out.out_channels)
+    norm = choose("norm", output.norm, OUTPUT_NORMS | LOWER_NORMS[dims])(out.out_channels)
     learns = any(parameter.requires_grad for parameter in norm.parameters())
     gamma = None
     if output.gamma:

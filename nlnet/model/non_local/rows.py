@@ -1,8 +1,8 @@
 """The weights with which chosen queries of a block sum its values; never the N x M matrix.
 
 A block computes y_i = sum_j w_ij v_j. `attention_rows` returns w_i, a row of f / C(x), for chosen
-positions i. Positions (t, y, x) are those of the map that enters the block. Keys can be pooled, so
-a row has its own sizes T', H', W'.
+positions i. Positions (t, y, x) are those of the map that enters the block: (0, y, x) in an image,
+(l, 0, 0) in a sequence. Keys can be pooled, so a row has its own sizes T', H', W'.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ from nlnet.model.non_local.group_rows import (
     unary_rows,
 )
 from nlnet.model.non_local.pairwise import Concatenation, DotProduct, Maps, Unary
-from nlnet.model.non_local.tokens import to_map, to_tokens
+from nlnet.model.non_local.tokens import lift, to_map, to_tokens
 
 Position = tuple[int, int, int]  # (t, y, x)
 BLOCK_TYPES = (
@@ -66,14 +66,14 @@ def attention_rows(block: nn.Module, x: Tensor, queries: Sequence[Position]) -> 
 
     Args:
         block: a block of the family
-        x: the map that enters it, of one clip, (1, C, T, H, W)
+        x: the map that enters it, of one clip, (1, C, T, H, W), or of one image or sequence
         queries: Q positions of the map
 
     Raises:
         ArgumentError: the block has no rows (compact_generalized), x holds several clips, or a
             query is outside the map.
     """
-    sizes = tuple(x.shape[2:])
+    sizes = tuple(lift(x).shape[2:])
     for query in queries:
         if not all(0 <= i < size for i, size in zip(query, sizes, strict=True)):
             raise ArgumentError(f"queries={query} is outside the map of {sizes} positions")
@@ -128,7 +128,7 @@ def mean_row(block: nn.Module, x: Tensor) -> Rows:
 
 def _positions(x: Tensor) -> list[Position]:
     """All positions of a map, in order."""
-    t, h, w = x.shape[2:]
+    t, h, w = lift(x).shape[2:]
     return [(k, i, j) for k in range(t) for i in range(h) for j in range(w)]
 
 
@@ -137,6 +137,7 @@ def _prepare(block: nn.Module, x: Tensor) -> Callable[[Sequence[Position]], Rows
     """Embed all positions once; the result computes the rows of any queries."""
     if x.shape[0] != 1:
         raise ArgumentError(f"x has {x.shape[0]} clips; give one")
+    x = lift(x)
     tokens = to_tokens(x.to(torch.promote_types(x.dtype, torch.float32)))
     kernel: Position = (1, 1, 1)
     softmax, shared = True, False

@@ -1,7 +1,8 @@
-"""Feature maps as tokens, on which all kernels of this folder compute.
+"""Feature maps of 1, 2 or 3 dimensions as tokens, on which all kernels of this folder compute.
 
-B clips, T x H x W positions, C channels. The tokens (B, T, H, W, C) of a channels_last_3d map are
-a view of that map, without a copy.
+Tokens are (B, T, H, W, C), whatever the dimensions of the map (`dims`). A sequence (B, C, L) has
+T = L and H = W = 1. An image (B, C, H, W) has T = 1. The tokens of a map whose channels are last
+in memory (channels_last, channels_last_3d) are a view of that map, without a copy.
 """
 
 from abc import ABC, abstractmethod
@@ -10,25 +11,50 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nlnet.errors import ArgumentError, choose
 
-def to_tokens(x: Tensor) -> Tensor:
-    """A map (B, C, T, H, W) as dense tokens (B, T, H, W, C), copied unless C is already last."""
-    return x.permute(0, 2, 3, 4, 1).contiguous()
-
-
-def to_map(tokens: Tensor) -> Tensor:
-    """A view of tokens (B, T, H, W, C) as a map (B, C, T, H, W)."""
-    return tokens.permute(0, 4, 1, 2, 3)
+LAYOUTS: dict[int, str] = {1: "(B, C, L)", 2: "(B, C, H, W)", 3: "(B, C, T, H, W)"}
 
 
-class Pointwise(nn.Conv3d):
-    """A 1x1x1 convolution on tokens (..., C_in) -> (..., C_out): one matrix product.
+def lift(x: Tensor) -> Tensor:
+    """A view of any map as (B, C, T, H, W)."""
+    match x.dim():
+        case 3:
+            return x.unsqueeze(3).unsqueeze(4)
+        case 4:
+            return x.unsqueeze(2)
+    return x
 
-    Its weight (C_out, C_in, 1, 1, 1) and bias are those of nn.Conv3d, in checkpoints too.
+
+def to_tokens(x: Tensor, dims: int = 3) -> Tensor:
+    """A map as dense tokens (B, T, H, W, C), copied unless C is already last in memory.
+
+    Raises ArgumentError if the map does not have `dims` dimensions.
+    """
+    if x.dim() != dims + 2:
+        raise ArgumentError(f"dims={dims} needs a map {LAYOUTS[dims]}, not {tuple(x.shape)}")
+    return lift(x).permute(0, 2, 3, 4, 1).contiguous()
+
+
+def to_map(tokens: Tensor, dims: int = 3) -> Tensor:
+    """A view of tokens (B, T, H, W, C) as a map of `dims` dimensions, (B, C, T, H, W) if 3."""
+    x = tokens.permute(0, 4, 1, 2, 3)
+    if dims == 1:
+        return x.squeeze(4).squeeze(3)
+    return x.squeeze(2) if dims == 2 else x
+
+
+class Pointwise(nn.Module):
+    """A convolution of size 1 on tokens (..., C_in) -> (..., C_out): one matrix product.
+
+    It is also an nn.Conv1d, nn.Conv2d or nn.Conv3d, with the weight (C_out, C_in, 1, ...) and the
+    bias of that convolution, in checkpoints too.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, bias: bool = True) -> None:
-        super().__init__(in_channels, out_channels, kernel_size=1, bias=bias)
+    weight: Tensor
+    bias: Tensor | None
+    in_channels: int
+    out_channels: int
 
     def forward(self, tokens: Tensor, then: Tensor | None = None) -> Tensor:
         """With a linear map `then` (C', C_out), both are one product: (..., C_in) -> (..., C')."""
@@ -37,6 +63,26 @@ class Pointwise(nn.Conv3d):
             weight = then @ weight
             bias = None if bias is None else then @ bias
         return F.linear(tokens, weight, bias)
+
+
+class _Pointwise1d(Pointwise, nn.Conv1d):
+    pass
+
+
+class _Pointwise2d(Pointwise, nn.Conv2d):
+    pass
+
+
+class _Pointwise3d(Pointwise, nn.Conv3d):
+    pass
+
+
+def pointwise(
+    in_channels: int, out_channels: int, *, bias: bool = True, dims: int = 3
+) -> Pointwise:
+    """The Pointwise convolution of maps of `dims` dimensions."""
+    kinds = {1: _Pointwise1d, 2: _Pointwise2d, 3: _Pointwise3d}
+    return choose("dims", dims, kinds)(in_channels, out_channels, kernel_size=1, bias=bias)
 
 
 class Operation(nn.Module, ABC):

@@ -1,4 +1,8 @@
-"""The equations of whole blocks, computed with loops from the weights of a block."""
+"""The equations of whole blocks, computed with loops from the weights of a block.
+
+Maps are (B, C, T, H, W). A map of fewer dimensions is given as a video: an image has one frame, a
+sequence has one row and one column.
+"""
 
 from collections.abc import Callable, Iterator
 
@@ -17,7 +21,13 @@ def regions(shape: torch.Size, axes: str, group_frames: int | None) -> Iterator[
     _, _, frames, height, width = shape
     size = 1 if axes == "space" else group_frames or frames
     for start in range(0, frames, size):
-        if axes == "time":
+        if axes == "row":
+            for i in range(height):
+                yield slice(start, start + size), slice(i, i + 1), ALL
+        elif axes == "column":
+            for j in range(width):
+                yield slice(start, start + size), ALL, slice(j, j + 1)
+        elif axes == "time":
             for i in range(height):
                 for j in range(width):
                     yield slice(start, start + size), slice(i, i + 1), slice(j, j + 1)
@@ -36,8 +46,24 @@ def place(y: Tensor, region: Region, tokens: Tensor) -> None:
 
 def conv(block: nn.Module, name: str, x: Tensor) -> Tensor:
     parameters = dict(block.get_submodule(name).named_parameters())
-    weight = parameters["weight"]
+    weight = as_video(parameters["weight"])
     return F.conv3d(x, weight, parameters.get("bias"), groups=x.shape[1] // weight.shape[1])
+
+
+def as_video(x: Tensor) -> Tensor:
+    """A tensor of a block for images or sequences, as that of a block for videos."""
+    return x.unsqueeze(2) if x.dim() == 4 else x.reshape(*x.shape, *[1] * (5 - x.dim()))
+
+
+def norm(block: nn.Module, x: Tensor) -> Tensor:
+    """The block's own norm, on maps of its dimensions."""
+    dims = parameter_dims(block)
+    natural = x.flatten(2) if dims == 1 else x.squeeze(2) if dims == 2 else x
+    return as_video(block.get_submodule("norm")(natural))
+
+
+def parameter_dims(block: nn.Module) -> int:
+    return block.get_parameter("out.weight").dim() - 2
 
 
 def pairwise_sum(
@@ -81,7 +107,7 @@ def non_local(
         options["weight"] = block.get_parameter("pairwise.weight")
     values = None
     for axis in ("time", "space") if axes == "criss_cross" else (axes,):
-        pooled = axis != "time"
+        pooled = axis not in ("time", "row", "column")
         cut = [min(k, size) for k, size in zip(kernel, x.shape[2:], strict=True)]
 
         def pool(maps: Tensor, when: str, cut: list[int] = cut, pooled: bool = pooled) -> Tensor:
@@ -103,7 +129,7 @@ def non_local(
             maps = (part(theta, region), part(phi, region), part(g, region))
             place(y, region, pairwise_sum(pairwise, *maps, logits, options))
         values = y
-    z = block.get_submodule("norm")(conv(block, "out", values))
+    z = norm(block, conv(block, "out", values))
     gamma = dict(block.named_parameters()).get("gamma")
     return x + z if gamma is None else x + gamma * z
 
@@ -154,7 +180,7 @@ def double_attention(block: nn.Module, x: Tensor, axes: str, group_frames: int |
         maps = (linear(block, name, tokens) for name in ("phi", "theta", "rho"))
         return linear(block, "out", reference.double_attention(*maps))
 
-    return x + block.get_submodule("norm")(by_region(x, axes, group_frames, attend))
+    return x + norm(block, by_region(x, axes, group_frames, attend))
 
 
 def compact_generalized(block: nn.Module, x: Tensor, axes: str, group_frames: int | None) -> Tensor:
@@ -163,7 +189,7 @@ def compact_generalized(block: nn.Module, x: Tensor, axes: str, group_frames: in
     for region in regions(x.shape, axes, group_frames):
         maps = (part(theta, region), part(phi, region), part(g, region))
         place(y, region, reference.compact_generalized(*maps, groups=8))
-    return x + block.get_submodule("norm")(conv(block, "out", y))
+    return x + norm(block, conv(block, "out", y))
 
 
 BLOCKS = {

@@ -248,9 +248,9 @@ def kept_bytes(kept: list[int]) -> Iterator[None]:
     kept.append(sum(seen.values()))
 
 
-def memory_of_a_step(block: nn.Module, frames: int) -> tuple[int, int]:
+def memory_of_a_step(block: nn.Module, sizes: tuple[int, ...]) -> tuple[int, int]:
     """Bytes that the forward pass keeps, and the peak of a whole step."""
-    x = torch.randn(1, 16, frames, 16, 16, requires_grad=True)
+    x = torch.randn(1, 16, *sizes, requires_grad=True)
     kept: list[int] = []
     activities = [torch.profiler.ProfilerActivity.CPU]
     with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
@@ -273,8 +273,8 @@ def test_memory_is_linear_in_the_positions(
     """Four times the frames take about four times the bytes; an affinity would take 16 times."""
     monkeypatch.setattr(softmax, "BLOCK", 128)
     block = build_block(config(member, subsample=where), 16, None)
-    memory_of_a_step(block, 1)
-    few, many = memory_of_a_step(block, 2), memory_of_a_step(block, 8)
+    memory_of_a_step(block, (1, 16, 16))
+    few, many = memory_of_a_step(block, (2, 16, 16)), memory_of_a_step(block, (8, 16, 16))
     affinity = 4 * (8 * 256) ** 2 // (4 if where == "input" else 1)
     for small, large in zip(few, many, strict=True):
         assert small < large < 5 * small
@@ -284,7 +284,7 @@ def test_memory_is_linear_in_the_positions(
 def test_the_memory_test_detects_an_affinity():
     """The direct form of the softmax keeps an affinity, so the test above would fail with it."""
     block = NonLocalBlock(16, subsample=Subsample("none"))
-    few, many = memory_of_a_step(block, 2), memory_of_a_step(block, 8)
+    few, many = memory_of_a_step(block, (2, 16, 16)), memory_of_a_step(block, (8, 16, 16))
     assert many[0] > 10 * few[0]
 
 

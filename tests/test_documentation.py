@@ -646,7 +646,7 @@ def test_the_worked_example_works_as_it_is_on_the_page(data: Path, tmp_path: Pat
     sweep.write_text(sweep.read_text().replace("whitened,", "whitened,cosine,"))
 
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    equation = "test_a_block_is_its_equation or test_every_member_has_a_config"
+    equation = "test_a_block_equals_its_equation or test_every_member_has_a_config"
     test = [
         *("-m", "pytest", "tests/model/non_local/test_block.py"),
         "-q",

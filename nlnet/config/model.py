@@ -53,7 +53,7 @@ class NonLocalConfig:
     block: str = "non_local"  # a name in BLOCKS of nlnet/model/non_local/build.py
     # f(x_i, x_j) of block=non_local: a name in PAIRWISE of nlnet/model/non_local/pairwise.py
     pairwise: str = "embedded_gaussian"
-    axes: str = "spacetime"  # spacetime, space, time, criss_cross
+    axes: str = "spacetime"  # spacetime, space, time, criss_cross, row_column
     group_frames: StageFrames = field(default_factory=StageFrames)
     # Max pooling of the keys and values: none, input (before phi and g), embedded (after them).
     subsample: str = "input"

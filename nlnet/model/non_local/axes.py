@@ -63,6 +63,7 @@ class Pass:
     unfold: Callable[[Tensor, Tensor, int], Tensor]
     within_frame: bool  # every frame is a group; `group_frames` is ignored
     subsamples: bool  # the keys can be pooled: they keep no position of their own
+    row_column: bool = False  # of a group, a query attends to its row and its column alone
 
     def groups(self, num_frames: int, group_frames: int | None) -> int:
         """The number of groups of T frames; raises ArgumentError if they do not divide T."""
@@ -98,17 +99,21 @@ SPACE = Pass(_fold_volume, _unfold_volume, within_frame=True, subsamples=True)
 TIME = Pass(_fold_tracks, _unfold_tracks, within_frame=False, subsamples=False)
 ROW = Pass(_fold_rows, _unfold_rows, within_frame=True, subsamples=False)
 COLUMN = Pass(_fold_columns, _unfold_columns, within_frame=True, subsamples=False)
+ROW_COLUMN = Pass(
+    _fold_volume, _unfold_volume, within_frame=True, subsamples=False, row_column=True
+)
 
 AXES: dict[str, tuple[Pass, ...]] = {
     "spacetime": (SPACETIME,),
     "space": (SPACE,),
     "time": (TIME,),
     "criss_cross": (TIME, SPACE),
+    "row_column": (ROW_COLUMN,),
 }
 # Dimensions of the map -> its axes; the first ones are all positions, and the default.
 AXES_OF: dict[int, dict[str, tuple[Pass, ...]]] = {
     1: {"sequence": (SPACETIME,)},
-    2: {"space": (SPACE,), "row": (ROW,), "column": (COLUMN,)},
+    2: {"space": (SPACE,), "row": (ROW,), "column": (COLUMN,), "row_column": (ROW_COLUMN,)},
     3: AXES,
 }
 
@@ -125,12 +130,16 @@ def passes_of(axes: str | None, dims: int, group_frames: int | None = None) -> t
 
 
 def single_pass(axes: str | None, dims: int, group_frames: int | None) -> Pass:
-    """The pass of axes that have one pass; raises ArgumentError for criss_cross, too.
+    """The pass of axes that need no queries, which only NonLocalBlock has.
 
-    The second pass of criss_cross needs queries, which only NonLocalBlock has.
+    Raises ArgumentError for criss_cross, whose second pass needs them, and for row_column.
     """
     passes = passes_of(axes, dims, group_frames)
-    if len(passes) != 1:
-        single = ", ".join(name for name, rounds in AXES_OF[dims].items() if len(rounds) == 1)
+    if not _is_single(passes):
+        single = ", ".join(name for name, rounds in AXES_OF[dims].items() if _is_single(rounds))
         raise ArgumentError(f"axes={axes} is only for block=non_local; choose one of: {single}")
     return passes[0]
+
+
+def _is_single(passes: tuple[Pass, ...]) -> bool:
+    return len(passes) == 1 and not passes[0].row_column

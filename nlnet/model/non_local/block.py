@@ -6,6 +6,7 @@ pairwise, gamma.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -34,9 +35,10 @@ class NonLocalBlock(nn.Module):
     so those of a Conv2d in images. `pairwise` is a name in PAIRWISE, `axes` in AXES_OF; None is
     all positions. `group_frames` consecutive frames, or positions of a sequence, attend to each
     other; None is all, and with axes=space it is always one frame. Keys are not pooled where
-    attention runs over time, a row or a column alone. With axes=criss_cross (time, then space) the
-    values of the second round are the outputs of the first one, pooled. A pooling kernel that is
-    larger than the map is reduced to the map.
+    attention runs over time, rows or columns. axes=row_column has one softmax (or mean) over the
+    row and the column of a position, which is itself counted once. With axes=criss_cross (time,
+    then space) the values of the second round are the outputs of the first one, pooled. A pooling
+    kernel that is larger than the map is reduced to the map.
 
     Raises ArgumentError for unknown names; the forward pass raises it if the map has other
     dimensions, if `group_frames` does not divide T, or if the pooling mixes groups. Source:
@@ -103,7 +105,9 @@ class NonLocalBlock(nn.Module):
     ) -> Tensor:
         """Attention along some axes over `values`, (B, T, H, W, d), or over g if they are None."""
         phi, g, *mask = self.keys_along(axes, tokens, values)
-        return axes.attend(self.sum_over_keys, self.group_frames, theta, phi, g, *mask)
+        width = theta.shape[3] if axes.row_column else None
+        sum_over_keys = partial(self.sum_over_keys, width=width)
+        return axes.attend(sum_over_keys, self.group_frames, theta, phi, g, *mask)
 
     def keys_along(
         self, axes: Pass, tokens: Tensor, values: Tensor | None = None
@@ -126,10 +130,16 @@ class NonLocalBlock(nn.Module):
             )
         return phi, g, *mask
 
-    def sum_over_keys(self, theta: Tensor, phi: Tensor, g: Tensor, *mask: Tensor) -> Tensor:
-        """The pairwise function on folded tokens: theta (B, N, d), the rest (B, M, any)."""
+    def sum_over_keys(
+        self, theta: Tensor, phi: Tensor, g: Tensor, *mask: Tensor, width: int | None
+    ) -> Tensor:
+        """The pairwise function on folded tokens: theta (B, N, d), the rest (B, M, any).
+
+        With a `width` the tokens are the positions of a frame, and a query attends to its row and
+        its column.
+        """
         logits = mask[0].squeeze(2) if mask else None
-        return self.pairwise(Maps(theta, phi, g, logits))
+        return self.pairwise(Maps(theta, phi, g, logits, width))
 
     def pool(self, tokens: Tensor) -> Tensor:
         """Max pooling, (B, T, H, W, C) -> (B, T', H', W', C); an incomplete window is dropped."""

@@ -37,21 +37,21 @@ def pairwise_rows(pairwise: Pairwise, maps: Maps, queries: Tensor) -> Terms:
     file does not know.
     """
     theta, phi = maps.theta[0, queries], maps.phi[0]
+    is_key = _keys_of(maps, queries)  # (Q, M)
+    count = is_key.sum(dim=1, keepdim=True)
     match pairwise:
-        case Gaussian():
-            return {"pairwise": torch.softmax(theta @ phi.mT, dim=1)}
-        case EmbeddedGaussian():
-            return {"pairwise": torch.softmax(pairwise.scale * theta @ phi.mT, dim=1)}
+        case Gaussian() | EmbeddedGaussian():
+            return {"pairwise": _softmax(pairwise.scale * theta @ phi.mT, is_key)}
         case DotProduct():
-            return {"pairwise": theta @ phi.mT / len(phi)}
+            return {"pairwise": theta @ phi.mT / count * is_key}
         case Concatenation():  # theta and phi are already w_theta . theta and w_phi . phi
-            return {"pairwise": F.relu(theta + phi.mT) / len(phi)}
+            return {"pairwise": F.relu(theta + phi.mT) / count * is_key}
         case Unary():
             return unary_rows(maps, queries)
         case Whitened() | Disentangled():
             scale = pairwise.scale / pairwise.temperature
             centered = theta - maps.theta[0].mean(dim=0)
-            rows = {"pairwise": torch.softmax(scale * centered @ phi.mT, dim=1)}
+            rows = {"pairwise": _softmax(scale * centered @ phi.mT, is_key)}
             return rows if maps.mask is None else rows | unary_rows(maps, queries)
     raise ArgumentError(f"pairwise={type(pairwise).__name__} has no rows")
 
@@ -59,7 +59,21 @@ def pairwise_rows(pairwise: Pairwise, maps: Maps, queries: Tensor) -> Terms:
 def unary_rows(maps: Maps, queries: Tensor) -> Terms:
     """softmax_j(m_j) for every query."""
     assert maps.mask is not None
-    return {"unary": torch.softmax(maps.mask, dim=1).expand(len(queries), -1)}
+    return {"unary": _softmax(maps.mask.expand(len(queries), -1), _keys_of(maps, queries))}
+
+
+def _softmax(logits: Tensor, is_key: Tensor) -> Tensor:
+    return torch.softmax(logits.masked_fill(~is_key, -torch.inf), dim=1)
+
+
+def _keys_of(maps: Maps, queries: Tensor) -> Tensor:
+    """Which keys a query attends to, (Q, M): all, or those of its row and its column."""
+    places = torch.arange(maps.phi.shape[1], device=queries.device)
+    if maps.width is None:
+        return torch.ones_like(places, dtype=torch.bool).expand(len(queries), -1)
+    row, column = queries // maps.width, queries % maps.width
+    same_row = row.unsqueeze(1) == places // maps.width
+    return same_row | (column.unsqueeze(1) == places % maps.width)
 
 
 def double_attention_rows(maps: Maps, queries: Tensor) -> Terms:
@@ -86,6 +100,7 @@ class GroupRows:
         *mask: Tensor,
     ) -> None:
         groups = axes.groups(theta.shape[1], group_frames)
+        self.width = theta.shape[3] if axes.row_column else None
         self.function = function
         self.keys = axes.fold(_position_numbers(phi), groups).squeeze(2)  # (groups, M)
         order = axes.fold(_position_numbers(theta), groups).squeeze(2)  # (groups, N)
@@ -102,7 +117,7 @@ class GroupRows:
             chosen = (group == k).nonzero().squeeze(1)
             theta, phi = self.theta[k : k + 1], self.phi[k : k + 1]
             mask = None if self.mask is None else self.mask[k : k + 1]
-            rows = self.function(Maps(theta, phi, phi, mask), inside[chosen])
+            rows = self.function(Maps(theta, phi, phi, mask, self.width), inside[chosen])
             for name, weights in rows.items():
                 if name not in terms:
                     terms[name] = weights.new_zeros(len(numbers), self.keys.numel())

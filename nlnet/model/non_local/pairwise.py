@@ -1,6 +1,7 @@
 """The pairwise functions f(x_i, x_j) of a non-local block, and their names."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -8,8 +9,8 @@ from torch import Tensor, nn
 
 from nlnet.model.non_local.kernels.concatenation import concatenation
 from nlnet.model.non_local.kernels.context import unary_context
-from nlnet.model.non_local.kernels.disentangled import disentangled, whitened_pairwise
 from nlnet.model.non_local.kernels.dot_product import dot_product
+from nlnet.model.non_local.kernels.row_column import row_column_mean, row_column_softmax
 from nlnet.model.non_local.kernels.softmax import softmax_attention
 from nlnet.model.non_local.tokens import Operation
 
@@ -21,6 +22,43 @@ class Maps(NamedTuple):
     phi: Tensor  # keys (B, M, d)
     g: Tensor  # values (B, M, e)
     mask: Tensor | None  # logits of a unary term (B, M), if the function is `unary`
+    # The positions are frames with rows of so many positions, and a query attends to its row and
+    # its column. None: it attends to all positions of the group.
+    width: int | None = None
+
+
+def softmax_sum(maps: Maps, scale: float) -> Tensor:
+    """sum_j softmax_j(scale theta_i . phi_j) g_j over the keys of a query: (B, N, e)."""
+    theta, phi, g, _, width = maps
+    if width is None:
+        return softmax_attention(theta, phi, g, scale)
+    return row_column_softmax(theta, phi, g, scale, width)
+
+
+def whitened_sum(maps: Maps, scale: float) -> Tensor:
+    """sum_j softmax_j(scale (theta_i - mu) . phi_j) g_j, mu the mean of theta over positions.
+
+    The mean of phi would add a constant to each row of logits, which a softmax ignores. Source:
+    Yin et al. 2020, Disentangled Non-Local Neural Networks, section 3.
+    """
+    theta = maps.theta - maps.theta.mean(dim=1, keepdim=True)
+    return softmax_sum(maps._replace(theta=theta), scale)
+
+
+def unary_sum(maps: Maps, logits: Tensor) -> Tensor:
+    """sum_j softmax_j(m_j) g_j over the keys of a query, with logits m (B, M).
+
+    It is (B, 1, e) if all queries have the same keys, otherwise (B, N, e).
+    """
+    if maps.width is None:
+        return unary_context(logits, maps.g)
+    ones = torch.ones_like(logits).unsqueeze(2)
+    return row_column_softmax(ones, logits.unsqueeze(2), maps.g, 1.0, maps.width)
+
+
+def _mean(kernel: Callable[..., Tensor], width: int | None, *maps: Tensor) -> Tensor:
+    """1/M sum_j f_ij g_j over the M keys of a query, by a kernel for all keys: (B, N, e)."""
+    return kernel(*maps) if width is None else row_column_mean(kernel, width, *maps)
 
 
 class Pairwise(Operation):
@@ -29,11 +67,12 @@ class Pairwise(Operation):
     embedded: ClassVar[bool] = True  # theta and phi are learned; otherwise they are x itself
     unary: ClassVar[bool] = False  # the block has a mask, C -> 1 channels
 
-    def __init__(self, inner: int, *, scale: bool = True, temperature: float = 1.0) -> None:
-        """`inner` is d. `scale` multiplies the logits of a softmax by d^-0.5; `temperature`
-        divides the logits of the whitened term."""
+    def __init__(self, inner: int, *, scale: bool | float = True, temperature: float = 1.0) -> None:
+        """`inner` is d. `scale` multiplies the logits of a softmax: True by d^-0.5, a number by
+        itself. `temperature` divides the logits of the whitened term."""
         super().__init__()
-        self.scale = inner**-0.5 if scale else 1.0
+        factor = inner**-0.5 if scale else 1.0
+        self.scale = factor if isinstance(scale, bool) else scale
         self.temperature = temperature
 
     @abstractmethod
@@ -53,32 +92,36 @@ class Pairwise(Operation):
 
 
 class Gaussian(Pairwise):
-    """f = exp(x_i . x_j), C = sum_j f; never scaled. Wang et al. 2018, equation 2."""
+    """f = exp(x_i . x_j), C = sum_j f; scaled by a number alone. Wang et al. 2018, equation 2."""
 
     embedded = False
 
+    def __init__(self, inner: int, *, scale: bool | float = True, temperature: float = 1.0) -> None:
+        scale = False if isinstance(scale, bool) else scale
+        super().__init__(inner, scale=scale, temperature=temperature)
+
     def forward(self, maps: Maps) -> Tensor:
-        return softmax_attention(maps.theta, maps.phi, maps.g, 1.0)
+        return softmax_sum(maps, self.scale)
 
 
 class EmbeddedGaussian(Pairwise):
     """f = exp(s theta_i . phi_j), C = sum_j f. Wang et al. 2018, equation 3; s is in their code."""
 
     def forward(self, maps: Maps) -> Tensor:
-        return softmax_attention(maps.theta, maps.phi, maps.g, self.scale)
+        return softmax_sum(maps, self.scale)
 
 
 class DotProduct(Pairwise):
     """f = theta_i . phi_j, C = M. Wang et al. 2018, equation 4."""
 
     def forward(self, maps: Maps) -> Tensor:
-        return dot_product(maps.theta, maps.phi, maps.g)
+        return _mean(dot_product, maps.width, maps.theta, maps.phi, maps.g)
 
 
 class Concatenation(Pairwise):
     """f = ReLU(w . [theta_i, phi_j]), C = M. Wang et al. 2018, equation 6."""
 
-    def __init__(self, inner: int, *, scale: bool = True, temperature: float = 1.0) -> None:
+    def __init__(self, inner: int, *, scale: bool | float = True, temperature: float = 1.0) -> None:
         super().__init__(inner, scale=scale, temperature=temperature)
         self.weight = nn.Parameter(0.01 * torch.randn(2 * inner))  # of theta, then of phi
 
@@ -89,7 +132,8 @@ class Concatenation(Pairwise):
         return self.weight.chunk(2)[1].unsqueeze(0)
 
     def forward(self, maps: Maps) -> Tensor:
-        return concatenation(maps.theta.squeeze(2), maps.phi.squeeze(2), maps.g)
+        a, b = maps.theta.squeeze(2), maps.phi.squeeze(2)
+        return _mean(concatenation, maps.width, a, b, maps.g)
 
     def multiply_adds(self, maps: Maps) -> int:
         return pairs(maps) * (self.weight.numel() + maps.g.shape[2])
@@ -99,7 +143,7 @@ class Whitened(Pairwise):
     """The pairwise term of `Disentangled` alone."""
 
     def forward(self, maps: Maps) -> Tensor:
-        return whitened_pairwise(maps.theta, maps.phi, maps.g, self.scale / self.temperature)
+        return whitened_sum(maps, self.scale / self.temperature)
 
 
 class Unary(Pairwise):
@@ -110,10 +154,10 @@ class Unary(Pairwise):
 
     def forward(self, maps: Maps) -> Tensor:
         assert maps.mask is not None
-        return unary_context(maps.mask, maps.g).expand(-1, maps.theta.shape[1], -1)
+        return unary_sum(maps, maps.mask).expand(-1, maps.theta.shape[1], -1)
 
     def multiply_adds(self, maps: Maps) -> int:
-        return maps.g.numel()
+        return unary_multiply_adds(maps)
 
 
 class Disentangled(Pairwise):
@@ -123,16 +167,24 @@ class Disentangled(Pairwise):
 
     def forward(self, maps: Maps) -> Tensor:
         assert maps.mask is not None
-        scale = self.scale / self.temperature
-        return disentangled(maps.theta, maps.phi, maps.g, maps.mask, scale)
+        pairwise = whitened_sum(maps, self.scale / self.temperature)
+        return pairwise + unary_sum(maps, maps.mask)
 
     def multiply_adds(self, maps: Maps) -> int:
-        return super().multiply_adds(maps) + maps.g.numel()
+        return super().multiply_adds(maps) + unary_multiply_adds(maps)
 
 
 def pairs(maps: Maps) -> int:
     """The number of pairs of a query and a key in the whole batch."""
-    return maps.theta.shape[:2].numel() * maps.phi.shape[1]
+    keys = maps.phi.shape[1]
+    if maps.width is not None:
+        keys = keys // maps.width + maps.width - 1
+    return maps.theta.shape[:2].numel() * keys
+
+
+def unary_multiply_adds(maps: Maps) -> int:
+    """Multiply-adds of a unary term: one sum if all queries have the same keys."""
+    return maps.g.numel() if maps.width is None else pairs(maps) * maps.g.shape[2]
 
 
 PAIRWISE: dict[str, type[Pairwise]] = {

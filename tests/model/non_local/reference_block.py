@@ -19,7 +19,7 @@ ALL = slice(None)
 def regions(shape: torch.Size, axes: str, group_frames: int | None) -> Iterator[Region]:
     """The parts of a map (B, C, T, H, W) whose positions attend to each other."""
     _, _, frames, height, width = shape
-    size = 1 if axes == "space" else group_frames or frames
+    size = 1 if axes in ("space", "row_column") else group_frames or frames
     for start in range(0, frames, size):
         if axes == "row":
             for i in range(height):
@@ -88,6 +88,35 @@ def pairwise_sum(
     return reference.disentangled(theta, phi, g, mask, whitened)
 
 
+def group_sum(
+    name: str, theta: Tensor, phi: Tensor, g: Tensor, mask: Tensor | None, options: dict
+) -> Tensor:
+    """The sum of a group. With a width, the keys of a query are its row and its column.
+
+    Then it computes one query at a time, and the whole frame gives the mean of theta.
+    """
+    width = options.get("width")
+    if width is None:
+        return pairwise_sum(name, theta, phi, g, mask, options)
+    if name in ("whitened", "disentangled"):
+        theta = theta - theta.mean(dim=1, keepdim=True)
+    sums = []
+    for i in range(theta.shape[1]):
+        keys = [
+            j for j in range(theta.shape[1]) if j // width == i // width or j % width == i % width
+        ]
+        query, logits = theta[:, i : i + 1], None if mask is None else mask[:, keys]
+        # A mean over one query would take the query away; the mean is away already.
+        first = {"whitened": "embedded_gaussian", "disentangled": "embedded_gaussian"}
+        maps = (query if name not in first else query / options["temperature"], phi[:, keys])
+        y = pairwise_sum(first.get(name, name), *maps, g[:, keys], logits, options)
+        if name == "disentangled":
+            assert logits is not None
+            y = y + reference.unary_context(logits, g[:, keys])
+        sums.append(y)
+    return torch.cat(sums, dim=1)
+
+
 def non_local(
     block: nn.Module,
     x: Tensor,
@@ -107,7 +136,8 @@ def non_local(
         options["weight"] = block.get_parameter("pairwise.weight")
     values = None
     for axis in ("time", "space") if axes == "criss_cross" else (axes,):
-        pooled = axis not in ("time", "row", "column")
+        pooled = axis not in ("time", "row", "column", "row_column")
+        options["width"] = x.shape[4] if axis == "row_column" else None
         cut = [min(k, size) for k, size in zip(kernel, x.shape[2:], strict=True)]
 
         def pool(maps: Tensor, when: str, cut: list[int] = cut, pooled: bool = pooled) -> Tensor:
@@ -127,7 +157,7 @@ def non_local(
         for region in regions(x.shape, axis, group_frames):
             logits = None if mask is None else part(mask, region).squeeze(2)
             maps = (part(theta, region), part(phi, region), part(g, region))
-            place(y, region, pairwise_sum(pairwise, *maps, logits, options))
+            place(y, region, group_sum(pairwise, *maps, logits, options))
         values = y
     z = norm(block, conv(block, "out", values))
     gamma = dict(block.named_parameters()).get("gamma")

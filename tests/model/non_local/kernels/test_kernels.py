@@ -11,11 +11,11 @@ from nlnet.model.non_local.kernels import softmax
 from nlnet.model.non_local.kernels.compact_generalized import compact_generalized
 from nlnet.model.non_local.kernels.concatenation import concatenation, sorted_sum
 from nlnet.model.non_local.kernels.context import unary_context
-from nlnet.model.non_local.kernels.disentangled import disentangled, whitened_pairwise
 from nlnet.model.non_local.kernels.dot_product import dot_product
 from nlnet.model.non_local.kernels.double_attention import double_attention
 from nlnet.model.non_local.kernels.small_weights import cut_logits
 from nlnet.model.non_local.kernels.softmax import softmax_attention
+from nlnet.model.non_local.pairwise import Maps, unary_sum, whitened_sum
 from tests.model.non_local import reference
 
 Kernel = Callable[..., Tensor]
@@ -65,14 +65,17 @@ KERNELS: dict[str, tuple[Kernel, Kernel, Callable[..., list[tuple[int, ...]]], t
         (),
     ),
     "whitened": (
-        whitened_pairwise,
+        lambda theta, phi, g, scale: whitened_sum(Maps(theta, phi, g, None), scale),
         reference.whitened_pairwise,
         lambda n, m, d, e: [(n, d), (m, d), (m, e)],
         (0.6,),
     ),
     "unary": (unary_context, reference.unary_context, lambda n, m, d, e: [(m,), (m, e)], ()),
     "disentangled": (
-        disentangled,
+        lambda theta, phi, g, mask, scale: (
+            whitened_sum(Maps(theta, phi, g, None), scale)
+            + unary_sum(Maps(theta, phi, g, None), mask)
+        ),
         reference.disentangled,
         lambda n, m, d, e: [(n, d), (m, d), (m, e), (m,)],
         (0.6,),

@@ -8,8 +8,10 @@ pairwise, gamma.
 from collections.abc import Callable
 from functools import partial
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from nlnet.errors import ArgumentError, choose
 from nlnet.model.non_local.axes import Pass, passes_of
@@ -19,12 +21,15 @@ from nlnet.model.non_local.layers import (
     Logits,
     Output,
     Subsample,
+    embedding_norms,
     initialize,
     inner_channels,
     output_layers,
 )
-from nlnet.model.non_local.pairwise import PAIRWISE, Maps
+from nlnet.model.non_local.pairwise import PAIRWISE, Maps, unary_sum
+from nlnet.model.non_local.terms import check_terms
 from nlnet.model.non_local.tokens import Pointwise, pointwise, to_map, to_tokens
+from nlnet.model.non_local.whitening import whiten
 
 
 class NonLocalBlock(nn.Module):
@@ -57,33 +62,63 @@ class NonLocalBlock(nn.Module):
         embedding: Embedding = Embedding(),
         subsample: Subsample = Subsample(),
         output: Output = Output(),
+        recurrence: int = 1,
     ) -> None:
         super().__init__()
         self.dims = dims
         self.passes = passes_of(axes, dims, group_frames)
-        self.group_frames = group_frames
+        self.group_frames, self.recurrence = group_frames, recurrence
         choose("subsample", subsample.where, SUBSAMPLES)
         self.subsample = subsample
         self.kernel = subsample.lifted(dims)
-        inner = inner_channels(channels, embedding.ratio)
+        inner = inner_channels(channels, embedding.ratio, embedding.inner)
         make = choose("pairwise", pairwise, PAIRWISE)
         self.pairwise = make(inner, scale=logits.scale, temperature=logits.temperature)
+        self.whiten, self.unary = logits.whiten, logits.unary
+        self.terms, self.residual = output.terms, output.residual
+        check_terms(self.pairwise, self.passes, logits, embedding, output)
+        embed = partial(pointwise, channels, dims=dims, prelu=embedding.prelu)
         self.theta: Pointwise | None = None
         self.phi: Pointwise | None = None  # None if theta is used as phi
         if self.pairwise.embedded:
-            self.theta = pointwise(channels, inner, bias=embedding.bias, dims=dims)
+            self.theta = embed(inner, bias=embedding.bias)
         if self.pairwise.embedded and not embedding.shared:
-            self.phi = pointwise(channels, inner, bias=embedding.bias, dims=dims)
-        self.g = pointwise(channels, inner, bias=embedding.bias, dims=dims)
-        self.mask = pointwise(channels, 1, dims=dims) if self.pairwise.unary else None
-        self.out = pointwise(inner, channels, bias=output.bias, dims=dims)
+            self.phi = embed(inner, bias=embedding.bias)
+        value_bias = embedding.bias if embedding.value_bias is None else embedding.value_bias
+        self.g = embed(inner if output.project else channels, bias=value_bias)
+        has_mask = self.pairwise.unary or "mask" in self.unary
+        self.mask = pointwise(channels, 1, dims=dims) if has_mask else None
+        self.out: nn.Module = nn.Identity()
+        if output.project:
+            self.out = pointwise(inner, channels, bias=output.bias, dims=dims)
         initialize(self, embedding.init)
-        self.norm, self.gamma = output_layers(self.out, output, dims)
+        last = self.out if isinstance(self.out, Pointwise) else self.g
+        self.norm, self.gamma = output_layers(last, output, dims)
+        self.theta_norm, self.phi_norm = embedding_norms(embedding.norm, inner)
+        for conv in (self.theta, self.phi):
+            if embedding.weight_norm and conv is not None:
+                weight_norm(conv)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.attend(to_tokens(x, self.dims))
-        z = self.norm(to_map(self.out(y), self.dims))
-        return x + z if self.gamma is None else x + self.gamma * z
+        for _ in range(self.recurrence):
+            z = self.change(self.attend(to_tokens(x, self.dims)))
+            x = x + z if self.residual else z
+        return x
+
+    def change(self, y: Tensor) -> Tensor:
+        """W_z and the layers after it, on tokens with the terms of y: a map."""
+        if self.terms == "joint":
+            return self._weighted(self._projected(y))
+        y, *unary = y.chunk(2 if self.unary else 1, dim=4)
+        if self.terms == "weighted":
+            return self._projected(sum(unary, start=self._weighted(y)))
+        return sum(map(self._projected, unary), start=self._weighted(self._projected(y)))
+
+    def _projected(self, y: Tensor) -> Tensor:
+        return self.norm(to_map(self.out(y), self.dims))
+
+    def _weighted(self, y: Tensor) -> Tensor:
+        return y if self.gamma is None else self.gamma * y
 
     def attend(self, tokens: Tensor) -> Tensor:
         """y, (B, T, H, W, d): one round of attention for each pass of the axes."""
@@ -138,8 +173,30 @@ class NonLocalBlock(nn.Module):
         With a `width` the tokens are the positions of a frame, and a query attends to its row and
         its column.
         """
-        logits = mask[0].squeeze(2) if mask else None
-        return self.pairwise(Maps(theta, phi, g, logits, width))
+        maps = Maps(theta, phi, g, mask[0].squeeze(2) if mask else None, width)
+        maps, mean = self.whitened(maps)
+        y = self.pairwise(maps)
+        if not self.unary:
+            return y
+        terms = [unary_sum(maps, logits) for logits in self.unary_logits(maps, mean)]
+        unary = sum(terms[1:], start=terms[0]).expand_as(y)
+        return y + unary if self.terms == "joint" else torch.cat([y, unary], dim=2)
+
+    def whitened(self, maps: Maps) -> tuple[Maps, Tensor | None]:
+        """The maps with whitened theta and phi, and the last mean taken away from theta."""
+        theta, phi, mean = whiten(self.whiten, maps.theta, maps.phi)
+        if self.theta_norm is not None and self.phi_norm is not None:
+            theta, phi = self.theta_norm(theta.mT).mT, self.phi_norm(phi.mT).mT
+        return maps._replace(theta=theta, phi=phi), mean
+
+    def unary_logits(self, maps: Maps, mean: Tensor | None) -> list[Tensor]:
+        """The logits (B, M) of each unary term besides the pairwise function's."""
+        logits = []
+        for name in self.unary:
+            found = maps.mask if mean is None or name == "mask" else (mean * maps.phi).sum(dim=2)
+            assert found is not None
+            logits.append(found)
+        return logits
 
     def pool(self, tokens: Tensor) -> Tensor:
         """Max pooling, (B, T, H, W, C) -> (B, T', H', W', C); an incomplete window is dropped."""

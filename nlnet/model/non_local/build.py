@@ -109,19 +109,19 @@ def _build_simplified(cfg: NonLocalConfig, channels: int, extent: _Extent) -> nn
 
 
 def _build_global_context(cfg: NonLocalConfig, channels: int, extent: _Extent) -> nn.Module:
-    return _global_context_block(cfg, channels, extent, multiply=False)
+    return _global_context_block(cfg, channels, extent, fusion="add")
 
 
 def _build_global_context_mul(cfg: NonLocalConfig, channels: int, extent: _Extent) -> nn.Module:
-    return _global_context_block(cfg, channels, extent, multiply=True)
+    return _global_context_block(cfg, channels, extent, fusion="mul")
 
 
 def _global_context_block(
-    cfg: NonLocalConfig, channels: int, extent: _Extent, *, multiply: bool
+    cfg: NonLocalConfig, channels: int, extent: _Extent, *, fusion: str
 ) -> nn.Module:
     return GlobalContextBlock(
         channels,
-        multiply=multiply,
+        fusion=fusion,
         **asdict(extent),
         ratio=cfg.ratio,
         init=cfg.init,

@@ -8,15 +8,20 @@ from torch import Tensor, nn
 
 from nlnet.errors import ArgumentError, choose
 from nlnet.model.non_local.tokens import Pointwise, lift
+from nlnet.model.non_local.whitening import Whitening
 from nlnet.model.norm import NORMS, Norm, SyncBatchNorm3d
 
 
 @dataclass(frozen=True)
 class Logits:
-    """The logits of a softmax."""
+    """What is done to theta, phi and their products, and the unary terms."""
 
-    scale: bool = True  # multiply by d^-0.5
+    scale: bool | float = True  # multiply the logits of a softmax by d^-0.5, or by a number
     temperature: float = 1.0  # divides the logits of the whitened pairwise term
+    whiten: tuple[Whitening, ...] = ()  # of theta and phi, before any pairwise function
+    unary: tuple[
+        str, ...
+    ] = ()  # names in UNARIES of terms.py: terms besides the pairwise function's
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,11 @@ class Embedding:
     bias: bool = True
     shared: bool = False  # use theta as phi
     init: str = "normal"  # a name in INITS
+    inner: int | None = None  # d itself, in place of a ratio
+    value_bias: bool | None = None  # of g, if it differs from `bias`
+    norm: str = "none"  # a name in EMBEDDING_NORMS, of theta and phi after their whitening
+    prelu: bool = False  # a PReLU with one slope follows each map
+    weight_norm: bool = False  # theta and phi have normalized weights with learned lengths
 
 
 @dataclass(frozen=True)
@@ -57,12 +67,20 @@ class Output:
     norm: str = "batch"  # a name in OUTPUT_NORMS
     zero_init: bool = True  # initialize the block as the identity
     gamma: bool = False  # multiply by a learned scalar (SAGAN)
+    terms: str = "joint"  # a name in TERMS of terms.py
+    project: bool = True  # W_z exists; otherwise g has the channels of x
+    residual: bool = True  # add x
 
 
 SUBSAMPLES: dict[str, str] = {
     "none": "all positions are keys",
     "input": "x is pooled once, before phi and g",
     "embedded": "phi and g are pooled",
+}
+EMBEDDING_NORMS: dict[str, Callable[[int], nn.Module] | None] = {
+    "none": None,
+    "batch": nn.BatchNorm1d,
+    "batch_fixed": lambda inner: nn.BatchNorm1d(inner, affine=False),
 }
 INITS: dict[str, Callable[[Tensor], Tensor]] = {
     "normal": lambda weight: nn.init.normal_(weight, std=0.01),
@@ -87,9 +105,15 @@ LOWER_NORMS: dict[int, dict[str, Norm]] = {
 }
 
 
-def inner_channels(channels: int, ratio: float) -> int:
-    """d = ratio C, at least 1."""
-    return max(1, int(channels * ratio))
+def inner_channels(channels: int, ratio: float, inner: int | None = None) -> int:
+    """d = ratio C, at least 1; `inner` is d itself."""
+    return max(1, int(channels * ratio)) if inner is None else inner
+
+
+def embedding_norms(name: str, inner: int) -> tuple[nn.Module | None, nn.Module | None]:
+    """The norms of theta and phi, (B, d, N) -> the same."""
+    make = choose("embedding_norm", name, EMBEDDING_NORMS)
+    return (None, None) if make is None else (make(inner), make(inner))
 
 
 def initialize(block: nn.Module, init: str) -> None:
@@ -105,7 +129,7 @@ def initialize(block: nn.Module, init: str) -> None:
 def output_layers(
     out: Pointwise, output: Output, dims: int
 ) -> tuple[nn.Module, nn.Parameter | None]:
-    """The norm and the scalar after W_z; W_z is `out`.
+    """The norm and the scalar after W_z; W_z is `out`, or g if there is no W_z.
 
     With `zero_init` exactly one of them starts at 0: the scalar if there is one, else the norm's
     weight if it learns, else W_z. Two zeros in a row would have no gradient.

@@ -148,7 +148,8 @@ def _prepare(block: nn.Module, x: Tensor) -> Callable[[Sequence[Position]], Rows
             softmax = not isinstance(block.pairwise, DotProduct | Concatenation)
             shared = isinstance(block.pairwise, Unary)
         case SimplifiedNonLocalBlock() | GlobalContextBlock():
-            like, shared = block.mask(tokens), True
+            logits = torch.zeros_like(tokens[..., :1])  # of a mean
+            like, shared = logits if block.mask is None else block.mask(tokens), True
             rows = GroupRows(block.axes, block.group_frames, unary_rows, like, like, like)
         case DoubleAttentionBlock():
             like, distribute = block.theta(tokens), block.rho(tokens)
@@ -175,10 +176,18 @@ def _non_local_rows(
     block: NonLocalBlock, tokens: Tensor
 ) -> tuple[Callable[[Tensor], Terms], Tensor, Position]:
     """The rows of a NonLocalBlock, a map with the sizes of the rows, and the kernel of a key."""
+    if block.recurrence > 1:
+        raise ArgumentError(f"recurrence={block.recurrence}: a block that is repeated has no rows")
     theta = block.queries(tokens)
 
     def function(maps: Maps, queries: Tensor) -> Terms:
-        return pairwise_rows(block.pairwise, maps, queries)
+        maps, mean = block.whitened(maps)
+        own = maps if block.pairwise.unary else maps._replace(mask=None)
+        terms = pairwise_rows(block.pairwise, own, queries)
+        for logits in block.unary_logits(maps, mean):
+            row = unary_rows(maps._replace(mask=logits), queries)["unary"]
+            terms["unary"] = terms["unary"] + row if "unary" in terms else row
+        return terms
 
     rounds = []
     for axes in block.passes:

@@ -8,6 +8,7 @@ in memory (channels_last, channels_last_3d) are a view of that map, without a co
 from abc import ABC, abstractmethod
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -55,10 +56,14 @@ class Pointwise(nn.Module):
     bias: Tensor | None
     in_channels: int
     out_channels: int
+    slope: nn.Parameter | None  # of a PReLU that follows
 
     def forward(self, tokens: Tensor, then: Tensor | None = None) -> Tensor:
         """With a linear map `then` (C', C_out), both are one product: (..., C_in) -> (..., C')."""
         weight, bias = self.weight.flatten(1), self.bias
+        if self.slope is not None:
+            y = F.prelu(F.linear(tokens, weight, bias), self.slope)
+            return y if then is None else F.linear(y, then)
         if then is not None:
             weight = then @ weight
             bias = None if bias is None else then @ bias
@@ -78,11 +83,18 @@ class _Pointwise3d(Pointwise, nn.Conv3d):
 
 
 def pointwise(
-    in_channels: int, out_channels: int, *, bias: bool = True, dims: int = 3
+    in_channels: int,
+    out_channels: int,
+    *,
+    bias: bool = True,
+    dims: int = 3,
+    prelu: bool = False,
 ) -> Pointwise:
-    """The Pointwise convolution of maps of `dims` dimensions."""
+    """The Pointwise convolution of maps of `dims` dimensions, and a PReLU with one slope."""
     kinds = {1: _Pointwise1d, 2: _Pointwise2d, 3: _Pointwise3d}
-    return choose("dims", dims, kinds)(in_channels, out_channels, kernel_size=1, bias=bias)
+    conv = choose("dims", dims, kinds)(in_channels, out_channels, kernel_size=1, bias=bias)
+    conv.register_parameter("slope", nn.Parameter(torch.tensor([0.25])) if prelu else None)
+    return conv
 
 
 class Operation(nn.Module, ABC):

@@ -112,7 +112,7 @@ def test_a_block_equals_its_equation_with_every_argument(pairwise: str, switch: 
         axes=keywords.get("axes", "spacetime"),
         group_frames=keywords.get("group_frames"),
         where=subsample.where,
-        kernel=subsample.kernel,
+        kernel=subsample.lifted(3),
         scale=logits.scale,
         temperature=logits.temperature,
         shared=keywords.get("embedding", Embedding()).shared,

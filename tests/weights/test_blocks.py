@@ -71,5 +71,4 @@ def test_a_published_block_has_the_same_numbers(
     wanted = [*first, golden["output_mean"], golden["output_std"]]
     difference = np.abs(np.subtract(got, wanted)).max() / float(z.abs().max())
     record_property("float64", difference)
-    print("DIFF", difference)
     assert difference <= 1e-9

@@ -50,7 +50,7 @@ class Preset:
     defaults: Settings  # keywords of the constructor and their default values
     build: Callable[[Settings], PublishedBlock]
     fixed: tuple[str, ...] = ()  # keywords that are supported with their default value only
-    choices: Mapping[str, Iterable[str]] = field(default_factory=dict)  # keyword -> its words
+    choices: Mapping[str, Iterable[object]] = field(default_factory=dict)  # keyword -> its words
     # Keywords that do not change the output: initialization, learning rates, unused ones.
     without_effect: tuple[str, ...] = ()
 

@@ -75,6 +75,7 @@ IMPORTERS = {
     "uvicorn": {"nlnet/serve/server.py"},
     "safetensors": {"nlnet/weights/safetensors_file.py"},
     "pyarrow": {"nlnet/jobs/features.py", "nlnet/data/index/manifest.py"},
+    "triton": {"nlnet/model/non_local/kernels/split_head_kernels.py"},
     "pytorchvideo": {"nlnet/model/pytorchvideo.py", "nlnet/bench"},
 }
 LONGEST_FILE = 300  # lines

@@ -16,10 +16,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from nlnet.model.non_local.kernels.split_head_check import split_head_works
+
 TABLE = Path(__file__).parent / "measured_forms.csv"
 LARGEST_HEAD = 256  # of the kernels of FlashAttention and cuDNN
 KEPT = 2  # an affinity is kept if it has at most this many times the numbers in q and k
 FEW = 64 * 64  # or if it has at most so many numbers
+FEW_POSITIONS = 512  # below so many queries or keys, kernels of wide heads are not worth a choice
 NEAR = 4.0  # a measured shape decides for others with up to 4 times as many or as few pairs
 
 
@@ -69,18 +72,21 @@ def possible_forms(problem: Problem) -> list[str]:
     forms = ["fused", "efficient"]
     if reduced and problem.size <= LARGEST_HEAD:
         forms += ["flash", "cudnn"]
+    if problem.size > LARGEST_HEAD and min(problem.n, problem.m) >= FEW_POSITIONS:
+        forms.insert(0 if reduced else len(forms), "split")
     if problem.pairs <= max(FEW, KEPT * (problem.n + problem.m) * problem.d):
         forms.insert(0, "kept")
     return forms
 
 
-def chosen_form(problem: Problem, device: str, table: Sequence[FormTime]) -> str:
-    """The fastest form of the nearest measured problem, or the rule's choice if none is near.
+def chosen_form(
+    problem: Problem, possible: Sequence[str], device: str, table: Sequence[FormTime]
+) -> str:
+    """The fastest possible form of the nearest measured problem, or the first one if none is near.
 
     A problem is near if device, dtype, d and e are the same and the numbers of pairs N M differ by
     at most a factor of `NEAR`.
     """
-    possible = possible_forms(problem)
     kin = [
         row
         for row in table
@@ -108,7 +114,17 @@ def cuda_form(q: Tensor, k: Tensor, v: Tensor) -> str:
 @torch.compiler.assume_constant_result
 def _form_on(dtype: str, d: int, e: int, n: int, m: int, index: int) -> str:
     """A constant for torch.compile, which does not trace the table."""
-    return chosen_form(Problem(dtype, d, e, n, m), _device_name(index), _shipped_table())
+    problem = Problem(dtype, d, e, n, m)
+    possible = possible_forms(problem)
+    form = chosen_form(problem, possible, _device_name(index), _shipped_table())
+    if form == "split" and not split_head_works(_device(index), getattr(torch, dtype), d, e):
+        others = [name for name in possible if name != "split"]
+        return chosen_form(problem, others, _device_name(index), _shipped_table())
+    return form
+
+
+def _device(index: int) -> torch.device:
+    return torch.device("cuda", index)
 
 
 @cache

@@ -19,6 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from nlnet.model.non_local.kernels.cuda_forms import LARGEST_HEAD, cuda_form
 from nlnet.model.non_local.kernels.kept_affinity import kept_affinity
 from nlnet.model.non_local.kernels.small_weights import cut_exp2, cut_logits
+from nlnet.model.non_local.kernels.split_head import split_head
 
 BLOCK = 1024  # queries, and keys, of a block in the chunked form: 4 MB fit in a CPU's cache
 SMALL = 2**22  # numbers of an affinity that a CPU still keeps: 16 MB in float32
@@ -212,5 +213,6 @@ CUDA_FORMS: dict[str, Callable[[Tensor, Tensor, Tensor, float], Tensor]] = {
     "flash": partial(fused, backends=(SDPBackend.FLASH_ATTENTION,)),
     "efficient": partial(fused, backends=(SDPBackend.EFFICIENT_ATTENTION,)),
     "cudnn": partial(fused, backends=(SDPBackend.CUDNN_ATTENTION,)),
+    "split": split_head,
     "chunked": chunked,
 }

@@ -11,7 +11,6 @@ from nlnet.model.non_local.kernels import cuda_forms, softmax
 from nlnet.model.non_local.kernels.cuda_forms import (
     FormTime,
     Problem,
-    chosen_form,
     possible_forms,
     read_table,
     write_table,
@@ -24,6 +23,10 @@ RES3 = Problem("bfloat16", 256, 256, 6272, 1568)
 RES4 = Problem("bfloat16", 512, 512, 784, 196)
 LONG_RES4 = Problem("bfloat16", 512, 512, 6272, 1568)
 WIDE_GAUSSIAN = Problem("float16", 1024, 512, 3136, 3136)
+
+
+def chosen_form(problem: Problem, device: str, table: list[FormTime]) -> str:
+    return cuda_forms.chosen_form(problem, possible_forms(problem), device, table)
 
 
 def tokens(n: int, m: int, d: int, e: int) -> list[Tensor]:
@@ -188,6 +191,7 @@ def test_the_mean_product_sums_in_float32(dtype: torch.dtype):
     assert torch.equal(db, da)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # of the check itself
 def test_the_operators_are_declared_correctly():
     q, k, v = (x.float().detach().requires_grad_() for x in tokens(12, 9, 4, 3))

@@ -111,9 +111,8 @@ def cuda_form(q: Tensor, k: Tensor, v: Tensor) -> str:
     return _form_on(dtype, q.shape[2], v.shape[2], q.shape[1], k.shape[1], q.device.index or 0)
 
 
-@torch.compiler.assume_constant_result
 def _form_on(dtype: str, d: int, e: int, n: int, m: int, index: int) -> str:
-    """A constant for torch.compile, which does not trace the table."""
+    """The form of a problem, as a constant: torch.compile does not trace this function."""
     problem = Problem(dtype, d, e, n, m)
     possible = possible_forms(problem)
     form = chosen_form(problem, possible, _device_name(index), _shipped_table())
@@ -121,6 +120,11 @@ def _form_on(dtype: str, d: int, e: int, n: int, m: int, index: int) -> str:
         others = [name for name in possible if name != "split"]
         return chosen_form(problem, others, _device_name(index), _shipped_table())
     return form
+
+
+# What torch.compiler.assume_constant_result sets. That function imports all of torch's compiler,
+# which takes seconds.
+_form_on.__dict__["_dynamo_marked_constant"] = True
 
 
 def _device(index: int) -> torch.device:

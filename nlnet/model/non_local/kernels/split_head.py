@@ -30,7 +30,7 @@ def split_head(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
 @torch.library.custom_op("nlnet::split_softmax", mutates_args=())
 def split_forward(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """y, the mean of v_j weighted by 2^(scale q_i . k_j), and log2 of the sum of the weights."""
-    from nlnet.model.non_local.kernels.split_head_kernels import attend
+    from nlnet.model.non_local.kernels.split_head_kernels import attend_kernel
 
     q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
     (batch, n, d), (_, m, e) = q.shape, v.shape
@@ -38,7 +38,7 @@ def split_forward(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor
     log_sums = v.new_empty(batch, n, dtype=torch.float32)
     width = _width(e)
     tiles = _tiles(width, q.dtype)
-    attend[-(-n // tiles[0]), batch](
+    attend_kernel[-(-n // tiles[0]), batch](
         (q, k, v),
         (y, log_sums),
         (n, m),
@@ -73,13 +73,13 @@ def _gradient(
     by_query: bool = False,
     of_values: bool = False,
 ) -> Tensor:
-    from nlnet.model.non_local.kernels.split_head_kernels import differentiate
+    from nlnet.model.non_local.kernels.split_head_kernels import gradient_kernel
 
     (batch, num_rows, d), (_, num_columns, e) = inputs[0].shape, inputs[3].shape
     output = torch.empty_like(inputs[2] if of_values else inputs[0])
     width = _width(output.shape[2])
     tiles = _tiles(width, output.dtype)
-    differentiate[-(-num_rows // tiles[0]), batch](
+    gradient_kernel[-(-num_rows // tiles[0]), batch](
         inputs,
         output,
         statistics,

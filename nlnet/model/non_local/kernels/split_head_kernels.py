@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from triton.errors import TritonError
 
-__all__ = ["TritonError", "attend", "differentiate"]
+__all__ = ["TritonError", "attend_kernel", "gradient_kernel"]
 
 INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 
@@ -70,7 +70,7 @@ def _store(output, total, rows, num_rows, SIZE: tl.constexpr):
 
 
 @triton.jit
-def attend(
+def attend_kernel(
     inputs,
     outputs,
     lengths,
@@ -106,7 +106,7 @@ def attend(
 
 
 @triton.jit
-def differentiate(
+def gradient_kernel(
     inputs,
     output,
     statistics,

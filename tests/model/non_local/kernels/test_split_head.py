@@ -92,10 +92,10 @@ def test_the_kernels_compile_and_fit_in_shared_memory(
     half, single = MockTensor(torch.bfloat16), MockTensor(torch.float32)
     e = 512
     calls = [
-        (split_head_kernels.attend, e, ((half,) * 3, (half, single)), {}),
+        (split_head_kernels.attend_kernel, e, ((half,) * 3, (half, single)), {}),
         *(
             (
-                split_head_kernels.differentiate,
+                split_head_kernels.gradient_kernel,
                 e if of_values else d,
                 ((half,) * 4, half, (single, single)),
                 {"OF_VALUES": of_values, "BY_QUERY": by_query},

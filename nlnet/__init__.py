@@ -1,12 +1,36 @@
-"""nlnet: training of video action recognition with non-local networks."""
+"""nlnet: training of video action recognition with non-local networks.
+
+Importing it is light: the modules of its functions are imported when the functions are used.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from nlnet.model.non_local.block import NonLocalBlock as NonLocalBlock
+    from nlnet.model.non_local.insertion import insert_non_local as insert_non_local
+    from nlnet.model.non_local.stages import remove_non_local as remove_non_local
     from nlnet.recognizer.recognizer import Recognizer
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    """Import the names of the blocks when they are used."""
+    match name:
+        case "NonLocalBlock":
+            from nlnet.model.non_local.block import NonLocalBlock
+
+            return NonLocalBlock
+        case "insert_non_local":
+            from nlnet.model.non_local.insertion import insert_non_local
+
+            return insert_non_local
+        case "remove_non_local":
+            from nlnet.model.non_local.stages import remove_non_local
+
+            return remove_non_local
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def load(

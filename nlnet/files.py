@@ -33,10 +33,8 @@ def digest_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.sha256")
 
 
-def write_atomic(path: Path, data: Data | Iterator[bytes]) -> None:
+def write_atomic(path: Path, data: Data) -> None:
     """Replace a file. A reader sees the old content or the new content, never a part of it.
-
-    Data that does not fit in memory is given in parts.
 
     Raises:
         UserError: the file cannot be written; the old content is unchanged.
@@ -133,7 +131,7 @@ def read_verified(path: Path) -> bytes:
     return data
 
 
-def _write_atomic(path: Path, data: Data | Iterator[bytes]) -> None:
+def _write_atomic(path: Path, data: Data) -> None:
     partial = _partial_path(path)
     try:
         _write_synced(partial, data)
@@ -171,9 +169,9 @@ def _partial_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.partial")
 
 
-def _write_synced(path: Path, data: Data | Iterator[bytes]) -> None:
+def _write_synced(path: Path, data: Data) -> None:
     with path.open("wb") as file:
-        file.writelines([data] if isinstance(data, Data) else data)
+        file.write(data)
         file.flush()
         os.fsync(file.fileno())
 

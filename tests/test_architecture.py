@@ -47,7 +47,7 @@ MAY_IMPORT |= {  # layer 4
     "report": LAYERS_1_TO_3 | {"recognizer"},
     "serve": LAYERS_1_TO_3 | {"recognizer", "report"},
     "bench": LAYERS_1_TO_3,
-    "__init__": {"recognizer"},
+    "__init__": {"recognizer", "model"},
     "__main__": {"cli"},
 }
 BUILDERS_MAY_IMPORT = {"config", "distributed"}  # besides what their package may

@@ -30,7 +30,7 @@ def build_model(cfg: ModelConfig, num_classes: int) -> VideoClassifier:
     check_blocks(cfg.non_local)  # also if there is no block
     with section("model"):
         backbone, head = _build_parts(cfg, num_classes)
-        insert_blocks(backbone, cfg.non_local)
+        insert_blocks(backbone, backbone.channels, cfg.non_local)
         return VideoClassifier(
             backbone,
             head,

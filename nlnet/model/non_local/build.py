@@ -1,18 +1,19 @@
 """NonLocalConfig -> a block, and the dict of the blocks of the family."""
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
 
 from torch import nn
 
 from nlnet.checks import one_of, positive, section, triple
 from nlnet.config import NonLocalConfig
+from nlnet.errors import ArgumentError, UsageError
 from nlnet.model.non_local.axes import AXES
 from nlnet.model.non_local.block import NonLocalBlock
 from nlnet.model.non_local.compact_generalized import CompactGeneralizedBlock
 from nlnet.model.non_local.double_attention import DoubleAttentionBlock
 from nlnet.model.non_local.global_context import GlobalContextBlock, SimplifiedNonLocalBlock
-from nlnet.model.non_local.insertion import StagedBackbone, insert_non_local
 from nlnet.model.non_local.layers import (
     INITS,
     OUTPUT_NORMS,
@@ -23,6 +24,7 @@ from nlnet.model.non_local.layers import (
     Subsample,
 )
 from nlnet.model.non_local.pairwise import PAIRWISE
+from nlnet.model.non_local.stages import Place, insert_modules
 
 
 def check_blocks(cfg: NonLocalConfig) -> None:
@@ -44,17 +46,47 @@ def check_blocks(cfg: NonLocalConfig) -> None:
             positive(f"model.non_local.group_frames.{stage}", frames)
 
 
-def insert_blocks(backbone: StagedBackbone, cfg: NonLocalConfig) -> None:
-    """Insert the blocks of a config into a backbone; raises UsageError for unknown positions."""
+def insert_blocks(backbone: nn.Module, channels: Mapping[str, int], cfg: NonLocalConfig) -> None:
+    """Insert the blocks of a config into a backbone whose stages have these channels.
+
+    Raises UsageError for unknown positions.
+    """
     group_frames: dict[str, int | None] = asdict(cfg.group_frames)
     kernels: dict[str, list[int] | None] = asdict(cfg.stage_subsample_kernel)
 
-    def make(stage: str, channels: int) -> nn.Module:
-        kernel = kernels[stage] or cfg.subsample_kernel
-        return build_block(replace(cfg, subsample_kernel=kernel), channels, group_frames[stage])
+    def make(place: Place) -> nn.Module:
+        kernel = kernels[place.stage] or cfg.subsample_kernel
+        block = replace(cfg, subsample_kernel=kernel)
+        return build_block(block, channels[place.stage], group_frames[place.stage])
 
     with section("model.non_local"):
-        insert_non_local(backbone, placement(cfg), make)
+        insert_modules(backbone, placement(cfg), make)
+
+
+def build_from_options(
+    name: str, options: Mapping[str, Any], *, channels: int, dims: int
+) -> nn.Module:
+    """A block by its name in BLOCKS, with plain options: keys of NonLocalConfig for one stage.
+
+    Raises ArgumentError for an unknown option or a wrong value; it begins with the option's name.
+    """
+    places = {"block", "stage_subsample_kernel", *placement(NonLocalConfig())}
+    known = [field.name for field in fields(NonLocalConfig) if field.name not in places]
+    for option, value in options.items():
+        if option not in known:
+            raise ArgumentError(f"{option}={value!r} is no option; choose from {', '.join(known)}")
+    chosen = {option: value for option, value in options.items() if option != "group_frames"}
+    if "subsample_kernel" in chosen:
+        kernel = list(chosen["subsample_kernel"])
+        if len(kernel) != dims:
+            raise ArgumentError(f"subsample_kernel={kernel} must be {dims} numbers")
+        chosen["subsample_kernel"] = [1] * (3 - dims) + kernel
+    cfg = NonLocalConfig(block=name, **chosen)
+    try:
+        check_blocks(replace(cfg, axes="spacetime"))  # the names of axes depend on `dims`
+        return build_block(cfg, channels, options.get("group_frames"), dims)
+    except UsageError as error:
+        raise ArgumentError(str(error).removeprefix("model.non_local.")) from error
 
 
 def placement(cfg: NonLocalConfig) -> dict[str, list[int]]:

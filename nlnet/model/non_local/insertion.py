@@ -1,55 +1,67 @@
-"""Non-local blocks, inserted into a finished backbone, whose file does not know about them."""
+"""Non-local blocks in a network of any code base, whose files do not know about them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Any
 
 from torch import nn
 
 from nlnet.errors import ArgumentError
-
-
-class StagedBackbone(Protocol):
-    """A backbone with named stages: each is a Sequential of block0, block1, ..."""
-
-    channels: dict[str, int]  # stage -> number of channels
-
-    def get_submodule(self, target: str) -> nn.Module: ...
-
-    def set_submodule(self, target: str, module: nn.Module) -> None: ...
+from nlnet.model.non_local.build import build_from_options
+from nlnet.model.non_local.stages import Place, insert_modules
 
 
 def insert_non_local(
-    backbone: StagedBackbone,
+    model: nn.Module,
     after: Mapping[str, Sequence[int]],
-    make: Callable[[str, int], nn.Module],
-) -> None:
-    """Insert `make(stage, channels)` as nl{i} after block i, for each i in after[stage].
+    block: str | Callable[[str, int], nn.Module] = "non_local",
+    *,
+    channels: Mapping[str, int] | None = None,
+    dims: int | None = None,
+    share: bool = False,
+    per_stage: Mapping[str, Mapping[str, Any]] | None = None,
+    **options: Any,
+) -> list[str]:
+    """Insert non-local blocks after residual blocks of a network, and return their dotted names.
 
-    The names of the other modules do not change. Raises ArgumentError for an unknown stage or
-    block.
+    The block after residual block i of a stage is a child nl{i} of this stage: {"layer3": [1, 3]}
+    adds the parameters `layer3.nl1.theta.weight`, ..., `layer3.nl3.theta.weight`, ... to the
+    `state_dict`. All other names and values stay. The stage is the same object with more children,
+    so `len(layer3)` and the positions of later children count them. `remove_non_local` restores
+    the network. At the start every block is the identity, so that no output changes;
+    global_context_mul halves its input instead.
+
+    Args:
+        model: a network with stages, each a Sequential of residual blocks
+        after: dotted name of a stage -> indices (from 0) of the residual blocks that get a block
+        block: a name in BLOCKS of nlnet/model/non_local/build.py, or a function of the stage's name
+            and its number of channels that makes any module
+        channels: stage -> number of channels; it is needed where the convolutions do not show it
+        dims: 1 for maps (B, C, L), 2 for (B, C, H, W), 3 for (B, C, T, H, W); None finds it from
+            the convolutions
+        share: all blocks of a stage are one module, whose weights appear under each of the names
+        per_stage: stage -> options for this stage, in place of the options for all stages
+        options: keys of a block in `model.non_local`, for instance pairwise="dot_product",
+            subsample="none" or group_frames=4; for a block by its name only
+
+    Raises:
+        ArgumentError: a stage, a residual block or an option is unknown, or channels or dims are
+            not found. The network is then unchanged.
     """
-    for stage_name, indices in after.items():
-        if stage_name not in backbone.channels:
-            known = ", ".join(backbone.channels)
-            raise ArgumentError(
-                f"{stage_name}={list(indices)}: there is no such stage; choose from {known}"
-            )
-        if len(set(indices)) != len(indices):
-            raise ArgumentError(
-                f"{stage_name}={list(indices)} names a block twice; at most one non-local block "
-                "follows each"
-            )
-        stage = dict(backbone.get_submodule(stage_name).named_children())
-        for i in indices:
-            if f"block{i}" not in stage:
-                last = sum(name.startswith("block") for name in stage) - 1
-                raise ArgumentError(
-                    f"{stage_name}={list(indices)}: {stage_name} has blocks 0 to {last}, not {i}"
-                )
-        named = nn.Sequential()
-        for name, block in stage.items():
-            named.add_module(name, block)
-            if name.startswith("block") and int(name.removeprefix("block")) in indices:
-                block = make(stage_name, backbone.channels[stage_name])
-                named.add_module(name.replace("block", "nl"), block)
-        backbone.set_submodule(stage_name, named)
+    sizes = channels or {}
+    options_of = per_stage or {}
+    for argument, stages in (("channels", sizes), ("per_stage", options_of)):
+        for stage in stages.keys() - after.keys():
+            raise ArgumentError(f"{argument}={{{stage!r}: ...}}: {stage} gets no block")
+    if not isinstance(block, str) and (options or per_stage):
+        names = ", ".join([*options, *(["per_stage"] if per_stage else [])])
+        raise ArgumentError(f"{names}: options need a block by its name; set them in the function")
+
+    def make(place: Place) -> nn.Module:
+        size = sizes[place.stage] if place.stage in sizes else place.channels()
+        if not isinstance(block, str):
+            return block(place.stage, size)
+        chosen = {**options, **options_of.get(place.stage, {})}
+        number = place.dims() if dims is None else dims
+        return build_from_options(block, chosen, channels=size, dims=number)
+
+    return insert_modules(model, after, make, share=share)

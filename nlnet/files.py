@@ -33,8 +33,10 @@ def digest_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.sha256")
 
 
-def write_atomic(path: Path, data: Data) -> None:
+def write_atomic(path: Path, data: Data | Iterator[bytes]) -> None:
     """Replace a file. A reader sees the old content or the new content, never a part of it.
+
+    Data that does not fit in memory is given in parts.
 
     Raises:
         UserError: the file cannot be written; the old content is unchanged.
@@ -131,7 +133,7 @@ def read_verified(path: Path) -> bytes:
     return data
 
 
-def _write_atomic(path: Path, data: Data) -> None:
+def _write_atomic(path: Path, data: Data | Iterator[bytes]) -> None:
     partial = _partial_path(path)
     try:
         _write_synced(partial, data)
@@ -169,9 +171,9 @@ def _partial_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.partial")
 
 
-def _write_synced(path: Path, data: Data) -> None:
+def _write_synced(path: Path, data: Data | Iterator[bytes]) -> None:
     with path.open("wb") as file:
-        file.write(data)
+        file.writelines([data] if isinstance(data, Data) else data)
         file.flush()
         os.fsync(file.fileno())
 

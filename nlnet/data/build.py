@@ -120,8 +120,7 @@ def find_broken(cfg: DataConfig) -> tuple[list[Failure], int]:
     if probe is None:
         return [], 0
     index = _train_index(cfg)
-    paths = [index.path(i) for i in range(len(index))]
-    return probe_files(paths, probe, index.open), len(index)
+    return probe_files(map(index.path, range(len(index))), probe, index.open), len(index)
 
 
 def build_eval_loader(

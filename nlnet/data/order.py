@@ -1,5 +1,6 @@
 """The order of the videos: keys that depend on the seed alone."""
 
+import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -85,17 +86,20 @@ class EpochOrder(Sampler[SampleKey]):
 
     def __iter__(self) -> Iterator[SampleKey]:
         rng = np.random.default_rng([self._seed, self._epoch])
-        shape = (self.steps_per_epoch, *self._layout)
+        accumulate, world_size, micro_batch = self._layout
         if self._weights is None:
-            videos = rng.permutation(self._num_videos)
-            copies = np.zeros_like(videos)
+            videos, copies = rng.permutation(self._num_videos), None
         else:
-            videos, copies = self._draw(rng, int(np.prod(shape)))
-        # `resize` repeats the videos, or drops the last ones.
-        parts = (np.resize(part, shape)[self._step :, :, self._rank] for part in (videos, copies))
-        rows = np.stack([part.ravel() for part in parts], axis=1)
-        for start in range(0, len(rows), PART):  # Python's numbers need far more memory
-            for video, copy in rows[start : start + PART].tolist():
+            videos, copies = self._draw(rng, self.steps_per_epoch * math.prod(self._layout))
+        first, count, rank = self._step * accumulate, len(self), self._rank
+        for start in range(0, count, PART):  # Python's numbers need far more memory than arrays
+            # The micro-batch of this rank, counted from the start of the epoch; a place in it.
+            micro, place = np.divmod(np.arange(start, min(start + PART, count)), micro_batch)
+            # A data set that is smaller than a batch is repeated.
+            places = (((first + micro) * world_size + rank) * micro_batch + place) % len(videos)
+            numbers = videos[places].tolist()
+            its_copies = [0] * len(numbers) if copies is None else copies[places].tolist()
+            for video, copy in zip(numbers, its_copies, strict=True):
                 yield self._readable(SampleKey(self._epoch, video, copy))
 
     def __len__(self) -> int:

@@ -1,8 +1,9 @@
 """Notice what changed in the data of a run between its checkpoint and now."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from nlnet.errors import UserError
 from nlnet.runs.video_list import VideoList, VideoRow, split_changes, videos_path
 from nlnet.trainer.state import TrainState
 
+PART = 4096  # videos that are listed at once
 THREADS = 16  # that ask for sizes of files: on a network disk, each question takes milliseconds
 
 
@@ -24,33 +26,52 @@ def list_videos(index: VideoIndex, root: str) -> VideoList:
 
     The files of a manifest are not asked for their sizes: the manifest has them.
     """
-    paths = [str(index.path(i)) for i in range(len(index))]
-    manifest = None if index.manifest is None else index.manifest.sha256
-    sizes = [0] * len(paths) if manifest else _sizes(paths)
-    below = f"{Path(root)}{os.sep}"
-    rows = map(VideoRow, (path.removeprefix(below) for path in paths), _classes(index), sizes)
-    return VideoList(list(rows), manifest)
+    if index.manifest is not None:
+        return VideoList(_Rows(index, root, np.zeros(len(index), np.int64)), index.manifest.sha256)
+    return VideoList(_Rows(index, root, _sizes(index)))
 
 
-def _classes(index: VideoIndex) -> list[str]:
-    """The names of the classes of each video."""
-    names = index.class_names
-    if index.labels.ndim == 1:
-        return [names[label] for label in index.labels.tolist()]
-    return ["|".join(names[k] for k in np.flatnonzero(row)) for row in index.labels]
+@dataclass(frozen=True)
+class _Rows:
+    """The videos of an index below a folder; `sizes` (N,) are those of their files."""
+
+    index: VideoIndex
+    root: str
+    sizes: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __iter__(self) -> Iterator[VideoRow]:
+        below = f"{Path(self.root)}{os.sep}"
+        for start in range(0, len(self), PART):
+            rows = range(start, min(start + PART, len(self)))
+            paths = [path.removeprefix(below) for path in self.index.names(rows)]
+            sizes = self.sizes[rows.start : rows.stop].tolist()
+            yield from map(VideoRow, paths, _classes(self.index, rows), sizes)
 
 
-def _sizes(paths: Sequence[str]) -> list[int]:
-    parts = [paths[i::THREADS] for i in range(THREADS)]
-    sizes = np.zeros(len(paths), np.int64)
+def _classes(index: VideoIndex, rows: range) -> list[str]:
+    """The names of the classes of these videos."""
+    names, labels = index.class_names, index.labels[rows.start : rows.stop]
+    if labels.ndim == 1:
+        return [names[label] for label in labels.tolist()]
+    return ["|".join(names[k] for k in np.flatnonzero(row)) for row in labels]
+
+
+def _sizes(index: VideoIndex) -> np.ndarray:
+    """The sizes of the files (N,); 0 for a file that is missing."""
+    sizes = np.zeros(len(index), np.int64)
+
+    def fill(first: int) -> None:
+        for i in range(first, len(index), THREADS):
+            path = index.path(i)
+            sizes[i] = os.stat(path).st_size if os.path.exists(path) else 0
+
     with ThreadPoolExecutor(THREADS) as threads:
-        for i, part in enumerate(threads.map(_sizes_of_part, parts)):
-            sizes[i::THREADS] = part
-    return sizes.tolist()
-
-
-def _sizes_of_part(paths: Sequence[str]) -> list[int]:
-    return [os.stat(path).st_size if os.path.exists(path) else 0 for path in paths]
+        for _ in threads.map(fill, range(THREADS)):
+            pass
+    return sizes
 
 
 def check_data(
@@ -102,9 +123,7 @@ def _compare(
             "them, go on with the data of now by trainer.accept_changes=true, or train in another "
             "folder with name=NAME"
         )
-    for split, videos in lists.items():
-        videos.write(videos_path(out_dir, split))
-    facts = {split: videos.facts() for split, videos in lists.items()}
+    facts = {split: videos.write(videos_path(out_dir, split)) for split, videos in lists.items()}
     return facts, [f"accepted change of the data: {change}" for change in changes]
 
 

@@ -1,16 +1,19 @@
 """Which videos a run uses: a list of them in its folder, and how two lists differ."""
 
 import csv
+import hashlib
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from nlnet.checkpoint import SplitFacts
 from nlnet.errors import UserError
 from nlnet.files import cannot_write, digest, write_atomic
 
+PART = 4096  # rows of a list that are made at once
 NAMED = 3  # videos that a message names of each kind of change
 UTF_8 = {"encoding": "utf-8", "errors": "surrogateescape"}  # names of files can be any bytes
 
@@ -23,29 +26,54 @@ class VideoRow(NamedTuple):
     size: int  # bytes of the file; 0 if a manifest describes the files
 
 
+class VideoRows(Protocol):
+    """Rows that may be made while they are read: a million of them need much memory."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[VideoRow]: ...
+
+
 @dataclass(frozen=True)
 class VideoList:
     """The videos of a split, in the order of its index."""
 
-    rows: Sequence[VideoRow]
+    rows: VideoRows
     manifest: str | None = None  # the SHA-256 of the manifest that describes the files
 
     def facts(self) -> SplitFacts:
         """What a checkpoint says about the list."""
-        return SplitFacts(len(self.rows), digest(self._text()), self.manifest)
+        state = hashlib.sha256()
+        for part in self._text():
+            state.update(part)
+        return SplitFacts(len(self.rows), state.hexdigest(), self.manifest)
 
-    def write(self, path: Path) -> None:
-        """Write the list as CSV, and create its folder; raises UserError if that fails."""
+    def write(self, path: Path) -> SplitFacts:
+        """Write the list as CSV, and create its folder; returns its facts.
+
+        Raises UserError if that fails.
+        """
+        state = hashlib.sha256()
+
+        def parts() -> Iterator[bytes]:
+            for part in self._text():
+                state.update(part)
+                yield part
+
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise cannot_write(path, error) from error
-        write_atomic(path, self._text())
+        write_atomic(path, parts())
+        return SplitFacts(len(self.rows), state.hexdigest(), self.manifest)
 
-    def _text(self) -> bytes:
-        text = io.StringIO(newline="")
-        csv.writer(text, lineterminator="\n").writerows([VideoRow._fields, *self.rows])
-        return text.getvalue().encode(**UTF_8)
+    def _text(self) -> Iterator[bytes]:
+        """The list as CSV, in parts."""
+        rows = chain([VideoRow._fields], self.rows)
+        while part := list(islice(rows, PART)):
+            text = io.StringIO(newline="")
+            csv.writer(text, lineterminator="\n").writerows(part)
+            yield text.getvalue().encode(**UTF_8)
 
 
 def videos_path(folder: Path, split: str) -> Path:
@@ -89,7 +117,7 @@ def _read_rows(path: Path, sha256: str) -> list[VideoRow] | None:
         raise UserError(f"{path}: is not a list of videos; remove it") from error
 
 
-def _differences(before: Sequence[VideoRow], after: Sequence[VideoRow]) -> Iterator[str]:
+def _differences(before: VideoRows, after: VideoRows) -> Iterator[str]:
     old, new = {row.path: row for row in before}, {row.path: row for row in after}
     kept = [path for path in old if path in new]
     relabeled = [path for path in kept if old[path].labels != new[path].labels]

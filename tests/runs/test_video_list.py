@@ -1,5 +1,6 @@
 """What a run remembers about its videos, and how a change is said."""
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -57,3 +58,13 @@ def test_another_manifest_of_the_same_videos_is_a_change(tmp_path: Path):
     assert split_changes(tmp_path, "train", saved, VideoList(ROWS, "a" * 64)) == []
     changes = split_changes(tmp_path, "train", saved, VideoList(ROWS, "b" * 64))
     assert changes == ["train: another manifest of the same videos"]
+
+
+def test_the_digest_of_a_long_list_is_that_of_its_file(tmp_path: Path):
+    rows = [VideoRow(f"run/{i}.mp4", "run", i) for i in range(10_000)]
+    path = videos_path(tmp_path, "train")
+    videos = VideoList([*rows, ODD])
+    facts = videos.write(path)
+    assert videos.facts() == facts
+    assert (facts.videos, facts.sha256) == (10_001, hashlib.sha256(path.read_bytes()).hexdigest())
+    assert path.read_bytes().count(b"\n") == 10_003  # with the header, and one in a name

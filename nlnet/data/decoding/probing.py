@@ -1,7 +1,8 @@
 """Look for files that cannot be read, before they are needed."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,7 +13,7 @@ from nlnet.data.decoding.reader import DecodeError
 from nlnet.data.decoding.truncation import check_whole
 
 THREADS = 8  # they wait for the disk most of the time
-
+PART = 8192  # files that wait for a thread
 
 Probe = Callable[[Path, BinaryIO | None], None]  # of the file at a path, or of an open file
 
@@ -43,24 +44,36 @@ PROBES: dict[str, Probe | None] = {"none": None, "open": _open, "decode": _decod
 
 
 def probe_files(
-    paths: Sequence[Path],
+    paths: Iterable[Path],
     probe: Probe,
     open_file: Callable[[int], BinaryIO | None] = lambda number: None,
 ) -> list[Failure]:
     """The files that cannot be read, in their order; each is probed once.
 
-    `open_file` opens the file with a number; None stands for the file at its path.
+    `open_file` opens the file with a number; None stands for the file at its path. A million files
+    need little memory: only the hashes of their names are kept.
     """
 
-    def failure(path: Path) -> Failure | None:
+    def failure(file: tuple[int, Path]) -> Failure | None:
+        number, path = file
         try:
-            probe(path, open_file(numbers[path]))
+            probe(path, open_file(number))
         except DecodeError as error:
             return Failure(str(path), error.cause)
         return None
 
-    numbers: dict[Path, int] = {}
-    for number, path in enumerate(paths):
-        numbers.setdefault(path, number)
+    files, found = _different(paths), list[Failure]()
     with ThreadPoolExecutor(THREADS) as pool:
-        return [found for found in pool.map(failure, numbers) if found is not None]
+        while part := list(islice(files, PART)):  # the pool holds an object for each file
+            found += [each for each in pool.map(failure, part) if each is not None]
+    return found
+
+
+def _different(paths: Iterable[Path]) -> Iterator[tuple[int, Path]]:
+    """Each path with its number, without those that come again."""
+    seen: set[int] = set()
+    for number, path in enumerate(paths):
+        name = hash(path)
+        if name not in seen:
+            seen.add(name)
+            yield number, path

@@ -8,9 +8,10 @@ import hashlib
 import io
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from importlib.util import find_spec
+from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -22,7 +23,8 @@ MAGIC = b"PAR1"  # the first bytes of every Parquet file
 METADATA = b"nlnet_manifest"  # the key of the JSON text with the classes
 VERSION = 1
 OK = "ok"  # the status of a row that training uses
-BATCH = 65_536  # rows that are read at once
+GROUP = 65_536  # rows that a file stores together
+BATCH = 16_384  # rows that are read at once
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def write_manifest(path: Path, header: ManifestHeader, rows: Sequence[ManifestRo
     )
     buffer = io.BytesIO()
     table = arrow.table({**columns, **facts}, schema=schema)
-    parquet.write_table(table, buffer, row_group_size=BATCH)
+    parquet.write_table(table, buffer, row_group_size=GROUP)
     data = buffer.getbuffer()
     write_atomic(path, data)
     return digest(data)
@@ -130,7 +132,8 @@ def open_manifest(path: Path) -> Any:
     """Open a Parquet file; raises UserError if it is damaged."""
     arrow, parquet = _library()
     try:
-        return parquet.ParquetFile(path, memory_map=True)
+        # Parts of a mapped file would count as memory of the process until it is closed.
+        return parquet.ParquetFile(path, memory_map=False)
     except (arrow.ArrowInvalid, OSError) as error:
         raise UserError(f"{path} is not a whole Parquet file; make it again") from error
 
@@ -148,6 +151,33 @@ def read_manifest_header(path: Path, file: Any) -> ManifestHeader:
         )
     shards = tuple(ShardRecord(*record) for record in values.get("shards", ()))
     return ManifestHeader(tuple(values["class_names"]), values["multi_label"], shards=shards)
+
+
+def read_batches(file: Any, columns: Sequence[str]) -> Iterator[Any]:
+    """The rows of some columns of a Parquet file, in parts.
+
+    Each group of rows has a reader of its own: a reader keeps the texts that it has read.
+    """
+    for group in range(file.metadata.num_row_groups):
+        yield from file.iter_batches(
+            BATCH, row_groups=[group], columns=list(columns), use_threads=False
+        )
+
+
+def count_values(file: Any) -> dict[str, int]:
+    """The number of values of each column of a Parquet file; a row of a list has several."""
+    return _sum_of_chunks(file, "num_values")
+
+
+def count_bytes(file: Any, name: str) -> int:
+    """About as many bytes as the texts of a column have."""
+    return _sum_of_chunks(file, "total_uncompressed_size")[name]
+
+
+def release_memory() -> None:
+    """Give memory back that reading has left unused."""
+    arrow, _ = _library()
+    arrow.default_memory_pool().release_unused()
 
 
 def left_out(statuses: Counter[str]) -> dict[str, int]:
@@ -168,6 +198,16 @@ def require_parquet() -> None:
     """Raise UserError if the library that reads Parquet is not installed."""
     if find_spec("pyarrow") is None:
         raise UserError('pyarrow: not installed; run pip install "nlnet[parquet]"')
+
+
+def _sum_of_chunks(file: Any, fact: str) -> dict[str, int]:
+    """The sum of a fact over the chunks of each column."""
+    sums: Counter[str] = Counter()
+    for group in range(file.metadata.num_row_groups):
+        for number in range(file.metadata.num_columns):
+            chunk = file.metadata.row_group(group).column(number)
+            sums[chunk.path_in_schema.partition(".")[0]] += attrgetter(fact)(chunk)
+    return dict(sums)
 
 
 def _library() -> tuple[ModuleType, ModuleType]:

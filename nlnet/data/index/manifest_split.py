@@ -9,16 +9,20 @@ import numpy as np
 
 from nlnet.clip import ManifestUse
 from nlnet.data.decoding.known import is_unchanged
+from nlnet.data.index.columns import Column
 from nlnet.data.index.entries import SplitSource
 from nlnet.data.index.files import nfc
 from nlnet.data.index.manifest import (
-    BATCH,
     OK,
     ManifestHeader,
+    count_bytes,
+    count_values,
     file_digest,
     left_out,
     open_manifest,
+    read_batches,
     read_manifest_header,
+    release_memory,
 )
 from nlnet.data.index.video_index import EntryTable, MeasuredFrames, PathTable, VideoIndex
 from nlnet.data.setting_names import SettingNames
@@ -26,7 +30,10 @@ from nlnet.data.shards.index import read_members
 from nlnet.data.shards.members import ShardMembers
 from nlnet.errors import UserError
 
-FRAME_COLUMNS = ("num_frames", "start_frame", "end_frame", "size", "modified")
+FRAME_COLUMNS = {
+    **dict.fromkeys(("num_frames", "start_frame", "end_frame"), np.int32),
+    **dict.fromkeys(("size", "modified"), np.int64),
+}
 ENTRY_COLUMNS = ("entry_frames", "entry_times")  # older manifests do not have them
 LOOKED = 8  # files whose size and time are compared with the manifest at the start
 COLUMNS = ("path", "split", "labels", "status", *FRAME_COLUMNS)
@@ -49,18 +56,14 @@ def read_manifest(
         what = f"no split {source.part!r}" if source.part else "several splits"
         raise UserError(f"{source.path} has {what}; choose one: {choices}")
     statuses: Counter[str] = Counter()
-    parts = list(_ok_parts(file, source.part, statuses))
-    used, rows = sum(len(part[0]) for part in parts), statuses.total()
+    columns = _read_columns(file, source.part, statuses)
+    (lengths, texts, counts, labels), frames = columns[:4], columns[4:]
+    used, rows = len(lengths), statuses.total()
     if not used:
         raise UserError(
             f"{source.path}: no row of the split can be used ({_counts(statuses)}); correct the "
             "files and run tools/prepare.py again"
         )
-    arrays = [list(column) for column in zip(*parts, strict=True)]
-    parts.clear()
-    # One by one, so that the memory of each is free before the next is made.
-    columns = [np.concatenate(arrays.pop(0)) for _ in range(len(arrays))]
-    (lengths, texts, counts, labels), frames = columns[:4], columns[4:]
     names = header.class_names if class_names is None else class_names
     numbers = _renumbered(source, header.class_names, names, labels, settings)
     if header.multi_label:
@@ -141,9 +144,30 @@ def _members(
 
 def _splits(file: Any) -> list[str]:
     found: set[str] = set()
-    for batch in file.iter_batches(BATCH, columns=["split"]):
+    for batch in read_batches(file, ["split"]):
         found.update(batch.column("split").unique().to_pylist())
     return sorted(found)
+
+
+def _read_columns(file: Any, part: str, statuses: Counter[str]) -> list[np.ndarray]:
+    """What `_ok_parts` gives, for the whole file."""
+    rows, values = file.metadata.num_rows, count_values(file)
+    entries = values.get(ENTRY_COLUMNS[0], 0)
+    columns = [
+        Column(np.int32, rows),  # lengths of paths
+        Column(np.uint8, count_bytes(file, "path")),
+        Column(np.int32, rows),  # labels of each row
+        Column(np.int32, values["labels"]),
+        *(Column(kind, rows) for kind in FRAME_COLUMNS.values()),
+        Column(np.int32, rows),  # entries of each row
+        Column(np.int32, entries),
+        Column(np.int64, entries),
+    ]
+    for arrays in _ok_parts(file, part, statuses):
+        for column, array in zip(columns, arrays, strict=True):
+            column.add(array)
+    release_memory()
+    return [column.numbers for column in columns]
 
 
 def _ok_parts(file: Any, part: str, statuses: Counter[str]) -> Iterator[tuple[np.ndarray, ...]]:
@@ -153,7 +177,7 @@ def _ok_parts(file: Any, part: str, statuses: Counter[str]) -> Iterator[tuple[np
     """
     has_entries = {*ENTRY_COLUMNS} <= {*file.schema_arrow.names}
     columns = [*COLUMNS, *(ENTRY_COLUMNS if has_entries else ())]
-    for batch in file.iter_batches(BATCH, columns=columns):
+    for batch in read_batches(file, columns):
         status = _strings(batch, "status")
         chosen = np.ones(len(status), bool) if not part else _strings(batch, "split") == part
         names, counts = np.unique(status[chosen], return_counts=True)

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from nlnet.data.index.manifest import BATCH, OK, ManifestHeader
+from nlnet.data.index.columns import Column
+from nlnet.data.index.manifest import OK, ManifestHeader, read_batches, release_memory
 from nlnet.data.shards.members import DIGEST, MemberTable, ShardMembers
 from nlnet.data.shards.remote import RemoteShards
 from nlnet.data.shards.store import LocalShards, ShardStore
@@ -22,8 +23,15 @@ def read_members(file: Any, header: ManifestHeader, part: str, place: Path | str
         part: the split; "" for all rows
         place: the folder or the URL of the shards
     """
-    parts = zip(*_parts(file, header, part), strict=True)
-    table = MemberTable(*(np.concatenate(arrays) for arrays in parts))
+    rows = file.metadata.num_rows
+    types = [(np.int32, rows), (np.int64, rows), (np.int64, rows), (np.uint8, DIGEST * rows)]
+    columns = [Column(*each) for each in types]
+    for arrays in _parts(file, header, part):
+        for column, array in zip(columns, arrays, strict=True):
+            column.add(array.ravel())
+    release_memory()
+    shard, offset, size, digest = (column.numbers for column in columns)
+    table = MemberTable(shard, offset, size, digest.reshape(-1, DIGEST))
     store: ShardStore
     if isinstance(place, Path):
         store = LocalShards(place, header.shards)
@@ -34,7 +42,7 @@ def read_members(file: Any, header: ManifestHeader, part: str, place: Path | str
 
 def _parts(file: Any, header: ManifestHeader, part: str) -> Iterator[MemberTable]:
     numbers = {record.name: number for number, record in enumerate(header.shards)}
-    for batch in file.iter_batches(BATCH, columns=list(COLUMNS)):
+    for batch in read_batches(file, COLUMNS):
         used = _texts(batch, "status") == OK
         if part:
             used &= _texts(batch, "split") == part

@@ -140,6 +140,9 @@ PREPARE = "python tools/prepare.py folder --root my_videos"
 SHARDS = f"{PREPARE} --shards 1GB"
 
 TREATMENT: dict[str, Treatment] = {
+    "python tools/benchmark.py bench=forms": RunElsewhere(
+        "it needs a GPU; tests/bench/test_forms.py runs it with injected times"
+    ),
     FIRST: Run(SMALL, replace=TWO_RANKS),
     "python tools/train.py +experiment=i3d_nl5 block=dot_product name=i3d_nl5_dot"
     " data.root=/data/kinetics400": Run(SMALL),

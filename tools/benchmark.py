@@ -5,10 +5,12 @@ Examples:
   python tools/benchmark.py bench=ops quick=true json=ops.json
   python tools/benchmark.py bench=step +experiment=i3d_nl5
   python tools/benchmark.py bench=data
+  python tools/benchmark.py bench=forms
 
 ops   time and memory of the non-local operations, compared with naive forms and pytorchvideo
 step  clips per second and memory of a whole training step of an experiment
 data  clips per second and processor time of reading clips, and of training from files
+forms time of every form of the softmax on a GPU; fills the table by which a softmax chooses
 Tables and pictures are written to benchmarks/ (out=FOLDER). OMP_NUM_THREADS sets the threads.
 """
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 def main(run: "BenchmarkConfig", out_dir: Path) -> None:
     """Measure, print the tables, and write them with their pictures to the folder `out`."""
+    from nlnet.bench.operations.forms import measure_forms
     from nlnet.bench.operations.run import measure_operations
     from nlnet.bench.reading.run import measure_reading
     from nlnet.bench.report import machine
@@ -32,6 +35,7 @@ def main(run: "BenchmarkConfig", out_dir: Path) -> None:
     from nlnet.files import write_text
 
     benches = {"ops": measure_operations, "step": measure_steps, "data": measure_reading}
+    benches |= {"forms": measure_forms}
     measure = one_of("bench", run.bench, benches)
     facts = machine()
     report = measure(run)

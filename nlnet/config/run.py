@@ -68,7 +68,7 @@ class InspectConfig(RunConfig):
 class BenchmarkConfig(RunConfig):
     """A run, and what tools/benchmark.py measures."""
 
-    bench: str = "ops"  # ops, step or data
+    bench: str = "ops"  # ops, step, data or forms
     batch: int | None = None  # clips of bench=step; null: 2 on a CPU and 32 on a GPU
     quick: bool = False  # take a minute: fewer shapes, fewer repetitions
     json: str | None = None  # also write every number to this file

@@ -4,11 +4,14 @@ Times are medians of calls made in turn in one process. Memory is measured in a 
 each entry. The peers are the naive forms of nlnet/bench/naive.py and pytorchvideo's NonLocal.
 """
 
+from dataclasses import replace
+
 import torch
 
 from nlnet.bench.naive import NAIVE
 from nlnet.bench.operations.calls import FORMS, block_step, pairwise_step
 from nlnet.bench.operations.denormals import underflow_row
+from nlnet.bench.operations.forms import forms_report, problems, time_problems
 from nlnet.bench.operations.memory import fresh_peak_bytes
 from nlnet.bench.operations.shapes import FULL, QUICK, Plan, Shape
 from nlnet.bench.operations.tables import (
@@ -32,7 +35,14 @@ from nlnet.runs.logger import progress_bar
 @flushed_denormals()
 def measure_operations(run: BenchmarkConfig) -> Report:
     """Measure time and memory of every pairwise function at the sizes of res3 and res4."""
-    return measure_plan(QUICK if run.quick else FULL, build_device(run.dist))
+    device = build_device(run.dist)
+    report = measure_plan(QUICK if run.quick else FULL, device)
+    if device.type != "cuda":
+        return report
+    wanted = problems(quick=run.quick)
+    forms = forms_report(time_problems(wanted, device, torch.cuda.get_device_name(device)))
+    text = f"{report.markdown}\n\n{forms.markdown}"
+    return replace(report, markdown=text, numbers={**report.numbers, **forms.numbers})
 
 
 def measure_plan(plan: Plan, device: torch.device) -> Report:

@@ -20,8 +20,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nlnet.model.non_local.kernels.cuda_forms import KEPT
+
 ROWS = 8  # keys of a block; the fastest size by measurement
-CHUNK = 2048  # number of queries whose slopes are in memory at once
+CHUNK = 2048  # number of queries whose slopes are in memory at once, on a CPU
+CUDA_CHUNK = 16384  # the same on CUDA, where each chunk costs the launches of ten kernels
 SMALL = 2**26  # multiply-adds N M e up to which the direct sum is faster
 
 
@@ -35,7 +38,7 @@ def concatenation(a: Tensor, b: Tensor, g: Tensor) -> Tensor:
     wide = torch.promote_types(g.dtype, torch.float32)
     with torch.autocast(g.device.type, enabled=False):
         a, b, values = a.to(wide), b.to(wide), g.to(wide)
-        if a.shape[1] * values[0].numel() <= SMALL:
+        if _is_small(a, values):
             y = _direct_sum(a, b, values)
         elif torch.compiler.is_exporting():
             # In operators that other runtimes have, with (B, CHUNK, M) terms at once.
@@ -43,6 +46,15 @@ def concatenation(a: Tensor, b: Tensor, g: Tensor) -> Tensor:
         else:
             y = sorted_sum(a, b, values)[0]
     return y.to(g.dtype)
+
+
+def _is_small(a: Tensor, g: Tensor) -> bool:
+    """Whether it is faster to keep the N x M terms than to sort.
+
+    On CUDA, they are kept where they are at most KEPT times as many as the numbers of the tokens.
+    """
+    n, (m, e) = a.shape[1], g.shape[1:]
+    return n * m * e <= SMALL or (g.is_cuda and n * m <= KEPT * (n + m) * e)
 
 
 def _direct_sum(a: Tensor, b: Tensor, g: Tensor) -> Tensor:
@@ -68,13 +80,14 @@ def _sorted_sum_backward(
     gradients with (a, dy) and (b, g) exchanged.
     """
     num_keys = order.shape[1]
+    chunk = CUDA_CHUNK if a.is_cuda else CHUNK
     blocks, factors = _active_blocks(heights, a, num_keys)
-    da = _slopes_times(dy.split(CHUNK, dim=1), terms, blocks, factors)
+    da = _slopes_times(dy.split(chunk, dim=1), terms, blocks, factors)
 
     keys = heights[:, :, :ROWS].flatten(1)  # b, sorted, then -inf
     swapped_terms, swapped_heights, _ = _sorted_blocks(a, dy)
     blocks, factors = _active_blocks(swapped_heights, keys, num_keys)
-    values = terms[:, :, :ROWS].split(CHUNK // ROWS, dim=1)  # g, sorted
+    values = terms[:, :, :ROWS].split(chunk // ROWS, dim=1)  # g, sorted
     db = _slopes_times((rows.flatten(1, 2) for rows in values), swapped_terms, blocks, factors)
     db = torch.empty_like(order, dtype=db.dtype).scatter_(1, order, db[:, :num_keys])
 
@@ -141,13 +154,14 @@ def _slopes_times(
 ) -> Tensor:
     """The slopes of the weighted sums, times the values, summed over e: (B, N).
 
-    The values are chunks (B, CHUNK, e). To allocate the slopes of all queries at once takes longer
-    than to compute them.
+    The values are chunks (B, CHUNK, e), or CUDA_CHUNK. To allocate the slopes of all queries at
+    once takes longer than to compute them.
     """
+    chunk = CUDA_CHUNK if blocks.is_cuda else CHUNK
     chunks = zip(
         values,
-        blocks.split(CHUNK, dim=1),
-        _slopes_of(factors).split(CHUNK, dim=1),
+        blocks.split(chunk, dim=1),
+        _slopes_of(factors).split(chunk, dim=1),
         strict=True,
     )
     products = [_weighted_sum(terms, rows, by).mul_(rest).sum(dim=2) for rest, rows, by in chunks]

@@ -318,6 +318,8 @@ TREATMENT: dict[str, Treatment] = {
     "python -m pytest tests/test_presets.py": SuiteRuns(),
     "python -m pytest tests/test_published_counts.py": SuiteRuns(),
     "python -m pytest tests/weights/test_parity.py -k committed": SuiteRuns(),
+    "python -m pytest -m slow tests/weights/test_block_presets.py": SuiteRuns(),
+    "NLNET_BLOCKS=FOLDER python -m pytest tests/weights/test_blocks.py": SuiteRuns(),
     "python -m pytest tests/weights/test_sources.py tests/model/test_pytorchvideo.py": SuiteRuns(),
     "python -m pytest tests/weights/test_rewrite.py tests/weights/test_files.py"
     " tests/tools/test_convert.py": SuiteRuns(),

@@ -59,7 +59,5 @@ def published_block(source: str, name: str, settings: Settings) -> PublishedBloc
     presets = PUBLISHED_BLOCKS[repository]
     preset = presets.get(f"{PurePosixPath(path).stem}.{name}") or presets.get(name)
     if preset is None:
-        raise UserError(
-            f"class={name}: {repository} has no such block; known: {', '.join(presets)}"
-        )
+        raise UserError(f"class={name} is unknown; {repository} has: {', '.join(presets)}")
     return preset.read(settings)

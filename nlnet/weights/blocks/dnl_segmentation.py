@@ -84,7 +84,7 @@ def _published(
         output=Output(
             bias=False,
             norm="batch" if settings["out_bn"] else "none",
-            gamma=True,
+            gamma=pairwise,
             terms="weighted",
             project=projects,
         ),
@@ -98,6 +98,8 @@ def _published(
         "norm": "out_bn",
         **norms,
     }
+    if not pairwise:
+        return PublishedBlock(block, modules, unused=("gamma",))
     return PublishedBlock(block, modules, {"gamma": "gamma"})
 
 

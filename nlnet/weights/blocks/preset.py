@@ -22,7 +22,8 @@ class PublishedBlock:
 
     block: nn.Module
     modules: Table  # our module -> theirs
-    parameters: Table = field(default_factory=dict)  # our parameter -> theirs, where names differ
+    parameters: Table = field(default_factory=dict)  # our parameter -> theirs, without a module
+    unused: tuple[str, ...] = ()  # their parameters that do not change the output
 
     def import_state(self, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Their tensors with our names and shapes, which differ in sizes of 1 alone.
@@ -34,6 +35,8 @@ class PublishedBlock:
         shapes = {name: tensor.shape for name, tensor in self.block.state_dict().items()}
         state = {}
         for key, tensor in theirs.items():
+            if key in self.unused:
+                continue
             name = whole.get(key) or to_nlnet(key, form)
             if name not in shapes:
                 raise UserError(f"{key}: the block has no such parameter")

@@ -2,6 +2,7 @@
 
     python scripts/kill_ranks.py --kills 20
     python scripts/kill_ranks.py --kills 20 --nodes 2
+    python scripts/kill_ranks.py --kills 20 --nodes 1 2
 
 One process group of two ranks trains without a disturbance. The same run is then trained while
 SIGKILL ends a rank (with --nodes 2: an agent of torchrun and its ranks) at random moments. torchrun
@@ -13,7 +14,6 @@ import argparse
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 
 import torch
+from local_nodes import ENVIRONMENT, agent_command
 
 from nlnet.checkpoint import LAST, read_checkpoint
 
@@ -37,14 +38,7 @@ class Group:
 
     def __init__(self, nodes: int, ranks: int, words: list[str], folder: Path) -> None:
         self.folder = folder
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        self.command = [sys.executable, "-m", "torch.distributed.run", f"--nnodes={nodes}"]
-        self.command += [f"--nproc-per-node={ranks}", "--max-restarts=1000"]
-        self.command += ["--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}"]
-        self.command += ["--rdzv-id=kills", "--local-addr=127.0.0.1"]
-        self.command += [str(ROOT / "tools" / "train.py"), *words]
+        self.command = agent_command(nodes, ranks, words, max_restarts=1000)
         self.agents = [self._start() for _ in range(nodes)]
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -105,10 +99,12 @@ def wait_until_resumed(group: Group, folder: Path, before: int) -> float:
     return time.monotonic() - start
 
 
-def disturbed(args: argparse.Namespace, words: list[str], cwd: Path, folder: Path) -> list[float]:
+def disturbed(
+    args: argparse.Namespace, nodes: int, words: list[str], cwd: Path, folder: Path
+) -> list[float]:
     """Train while processes are killed; return the seconds from each kill to the resumption."""
     rng = random.Random(args.seed)
-    group = Group(args.nodes, 2 // args.nodes, words, cwd)
+    group = Group(nodes, 2 // nodes, words, cwd)
     waits: list[float] = []
     wait_until_resumed(group, folder, 0)
     while len(waits) < args.kills and not group.is_done():
@@ -145,13 +141,12 @@ def same_bits(one: Path, other: Path) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--nodes", type=int, default=1, choices=(1, 2))
+    parser.add_argument("--nodes", type=int, nargs="+", default=[1], choices=(1, 2))
     parser.add_argument("--steps", type=int, default=600, help="of the run")
     parser.add_argument("--between", type=float, default=6.0, help="most seconds between kills")
     parser.add_argument("--seed", type=int, default=0, help="of the moments and the victims")
     args = parser.parse_args()
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"  # as docs/machines.md says
+    os.environ.update(ENVIRONMENT)
     with tempfile.TemporaryDirectory() as name:
         cwd = Path(name)
         make = [sys.executable, str(ROOT / "scripts" / "make_same_different.py"), "--out", "few"]
@@ -160,13 +155,18 @@ def main() -> None:
         words = [*WORDS, "data.root=few", f"trainer.max_steps={args.steps}"]
         whole = Group(1, 2, [*words, "name=whole"], cwd)
         whole.agents[0].wait()
-        waits = disturbed(args, [*words, "name=kills"], cwd, cwd / "outputs" / "kills" / "train")
-        equal = same_bits(*(cwd / "outputs" / run / "train" for run in ("whole", "kills")))
-        print(
-            f"{len(waits)} kills, longest time to the resumption {max(waits):.1f} s; the final"
-            f" weights are {'equal' if equal else 'NOT EQUAL'}"
-        )
-        if not equal or len(waits) < args.kills:
+        failed = False
+        for nodes in args.nodes:
+            run = f"kills_{nodes}"
+            folder = cwd / "outputs" / run / "train"
+            waits = disturbed(args, nodes, [*words, f"name={run}"], cwd, folder)
+            equal = same_bits(cwd / "outputs" / "whole" / "train", folder)
+            print(
+                f"{nodes} nodes: {len(waits)} kills, longest time to the resumption "
+                f"{max(waits):.1f} s; the final weights are {'equal' if equal else 'NOT EQUAL'}"
+            )
+            failed |= not equal or len(waits) < args.kills
+        if failed:
             raise SystemExit(1)
 
 

@@ -25,6 +25,7 @@ from nlnet.cli.choices import CONFIG_DIR
 from nlnet.cli.compose import to_run
 from nlnet.config import register_schemas
 from nlnet.model.build import build_model
+from tests.commands import run_python
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -164,6 +165,12 @@ TREATMENT: dict[str, Treatment] = {
     "sbatch --nodes=2 --gpus-per-node=8 scripts/slurm_train.sh +experiment=i3d_nl5"
     " data.root=/data/kinetics400": RunElsewhere("tests/scripts/test_slurm_train.py"),
     "export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1": RunElsewhere("scripts/kill_ranks.py sets it"),
+    "python scripts/quickstart_nodes.py": RunElsewhere(
+        "it takes minutes; tests/scripts/test_quickstart_nodes.py trains five steps"
+    ),
+    "python tests/fixtures/golden_losses/make.py --device cuda": RunElsewhere(
+        "it needs a GPU; tests/trainer/test_golden_losses.py computes the curves of a CPU"
+    ),
     "python scripts/kill_ranks.py --kills 20": RunElsewhere("tests/scripts/test_kill_ranks.py"),
     "pip install 'nlnet[slurm]'": RunElsewhere("it needs the network"),
     "python tools/runs.py": RunElsewhere("tests/jobs/test_runs.py"),
@@ -180,9 +187,7 @@ TREATMENT: dict[str, Treatment] = {
     ),
     "python tools/train.py -m +experiment=folder_small data.root=my_videos hydra/sweeper=optuna"
     " hydra.sweeper.direction=maximize hydra.sweeper.n_trials=20 hydra.sweeper.n_jobs=1"
-    " 'optim.lr=tag(log,interval(0.001,0.1))'": RunElsewhere(
-        "the development environment lacks Optuna, which brings a database toolkit"
-    ),
+    " 'optim.lr=tag(log,interval(0.001,0.1))'": RunElsewhere("tests/tools/test_optuna_sweep.py"),
     "python tools/replay.py outputs/i3d_nl5/train 1200 --picture step.png"
     " --save step.pt": RunElsewhere("tests/tools/test_replay.py"),
     "torchrun --nproc-per-node 8 tools/train.py +experiment=i3d_nl5"
@@ -225,7 +230,7 @@ TREATMENT: dict[str, Treatment] = {
     "python tools/attend.py outputs/i3d/train/best.pt video.mp4 --method gradcam": Run(
         replace=(("outputs/i3d/train/best.pt", "outputs/i3d_nl5/train/best.pt"),)
     ),
-    "pip install 'nlnet[sweep]'": RunElsewhere("the development environment has its launcher"),
+    "pip install 'nlnet[sweep]'": RunElsewhere("the development environment has the extra"),
     "pip install 'nlnet[serve]'": RunElsewhere("the development environment has the extra"),
     "python tools/serve.py demo": RunElsewhere("tests/serve runs it; it ends with Ctrl-C"),
     "python tools/serve.py outputs/i3d_nl5/train/best.pt": RunElsewhere("the same"),
@@ -418,18 +423,19 @@ def run(command: str, cwd: Path, *more: str) -> str:
     variables, words = shell_words(command)
     words = [word.replace("data.root=/data/", "data.root=") for word in words]
     words = [str(ROOT / word) if word.startswith("tools/") else word for word in words]
-    program = {
-        "python": [sys.executable],
-        "torchrun": [sys.executable, "-m", "torch.distributed.run"],
-    }[words[0]]
-    done = subprocess.run(
-        [*program, *words[1:], *more],
-        cwd=cwd,
-        env={**os.environ, **variables, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    environment = {**os.environ, **variables, "OMP_NUM_THREADS": "1"}
+    if words[0] == "python":
+        done = run_python([*words[1:], *more], cwd, env=environment, timeout=300)
+    else:
+        assert words[0] == "torchrun"
+        done = subprocess.run(
+            [sys.executable, "-m", "torch.distributed.run", *words[1:], *more],
+            cwd=cwd,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
     assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
     return done.stdout
 
@@ -451,9 +457,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def make_videos(folder: Path) -> None:
     """A small data set of class folders: 8 videos to train on, 8 to validate on, 2 to test."""
-    script = [sys.executable, str(ROOT / "scripts" / "make_same_different.py")]
+    script = [str(ROOT / "scripts" / "make_same_different.py"), "--out", str(folder)]
     sizes = ["--train", "8", "--val", "8", "--test", "2", "--workers", "1"]
-    subprocess.run([*script, "--out", str(folder), *sizes], check=True)
+    done = run_python([*script, *sizes], ROOT)
+    assert done.returncode == 0, done.stderr
 
 
 def kinetics(videos: Path, root: Path, *, clips: str, val: str) -> None:

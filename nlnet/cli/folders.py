@@ -74,7 +74,8 @@ def extension(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None
 def hold_folder(folder: Path) -> Iterator[None]:
     """Keep other processes from training in a folder; the system ends that with the process.
 
-    Raises UserError, with the host and the number of the process, if another one trains there.
+    Raises UserError, with the host and the number of the process, if another one trains there, and
+    if the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK).open("a+") as file:
@@ -90,8 +91,13 @@ def hold_folder(folder: Path) -> Iterator[None]:
             yield
             return
         file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
+        try:
+            os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}".encode())
+        except OSError as error:
+            raise UserError(
+                f"{folder}: cannot be written ({error.strerror}); free disk space, or choose "
+                "another folder with name=NAME"
+            ) from error
         yield
 
 

@@ -1,7 +1,6 @@
 """What the tests of commands share: a composed run, and a tool as a command of its own."""
 
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from hydra import compose, initialize_config_dir
 from nlnet.cli.choices import CONFIG_DIR
 from nlnet.cli.compose import to_run
 from nlnet.config import RunConfig, register_schemas
+from tests.commands import run_python
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,5 +24,4 @@ def run_config(*overrides: str, experiment: str | None = "smoke") -> RunConfig:
 def tool(
     name: str, *words: str, cwd: Path, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "tools" / f"{name}.py"), *words]
-    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=120)
+    return run_python([str(ROOT / "tools" / f"{name}.py"), *words], cwd, env=env)

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.commands import run_python
 from tests.test_documentation import DOCS, ROOT, SHORT, blocks, commands, make_videos
 
 PAGE = DOCS / "extend.md"
@@ -80,13 +81,17 @@ def test_a_worked_example_works_as_it_stands_on_the_page(section: str, tmp_path:
         words = shlex.split(line)[1:]
         words += SHORT if words[0] == "tools/train.py" else ()
         words += ("-q", "-p", "no:cacheprovider") if "pytest" in words else ()
-        done = subprocess.run(
-            [sys.executable, *words],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-        )
+        environment = {**os.environ, "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
+        if words[0] == "-m":
+            done = subprocess.run(
+                [sys.executable, *words],
+                cwd=tmp_path,
+                env=environment,
+                capture_output=True,
+                text=True,
+            )
+        else:
+            done = run_python([str(tmp_path / words[0]), *words[1:]], tmp_path, env=environment)
         assert done.returncode == 0, f"{line}\n{done.stdout[-3000:]}\n{done.stderr[-2000:]}"
     assert list(tmp_path.glob("outputs/*/train/best.pt"))
 

@@ -15,6 +15,7 @@ from nlnet.data.index.read import read_index
 from nlnet.errors import UsageError, UserError
 from nlnet.jobs.prepare import run_prepare
 from nlnet.runs.quarantine import QUARANTINE, add_to_quarantine
+from tests.commands import run_python
 from tests.conftest import write_gray_video
 from tests.data.frame_folders import extract_frames
 
@@ -118,7 +119,8 @@ def test_a_killed_run_continues(data: Path, tmp_path: Path):
     assert partial.exists() and not (data / "manifest.parquet").exists()
     with partial.open("a") as file:
         file.write('{"path": "train/swi')  # a line that was cut
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = run_python(command[1:], tmp_path)
+    assert done.returncode == 0, done.stderr
     assert "files have been measured before" in done.stdout
     assert not partial.exists()
     assert read_manifest_rows(data / "manifest.parquet") == read_manifest_rows(
@@ -230,11 +232,11 @@ def test_training_on_a_manifest_is_training_without_the_bad_files(data: Path, tm
     prepare("folder", data)
     words = ["+experiment=folder_small", "data.num_workers=0", "data.batch_size=4"]
     words += ["trainer.epochs=null", "trainer.max_steps=2", "schedule.warmup=0", "dist.device=cpu"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
 
     def train(name: str, *more: str) -> dict[str, torch.Tensor]:
-        command = [sys.executable, str(ROOT / "tools/train.py"), *words, *more, f"name={name}"]
-        subprocess.run([*command, f"data.root={data}"], cwd=tmp_path, env=environment, check=True)
+        command = [str(ROOT / "tools/train.py"), *words, *more, f"name={name}", f"data.root={data}"]
+        done = run_python(command, tmp_path)
+        assert done.returncode == 0, done.stderr
         return torch.load(tmp_path / "outputs" / name / "train" / "last.pt")["model"]
 
     splits = [f"data.{key}=manifest.parquet#{key}" for key in ("train", "val")]

@@ -38,6 +38,14 @@ def run(scores: list[float | None], steps_per_epoch: int = 4) -> Progress:
     return progress
 
 
+@pytest.mark.parametrize(
+    ("scores", "best"),
+    [([math.nan, 25.0], 25.0), ([50.0, math.nan, 25.0], 50.0), ([math.nan], None)],
+)
+def test_a_score_that_is_nan_is_never_the_best(scores: list[float | None], best: float | None):
+    assert run(scores).best == best
+
+
 def test_means_of_steps_of_unequal_size():
     """The loss and the hits are means over clips, the speed and the wait are means over time."""
     totals: dict[str, float] = {}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import run_python
 from tests.tools.running import ENVIRONMENT
 
 ROOT = Path(__file__).parents[2]
@@ -24,9 +25,10 @@ Tool = Callable[..., subprocess.CompletedProcess[str]]
 def few_videos(tmp_path_factory) -> Path:
     """24 training videos and 7 test videos of two classes."""
     root = tmp_path_factory.mktemp("videos") / "few"
-    command = [sys.executable, str(ROOT / "scripts" / "make_same_different.py"), "--out", str(root)]
+    command = [str(ROOT / "scripts" / "make_same_different.py"), "--out", str(root)]
     command += ["--train", "24", "--val", "8", "--test", "8", "--workers", "1"]
-    subprocess.run(command, check=True, capture_output=True)
+    done = run_python(command, root.parent)
+    assert done.returncode == 0, done.stderr
     (root / "test" / "same" / "000001.mp4").unlink()
     return root
 
@@ -49,9 +51,7 @@ def command(few_videos: Path) -> Callable[..., list[str]]:
 
 
 def run_command(words: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        words, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=240
-    )
+    return run_python(words[1:], cwd, env=ENVIRONMENT)
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import nlnet.trainer.loop
 
 ROOT = Path(__file__).parents[2]
@@ -36,6 +38,7 @@ def counted_step(*args: Any, **kwargs: Any) -> Any:
     me = str(os.getpid())
     workers = Path(f"/proc/{me}/task/{me}/children").read_text().split()
     counts.append(count("run", [me]) | count("workers", workers))
+    counts[-1]["GPU bytes"] = torch.cuda.memory_allocated()
     return train_step(*args, **kwargs)
 
 

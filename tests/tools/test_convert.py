@@ -3,8 +3,6 @@
 import importlib.util
 import json
 import pickle
-import subprocess
-import sys
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +29,7 @@ from nlnet.weights.files import NLNET, read_weight_file
 from nlnet.weights.load import INFLATIONS
 from nlnet.weights.rewrite import REWRITES, export_state
 from nlnet.weights.sources.all import CODE_BASES
+from tests.commands import run_python
 
 TOOLS = Path(__file__).parents[2] / "tools"
 VideoFactory = Callable[..., Path]
@@ -311,8 +310,7 @@ def test_blocks_go_to_another_code_base(tmp_path: Path, capsys: pytest.CaptureFi
     ],
 )
 def test_the_command_line(words: list[str], code: int, line: str, tmp_path: Path):
-    command = [sys.executable, str(TOOLS / "convert.py"), *words]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    done = run_python([str(TOOLS / "convert.py"), *words], tmp_path)
     assert done.returncode == code
     assert line in (done.stdout if code == 0 else done.stderr)
     if code:

@@ -146,6 +146,16 @@ def test_data_that_are_not_on_this_machine_must_be_given(
     assert "is not set" in done.stderr
 
 
+@pytest.mark.slow
+def test_weights_that_are_not_finite_have_no_accuracy(tool: Tool, trained: Path, tmp_path: Path):
+    saved = torch.load(trained / "best.pt", weights_only=True)
+    saved["model"]["head.fc.bias"][0] = float("nan")
+    torch.save(saved, tmp_path / "nan.pt")
+    done = tool("eval", "weights=nan.pt", cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert "scores of the network are not finite" in done.stderr and "top1" not in done.stdout
+
+
 def spoil(root: Path) -> Path:
     path = root / "test" / "same" / "000003.mp4"
     path.write_bytes(b"no video")

@@ -12,10 +12,7 @@ and so enlarges the difference: after three steps it is 6e-8 with AVX2 and 1.5e-
 import csv
 import hashlib
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +20,7 @@ import pytest
 import torch
 
 from nlnet.checkpoint import LAST, read_checkpoint
+from tests.commands import run_python
 
 ROOT = Path(__file__).parents[2]
 FIXTURE = ROOT / "tests" / "fixtures" / "first_release"
@@ -50,9 +48,7 @@ def run_folder(tmp_path: Path) -> Path:
 
 
 def tool(name: str, *words: str, cwd: Path) -> str:
-    command = [sys.executable, str(ROOT / "tools" / f"{name}.py"), *words]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+    done = run_python([str(ROOT / "tools" / f"{name}.py"), *words], cwd)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -16,14 +16,17 @@ PART = 10  # steps of which the smallest count is taken: batches on their way ho
 MOST = 8 * 2**20  # bytes that 2,000 clips may add to a process
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize(
+    "device",
+    [pytest.param("cpu", marks=pytest.mark.slow), pytest.param("cuda", marks=pytest.mark.gpu)],
+)
 def test_a_run_and_its_workers_keep_their_memory_files_and_threads(
-    command: Callable[..., list[str]], tmp_path: Path
+    command: Callable[..., list[str]], tmp_path: Path, device: str
 ):
     steps = WARM + CLIPS // BATCH + PART
     words = (f"trainer.max_steps={steps}", f"data.batch_size={BATCH}", "data.num_workers=2")
     small = ("model.width=8", "data.clip.num_frames=2", "data.clip.crop_size=32")
-    rare = ("trainer.eval_every=15", "trainer.max_minutes=4")
+    rare = ("trainer.eval_every=15", "trainer.max_minutes=4", f"dist.device={device}")
     train = command("train", *words, *small, *rare)[2:]
     done = run_command([sys.executable, PROGRAM, "counts.json", *train], tmp_path)
     assert done.returncode == 0, done.stderr

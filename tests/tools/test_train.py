@@ -342,24 +342,6 @@ def test_torchrun_computes_the_steps_of_one(
     assert_close(single_folder(tmp_path), alone("sync"))
 
 
-@pytest.mark.slow
-def test_two_nodes_of_two_ranks_compute_the_steps_of_one(
-    command: Command, alone: Callable[[str], Path], tmp_path: Path
-):
-    """Two agents of torchrun on this machine, as on two machines."""
-    words = (*FIVE, "model.norm=sync", "model.non_local.norm=sync", "name=sync")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    agent = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=2"]
-    agent += ["--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}", "--rdzv-id=two"]
-    agent += ["--local-addr=127.0.0.1", *command("train", *words)[1:]]
-    with start(agent, tmp_path) as first, start(agent, tmp_path) as second:
-        errors = [process.communicate(timeout=400)[1] for process in (first, second)]
-    assert (first.returncode, second.returncode) == (0, 0), errors
-    assert_close(single_folder(tmp_path), alone("sync"))
-
-
 def children(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 

@@ -87,13 +87,13 @@ print(kills, "kills,", inside, "while a checkpoint was written,", runs + 1, "run
 
 
 @pytest.mark.slow
-def test_20_of_20_kills_change_no_bit(tmp_path: Path):
+def test_20_of_20_kills_change_no_bit(memory_folder: Path):
     """Ten kills by the clock, ten at a change of the disk, most of them inside a checkpoint.
 
     Every process computes the same operations, so the bits are equal on every processor.
     """
     done = subprocess.run(
-        [sys.executable, "-c", KILLS, str(PROGRAM), str(tmp_path)],
+        [sys.executable, "-c", KILLS, str(PROGRAM), str(memory_folder)],
         capture_output=True,
         text=True,
     )

@@ -324,5 +324,6 @@ assert step > trials // 10, step
 
 
 @pytest.mark.slow
-def test_sigkill_during_saves(tmp_path: Path):
-    subprocess.run([sys.executable, "-c", SAVE_FOR_EVER, str(tmp_path), "100"], check=True)
+def test_sigkill_during_saves(memory_folder: Path):
+    command = [sys.executable, "-c", SAVE_FOR_EVER, str(memory_folder), "100"]
+    subprocess.run(command, check=True)

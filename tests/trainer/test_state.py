@@ -287,7 +287,7 @@ SAVE_FOR_EVER = """
 import itertools, os, signal, sys, time
 import torch
 from pathlib import Path
-from nlnet.checkpoint import LAST, PREVIOUS, current_provenance
+from nlnet.checkpoint import LAST, PREVIOUS, Provenance
 from nlnet.trainer.state import TrainState, resume
 
 folder, trials = Path(sys.argv[1]), int(sys.argv[2])
@@ -297,7 +297,7 @@ def state_of(step):
     model = torch.nn.Linear(300, 300)
     torch.nn.init.constant_(model.weight, step)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    state = TrainState(model, optimizer, current_provenance("", []))
+    state = TrainState(model, optimizer, Provenance())
     state.progress.global_step = step
     return state
 

@@ -11,8 +11,8 @@ from nlnet.model.non_local.axes import AXES_OF
 from nlnet.model.non_local.block import NonLocalBlock
 from nlnet.model.non_local.build import BLOCKS, build_block
 from nlnet.model.non_local.kernels import softmax
-from nlnet.model.non_local.layers import SUBSAMPLES, Output, Subsample
-from nlnet.model.non_local.pairwise import PAIRWISE
+from nlnet.model.non_local.layers import SUBSAMPLES, Embedding, Output, Subsample
+from nlnet.model.non_local.pairwise import PAIRWISE, Maps
 from nlnet.model.non_local.tokens import lift
 from nlnet.model.norm import NORMS
 from tests.model.non_local import reference_block
@@ -167,6 +167,37 @@ def test_memory_is_linear_in_the_positions(
         assert large < 4 * (8 * 256) ** 2 / 2
 
 
+@pytest.mark.parametrize("pairwise", PAIRWISE)
+def test_rows_and_columns_under_autocast_and_in_linear_memory(pairwise: str):
+    """A frame has as many weights as positions times H + W, so the frames count alone."""
+    torch.manual_seed(0)
+    output = Output(norm="none", zero_init=False)
+    embedding = Embedding(init="kaiming")
+    block = NonLocalBlock(
+        16, pairwise=pairwise, axes="row_column", output=output, embedding=embedding
+    )
+    x = torch.randn(2, 16, 2, 5, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        z = block(x)
+    wanted = block(x)
+    assert z.dtype == torch.float32
+    assert (z - wanted).norm() < 0.03 * wanted.norm()
+    memory_of_a_step(block, (1, 16, 16))
+    few, many = memory_of_a_step(block, (2, 16, 16)), memory_of_a_step(block, (8, 16, 16))
+    for small, large in zip(few, many, strict=True):
+        assert small < large < 5 * small
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pairwise", PAIRWISE)
+def test_compiled_rows_and_columns_are_one_graph(pairwise: str):
+    torch._dynamo.reset()
+    block = randomized(NonLocalBlock(6, dims=2, pairwise=pairwise, axes="row_column"))
+    x = video(2, 6, 4, 3).detach()
+    compiled = torch.compile(block, fullgraph=True, backend="eager")
+    assert_same([compiled(x)], [block(x)], 1e-9)
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("dims", SIZES)
@@ -218,3 +249,10 @@ def test_a_map_of_other_dimensions_is_refused(member: str):
         ArgumentError, match=r"^dims=2 needs a map \(B, C, H, W\), not \(2, 16, 3\)"
     ):
         built(member, 2)(torch.zeros(2, 16, 3))
+
+
+def test_the_cost_of_rows_and_columns_counts_their_keys():
+    theta, phi, g = torch.zeros(2, 12, 3), torch.zeros(2, 12, 3), torch.zeros(2, 12, 5)
+    maps = Maps(theta, phi, g, None, width=4)  # 3 rows, so 6 keys of each query
+    assert PAIRWISE["dot_product"](3).multiply_adds(maps) == 2 * 12 * 6 * (3 + 5)
+    assert PAIRWISE["unary"](3).multiply_adds(maps) == 2 * 12 * 6 * 5

@@ -10,6 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from nlnet.model.non_local.kernels.small_weights import cut_logits
+
 
 def row_column_softmax(q: Tensor, k: Tensor, v: Tensor, scale: float, width: int) -> Tensor:
     """y_i = sum_j softmax_j(scale q_i . k_j) v_j with one softmax over the row and the column.
@@ -24,7 +26,10 @@ def row_column_softmax(q: Tensor, k: Tensor, v: Tensor, scale: float, width: int
         columns = q.transpose(1, 2) @ k.transpose(1, 2).mT  # (B, W, H, H)
         own = torch.eye(columns.shape[2], dtype=torch.bool, device=q.device)
         columns = columns.masked_fill(own, -torch.inf)  # it is a key of the row already
-        weights = torch.softmax(torch.cat([rows, columns.transpose(1, 2)], dim=3), dim=3)
+        logits = torch.cat([rows, columns.transpose(1, 2)], dim=3)
+        if q.device.type == "cpu" and not torch.compiler.is_compiling():
+            cut_logits(logits.detach())
+        weights = torch.softmax(logits, dim=3)
         y = weights[..., :width] @ values
         along = weights[..., width:].transpose(1, 2) @ values.transpose(1, 2)  # (B, W, H, e)
         return (y + along.transpose(1, 2)).flatten(1, 2).to(v.dtype)

@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from nlnet.model.non_local.kernels import small_weights, softmax
+from nlnet.model.non_local.kernels.row_column import row_column_softmax
 from tests.model.non_local import reference
 
 TINY = torch.finfo(torch.float32).tiny
@@ -82,6 +83,17 @@ def test_weights_that_underflow_make_no_denormals(
     assert naive.count > 1000
     for result, exact in zip(results, naive_step(*(x.double() for x in gaussian)), strict=True):
         assert (result - exact).norm() < 1e-4 * exact.norm()
+
+
+def test_weights_of_a_row_and_a_column_that_underflow_make_no_denormals(
+    gaussian: tuple[Tensor, ...],
+):
+    q, _, _, dy = gaussian
+    inputs = [q.requires_grad_(), torch.randn(q.shape).requires_grad_(), dy.clone()]
+    with Denormals() as found:
+        y = row_column_softmax(*inputs, 1.0, 20)
+        torch.autograd.grad(y, inputs[:2], dy)
+    assert found.count == 0
 
 
 @pytest.mark.parametrize("spread", [1.0, 60.0], ids=["no small weight", "small weights"])

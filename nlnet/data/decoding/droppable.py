@@ -3,11 +3,13 @@
 The stream says so in the first bytes of each unit (NAL unit) of a packet: `nal_ref_idc` of ITU-T
 H.264, section 7.4.1, and the unit types of H.265, table 7-1. In H.265 a frame with such a type can
 still be a reference of a higher temporal layer, so streams with several layers are left alone.
+The unit types also say which packets have a frame at all: some have only metadata.
 """
 
 from collections.abc import Callable, Iterator
 
 IsDroppable = Callable[[memoryview], bool]  # the data of a packet -> whether it can be left out
+MIN_BYTES = 20  # of a packet that certainly gives a frame, in codecs without a rule
 
 
 def _units(packet: memoryview, length_size: int) -> Iterator[int]:
@@ -60,6 +62,12 @@ def _never(packet: memoryview) -> bool:
 # other codecs have none: tests/data/decoding/test_droppable.py compares all frames of each file.
 _RULES: dict[str, Callable[[bytes], IsDroppable | None]] = {"h264": _h264, "hevc": _hevc}
 
+# Codec -> whether the first byte of a unit is that of a slice.
+_SLICES: dict[str, Callable[[int], bool]] = {
+    "h264": lambda unit: 1 <= unit & 31 <= 5,
+    "hevc": lambda unit: unit >> 1 & 63 < 32,
+}
+
 
 def droppable_packets(codec: str, config: bytes | None) -> IsDroppable:
     """The rule for a stream of an MP4 or Matroska file.
@@ -70,3 +78,18 @@ def droppable_packets(codec: str, config: bytes | None) -> IsDroppable:
     """
     rule = None if config is None or codec not in _RULES else _RULES[codec](config)
     return _never if rule is None else rule
+
+
+def frame_packets(codec: str, config: bytes | None) -> Callable[[memoryview], bool]:
+    """Whether the data of a packet certainly have a frame; the arguments are as above.
+
+    A packet of a few bytes may say that a frame repeats the one before, or have only metadata. In
+    H.264 and H.265 the smallest slice is a frame, too.
+    """
+    is_slice = _SLICES.get(codec)
+    if is_slice is None or not config or config[0] != 1 or len(config) < 23:
+        return lambda packet: len(packet) >= MIN_BYTES
+    length_size = (config[4 if codec == "h264" else 21] & 3) + 1
+    return lambda packet: (
+        len(packet) >= MIN_BYTES or any(map(is_slice, _units(packet, length_size)))
+    )

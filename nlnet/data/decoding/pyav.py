@@ -76,6 +76,9 @@ class PyAVReader(VideoReader):
             self._known = known if is_same else None
             self._index = self._declared_index()
             self.num_frames = self._first_count()
+            if self._known and self.num_frames < self._known.num_frames:
+                cause = f"has {self.num_frames} frames, but had {self._known.num_frames} before"
+                raise DecodeError(path, f"{cause}; its bytes have changed")
             self.rate = mean_rate(self._stream, self._index)
         except DecodeError:
             self.close()
@@ -116,6 +119,11 @@ class PyAVReader(VideoReader):
         self._stream = stream
         self._is_unread = True  # the next packet is the first of the file
 
+    def _reopen(self) -> None:
+        """Go to the first frame. Opening the file again is the only way that always works."""
+        self.close()
+        self._open()
+
     def _packets(self) -> Iterator[av.Packet]:
         self._is_unread = False
         return read_packets(self._container, self._stream)
@@ -144,22 +152,22 @@ class PyAVReader(VideoReader):
 
     def _count(self) -> int:
         """Decode all frames. Raises DecodeError if there is none, or if declared ones are lost."""
-        expected = DeclaredFrames(self._container)
+        if not self._is_unread:
+            self._reopen()
+        expected = DeclaredFrames(self._container, self._stream)
         count = sum(1 for _ in self._all_frames(expected.add))
         if count == 0:
             raise DecodeError(self.path, "no frame can be decoded")
-        if count < expected.count:
-            raise DecodeError(self.path, f"{count} of {expected.count} declared frames decode")
+        if cause := expected.lost(count):
+            raise DecodeError(self.path, cause)
         return count
 
     def _all_frames(
         self, watch: Callable[[av.Packet], None] = lambda packet: None
     ) -> Iterator[av.VideoFrame]:
         """The frames of the file, decoded from its start; `watch` is called with each packet."""
-        # Opening the file again is the only way to the first frame that works for every format.
         if not self._is_unread:
-            self.close()
-            self._open()
+            self._reopen()
         before = self.num_decoded
         try:
             for packet in self._packets():

@@ -15,10 +15,12 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from nlnet.data.decoding.container import why
+from nlnet.data.decoding.droppable import frame_packets
+from nlnet.data.decoding.frame_index import is_indexed
 from nlnet.data.decoding.reader import DecodeError
 
 MP4 = "mov,mp4,m4a,3gp,3g2,mj2"  # FFmpeg's name of the format
-MIN_BYTES = 20  # of a packet that certainly gives a frame
+AVI = "avi"
 MP4_BOXES = frozenset({b"moov", b"mdat", b"moof", b"free", b"skip", b"wide", b"uuid", b"sidx"})
 RIFF_SLACK = 9  # bytes; some writers count the header of 8 bytes, and leave out the padding
 SEGMENT = b"\x18\x53\x80\x67"  # the element of Matroska that holds all others
@@ -26,25 +28,38 @@ HEAD = 4096  # bytes in which this element begins
 
 
 class DeclaredFrames:
-    """Count the frames that an MP4 file declares from the first key frame on; 0 in other files.
+    """Count the frames that a file declares, before it is read, and while its packets are read.
 
-    Frames that are shown before the key frame may lack what they depend on. Packets of some bytes
-    say that a frame repeats the one before; they give no frame.
+    In MP4, and in Matroska with codecs whose packets are single frames, each packet from the first
+    key frame on declares one. Frames that are shown before the key frame may lack what they depend
+    on. AVI has a list of its packets. Other files declare nothing.
     """
 
-    def __init__(self, container: InputContainer) -> None:
-        self.count = 0
-        self._is_declared = container.format.name == MP4
+    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
+        form, codec = container.format.name, stream.codec_context.codec.canonical_name
+        self._is_declared = form == MP4 or is_indexed(form, codec)
+        self._is_frame = frame_packets(codec, stream.codec_context.extradata)
+        self._listed = sum(each.size > 0 for each in stream.index_entries) if form == AVI else 0
         self._start: int | None = None  # time of the first key frame
+        self._packets = self._frames = 0
 
     def add(self, packet: av.Packet) -> None:
         """Count the next packet."""
-        if not self._is_declared or packet.pts is None or packet.is_discard:
+        self._packets += packet.size > 0
+        if not self._is_declared or packet.pts is None or packet.is_discard or not packet.size:
             return
         if self._start is None and packet.is_keyframe:
             self._start = packet.pts
-        if self._start is not None and packet.pts >= self._start and packet.size >= MIN_BYTES:
-            self.count += 1
+        if self._start is not None and packet.pts >= self._start:
+            self._frames += self._is_frame(memoryview(packet))
+
+    def lost(self, decoded: int) -> str:
+        """What is lost, after all packets, if `decoded` frames decode; empty if nothing is."""
+        if decoded < self._frames:
+            return f"{decoded} of {self._frames} declared frames decode"
+        if self._packets < self._listed:
+            return f"{self._packets} of {self._listed} listed packets are found"
+        return ""
 
 
 def check_whole(
@@ -77,6 +92,8 @@ def _missing_end(file: BinaryIO, container: InputContainer, stream: VideoStream)
     size = file.seek(0, io.SEEK_END)
     if container.format.name == MP4:
         entries = stream.index_entries
+        if len(entries) > size:  # no table that can be true; reading all of it would take minutes
+            return f"{size} bytes; it declares {len(entries)} frames"
         present = sum(entry.pos + entry.size <= size for entry in entries)
         return f"{present} frames; it declares {len(entries)}" if present < len(entries) else ""
     missing = missing_bytes(file)

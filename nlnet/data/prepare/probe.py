@@ -143,7 +143,7 @@ def _decode(
     with container:
         stream.thread_type = "NONE"
         stream.codec_context.thread_count = 1
-        count, expected = 0, DeclaredFrames(container)
+        count, expected = 0, DeclaredFrames(container, stream)
 
         def frames() -> Iterator[av.VideoFrame]:
             for packet in read_packets(container, stream):
@@ -163,8 +163,7 @@ def _decode(
                 count += 1
                 if count == limit:
                     return replace(facts, num_frames=count)
-            if 0 < count < expected.count and facts.status == OK:
-                cause = f"{count} of {expected.count} declared frames decode"
+            if count and (cause := expected.lost(count)) and facts.status == OK:
                 facts = replace(facts, status=DAMAGED, cause=cause)
         except av.FFmpegError as error:
             if count == 0:

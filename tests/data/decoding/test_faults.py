@@ -2,9 +2,14 @@
 
 import io
 import os
+import struct
+import tempfile
 import time
+import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from zlib import crc32
 
 import av
 import numpy as np
@@ -12,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from nlnet.bench.memory import peak_resident_bytes, reset_peak, resident_bytes
 from nlnet.data.decoding.container import open_video_stream
 from nlnet.data.decoding.opening import open_video
 from nlnet.data.decoding.reader import DecodeError, FrameCountError
@@ -95,6 +101,36 @@ def huge_header(path: Path) -> None:
     path.write_bytes(data[:32] + (2**31 - 1).to_bytes(4, "big") + b"moov" + bytes(100))
 
 
+def huge_table(path: Path) -> None:
+    """A table of 500,000 packets of a byte each, in a file of some kilobytes."""
+    data = bytearray(video(path.with_name("whole.mp4")).read_bytes())
+    count = (500_000).to_bytes(4, "big")
+    sizes, chunks = data.index(b"stsz") + 8, data.index(b"stsc") + 8
+    data[sizes : sizes + 8] = (1).to_bytes(4, "big") + count
+    data[chunks + 8 : chunks + 12] = count
+    path.write_bytes(data)
+
+
+def huge_picture(path: Path) -> None:
+    """A GIF of 40 bytes that announces 16,000 x 16,000 pixels."""
+    side = 2 * (16_000).to_bytes(2, "little")
+    image = b"," + bytes(4) + side + b"\x00\x02\x02\x4c\x01\x00;"
+    path.write_bytes(b"GIF89a" + side + b"\x80\x00\x00" + bytes(6) + image)
+
+
+def huge_image(path: Path) -> None:
+    """A folder of frames whose PNG image has 900 million pixels in a megabyte."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc32(kind + data))
+
+    path.mkdir()
+    header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 0, 0, 0, 0)
+    pixels = zlib.compress(bytes(10_000_000))  # ten megabytes in ten kilobytes
+    parts = [chunk(b"IHDR", header), chunk(b"IDAT", pixels), chunk(b"IEND", b"")]
+    (path / "img_00001.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+
+
 def symlink_loop(path: Path) -> None:
     path.symlink_to(path.name)
 
@@ -107,6 +143,9 @@ SPECIAL: dict[str, tuple[str, Callable[[Path], object], int | str]] = {
     "audio only": ("a.mp4", audio_only, "no video stream"),
     "no duration": ("a.mkv", without_duration, 24),
     "huge header": ("a.mp4", huge_header, ""),
+    "huge table": ("a.mp4", huge_table, "is cut short after"),
+    "huge picture": ("a.gif", huge_picture, "16000 x 16000 pixels are too large"),
+    "huge image": ("frames", huge_image, "is not a whole image"),
     "wrong extension": (
         "a.avi",
         lambda path: video(path.with_name("b.mp4")).rename(path),
@@ -121,9 +160,13 @@ SPECIAL: dict[str, tuple[str, Callable[[Path], object], int | str]] = {
 
 @pytest.mark.parametrize("name", SPECIAL)
 def test_a_special_file_has_its_outcome(name: str, tmp_path: Path):
+    """In less than 100 MB: a file of kilobytes can announce gigabytes."""
     file_name, make, expected = SPECIAL[name]
     make(tmp_path / file_name)
+    reset_peak()
+    before = resident_bytes()
     found = outcome(tmp_path / file_name)
+    assert peak_resident_bytes() - before < 100e6
     if isinstance(expected, int):
         assert found == expected
     else:
@@ -136,11 +179,24 @@ def test_a_name_that_is_not_utf_8_is_read(tmp_path: Path):
     assert outcome(path) == 24
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
-def test_a_file_without_permission_is_named(tmp_path: Path):
-    path = video(tmp_path / "a.mp4")
-    path.chmod(0)
-    assert outcome(path) == "Permission denied"
+@contextmanager
+def another_user() -> Iterator[None]:
+    """Root may read every file."""
+    user = os.geteuid()
+    os.seteuid(user or 65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+def test_a_file_without_permission_is_named():
+    with tempfile.TemporaryDirectory() as folder:  # the folders of pytest are those of its user
+        Path(folder).chmod(0o755)
+        path = video(Path(folder) / "a.mp4")
+        path.chmod(0)
+        with another_user():
+            assert outcome(path) == "Permission denied"
 
 
 def test_a_file_that_vanishes_after_it_was_opened_is_named(tmp_path: Path):
@@ -228,6 +284,34 @@ def test_200_random_bytes_are_changed(
         path = tmp_path / f"flipped{seed}.{suffix}"
         path.write_bytes(data.tobytes())
         outcome(path)
+
+
+@pytest.mark.parametrize(("codec", "suffix"), [file for file in FILES if file[1] != "ts"])
+def test_no_declared_frame_is_lost_in_silence(
+    codec: str, suffix: str, files: dict[tuple[str, str], bytes], tmp_path: Path
+):
+    """A file with damaged bytes is named, or gives a frame for each packet that it still declares.
+
+    MPEG-TS declares no packets; a packet of it that is lost can leave no trace.
+    """
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        data = np.frombuffer(files[codec, suffix], np.uint8).copy()
+        data[rng.integers(0, len(data), 4)] = rng.integers(0, 256, 4)
+        path = tmp_path / f"damaged{seed}.{suffix}"
+        path.write_bytes(data.tobytes())
+        found = outcome(path)
+        if isinstance(found, int):
+            assert found == declared(path)
+
+
+def declared(path: Path) -> int:
+    """The packets of a file that are to be shown; those in the list of an AVI file."""
+    with av.open(str(path), metadata_errors="ignore") as container:
+        if path.suffix == ".avi":
+            return sum(entry.size > 0 for entry in container.streams.video[0].index_entries)
+        packets = container.demux(video=0)
+        return sum(packet.size > 0 and not packet.is_discard for packet in packets)
 
 
 CHANGES = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=40)

@@ -136,3 +136,11 @@ def test_entries_that_could_not_be_tried_in_time_are_left_out(tmp_path: Path):
     path = write_moving_video(tmp_path / "a.avi", codec="mpeg4", num_frames=48)
     facts = probe_video(path, seconds=0)
     assert facts.num_frames == 48 and facts.entry_frames == ()
+
+
+def test_frames_that_an_index_has_lost_are_named(tmp_path: Path):
+    path = write_moving_video(tmp_path / "a.mkv", num_frames=24)
+    known = known_frames(path)
+    PyAVReader(path, known=known).close()
+    with pytest.raises(DecodeError, match="has 24 frames, but had 30 before"):
+        PyAVReader(path, known=known._replace(num_frames=30))

@@ -5,9 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from nlnet.model.non_local.kernels import concatenation as sorting
 from nlnet.model.non_local.kernels import cuda_forms, softmax
+from nlnet.model.non_local.kernels.concatenation import concatenation
 from nlnet.model.non_local.kernels.cuda_forms import (
     FormTime,
     Problem,
@@ -15,8 +19,9 @@ from nlnet.model.non_local.kernels.cuda_forms import (
     read_table,
     write_table,
 )
+from nlnet.model.non_local.kernels.dot_product import dot_product
 from nlnet.model.non_local.kernels.kept_affinity import kept_affinity, kept_softmax
-from nlnet.model.non_local.kernels.products import mean_product
+from nlnet.model.non_local.kernels.products import mean_product, wide_product
 from tests.model.non_local import reference
 
 RES3 = Problem("bfloat16", 256, 256, 6272, 1568)
@@ -150,6 +155,93 @@ def test_the_quadratic_form_of_torch_is_never_allowed(
 def test_torch_has_the_kernels_by_these_names():
     names = {"FLASH_ATTENTION", "EFFICIENT_ATTENTION", "CUDNN_ATTENTION"}
     assert names <= set(SDPBackend.__members__)
+
+
+# The functions on tensors that say that they are on a CUDA device, and have no numbers
+
+
+class _Operators(TorchDispatchMode):
+    """The names of nlnet's operators that are called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if str(func).startswith("nlnet."):
+            self.names.append(str(func).split(".")[1])
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def cuda_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device without measured forms, where Triton works."""
+    monkeypatch.setattr(cuda_forms, "_device_name", lambda index: "A")
+    monkeypatch.setattr(cuda_forms, "_shipped_table", lambda: ())
+    monkeypatch.setattr(cuda_forms, "split_head_works", lambda *_: True)
+
+
+def on_cuda(n: int, m: int, d: int, e: int, dtype: torch.dtype) -> list[Tensor]:
+    shapes = [(2, n, d), (2, m, d), (2, m, e)]
+    return [torch.empty(shape, device="cuda", dtype=dtype) for shape in shapes]
+
+
+@pytest.mark.usefixtures("cuda_device")
+@pytest.mark.parametrize(
+    "size, form",
+    [
+        ((784, 196, 512, 512), "kept_softmax"),
+        ((3136, 784, 512, 512), "kept_softmax"),
+        ((6272, 1568, 512, 512), "split_softmax"),
+        ((12544, 3136, 512, 256), "split_softmax"),
+    ],
+    ids=str,
+)
+def test_the_form_of_a_softmax_on_a_cuda_device(size: tuple[int, ...], form: str):
+    with FakeTensorMode(), _Operators() as called:
+        q, k, v = on_cuda(*size, torch.bfloat16)
+        y = softmax.softmax_attention(q, k, v, 1.0)
+    assert called.names == [form]
+    assert (y.shape, y.dtype, y.device.type) == ((2, size[0], size[3]), torch.bfloat16, "cuda")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
+def test_the_linear_functions_of_a_cuda_device(dtype: torch.dtype):
+    """Tensor cores add in float32; the terms of few positions are kept. No number is read."""
+    with FakeTensorMode(), _Operators() as called:
+        theta, phi, g = on_cuda(6272, 1568, 512, 512, dtype)
+        assert wide_product(theta, phi.mT).dtype == torch.float32
+        y = dot_product(theta, phi, g)
+        assert called.names == ([] if dtype == torch.float32 else ["mean_product"])
+        z = concatenation(theta[..., 0], phi[..., 0], g)
+        assert called.names[-1] == "sorted_sum"
+        called.names.clear()
+        small = concatenation(theta[:, :784, 0], phi[:, :196, 0], g[:, :196])
+        assert called.names == []
+        assert {x.dtype for x in (y, z, small)} == {dtype}
+        terms, heights, _ = sorting._sorted_blocks(phi[..., 0].float(), g.float())
+        blocks, factors = sorting._active_blocks(heights, theta[..., 0].float(), 1568)
+        slopes = sorting._slopes_times(
+            g.float().repeat(1, 4, 1).split(sorting.CUDA_CHUNK, dim=1), terms, blocks, factors
+        )
+        assert slopes.shape == (2, 6272)
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_autocast_leaves_the_linear_functions_as_they_are(dtype: torch.dtype):
+    theta, phi, g = (x.detach().to(dtype).requires_grad_() for x in tokens(90, 70, 16, 16))
+    inputs = [theta[..., 0], phi[..., 0], g]
+    for function, arguments in ((dot_product, [theta, phi, g]), (concatenation, inputs)):
+        wanted = function(*arguments)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            got = function(*arguments)
+        assert got.dtype == dtype
+        assert torch.equal(got, wanted)
+        gradients = torch.autograd.grad(got.sum(), arguments)
+        for a, b in zip(gradients, torch.autograd.grad(wanted.sum(), arguments), strict=True):
+            assert a.dtype == dtype
+            assert torch.equal(a, b)
 
 
 # The form that keeps the affinity, and the products

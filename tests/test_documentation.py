@@ -239,6 +239,9 @@ TREATMENT: dict[str, Treatment] = {
     "python scripts/compare_readers.py 'clips/*.mp4'": RunElsewhere(
         "tests/scripts/test_compare_readers.py"
     ),
+    "python scripts/segment_far.py --seeds 0 1 2": RunElsewhere(
+        "tests/scripts/test_segment_far.py"
+    ),
     "python scripts/score_attention.py": RunElsewhere("tests/scripts/test_score_attention.py"),
     "python tools/export.py outputs/i3d_nl5/train/best.pt --to onnx": Run(),
     "python tools/export.py outputs/i3d_nl5/train/best.pt --to torch_export": Run(),

@@ -97,7 +97,7 @@ def _places(model: nn.Module, stage: str, indices: Sequence[int]) -> Iterator[Pl
     except AttributeError:
         sequence = None
     if not isinstance(sequence, nn.Sequential):
-        known = ", ".join(_stages(model))
+        known = ", ".join(_stages(model)) or "none: it has no Sequential of residual blocks"
         what = "there is no such stage" if sequence is None else f"{stage} is no Sequential"
         raise ArgumentError(f"{stage}={list(indices)}: {what}; choose from {known}")
     if len(set(indices)) != len(indices):

@@ -344,6 +344,11 @@ def test_an_unknown_stage_is_refused(stage: str, message: str):
     assert str(caught.value) == message
 
 
+def test_a_network_without_stages_is_refused():
+    with pytest.raises(ArgumentError, match="no such stage; choose from none: it has no Seq"):
+        insert_non_local(nn.ModuleList([nn.Conv1d(1, 1, 1)]), {"layer3": [0]})
+
+
 def test_blocks_can_be_added_but_not_twice_at_one_place():
     model = small()
     insert_non_local(model, {"layer1": [1]})

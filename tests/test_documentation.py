@@ -317,6 +317,15 @@ TREATMENT: dict[str, Treatment] = {
     "OMP_NUM_THREADS=2 python tools/benchmark.py bench=data": ComposeOnly(
         "it takes minutes; tests/bench measures short videos with the same code"
     ),
+    "python tools/benchmark.py bench=gpu": ComposeOnly(
+        "it needs a GPU; tests/bench measures tiny networks with the same code"
+    ),
+    "python tools/benchmark.py bench=gpu 'only=[i3d_nl5,blocks]'": ComposeOnly(
+        "it needs a GPU; tests/bench measures tiny networks with the same code"
+    ),
+    "python tools/benchmark.py bench=gpu quick=true dist.device=cpu": ComposeOnly(
+        "it takes half a minute; tests/bench measures a network of it with the same code"
+    ),
     "python tools/train.py +experiment=gestures data.root=gestures": Run(SHORT),
     "python tools/train.py +experiment=gestures data.root=gestures model=c2d_tiny"
     " name=gestures_c2d": Run(SHORT),

@@ -18,7 +18,8 @@ class Report:
 
     markdown: str
     numbers: Mapping[str, object]  # every number, ready for JSON
-    pictures: Mapping[str, str] = field(default_factory=dict)  # file name -> SVG text
+    files: Mapping[str, str] = field(default_factory=dict)  # name of a picture or table -> its text
+    stem: str | None = None  # name of the file of the report, without .md; None: that of the bench
 
 
 def machine() -> dict[str, str]:

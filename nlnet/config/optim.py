@@ -11,6 +11,7 @@ class OptimConfig:
     weight_decay: float = 1e-4  # strength of the weight decay
     decay_norm: bool = False  # apply weight decay to the parameters of norms
     decay_bias: bool = True  # apply weight decay to the biases of convolutions and the classifier
+    fused: bool = True  # on a GPU: one kernel updates many weights
 
 
 @dataclass

@@ -26,6 +26,8 @@ class DistConfig:
     timeout: float = 600.0
     # How gradients are sent: none (as they are), bf16 or fp16 (rounded, half the bytes).
     gradient_compression: str = "none"
+    # DDP expects the same graph in every step, and looks for parameters without a gradient once.
+    static_graph: bool = False
 
 
 @dataclass
@@ -68,8 +70,10 @@ class InspectConfig(RunConfig):
 class BenchmarkConfig(RunConfig):
     """A run, and what tools/benchmark.py measures."""
 
-    bench: str = "ops"  # ops, step, data or forms
-    batch: int | None = None  # clips of bench=step; null: 2 on a CPU and 32 on a GPU
+    bench: str = "ops"  # ops, step, data, forms or gpu
+    # Clips of bench=step, null: 2 on a CPU and 32 on a GPU; and of bench=gpu, null: as it chooses.
+    batch: int | None = None
+    only: list[str] = field(default_factory=list)  # what bench=gpu measures; []: everything
     quick: bool = False  # take a minute: fewer shapes, fewer repetitions
     json: str | None = None  # also write every number to this file
     out: str = "benchmarks"  # folder of tables and pictures

@@ -36,6 +36,13 @@ class TrainerConfig:
     accept_changes: bool = False
     channels_last: bool = True  # memory format of convolutions
     compile: bool = False  # torch.compile
+    # default; max-autotune-no-cudagraphs (it times more kernels), reduce-overhead (CUDA graphs), or
+    # max-autotune (both)
+    compile_mode: str = "default"
+    # On a GPU: cuDNN times its kernels and takes the fastest; off with trainer.deterministic.
+    cudnn_benchmark: bool = True
+    # On a GPU: products and convolutions in float32 read 10 bits of the mantissa of their factors.
+    tf32: bool = True
     lean: bool = True  # on a CPU in float32: keep one feature map per convolution
     # Stages that keep only the inputs of their blocks for the backward pass: res2, ...
     checkpoint_stages: list[str] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""What a run in reduced precision does before its first step: it checks the device's kernels."""
+"""What a run does before its first step: it checks the device's kernels in reduced precision."""
 
 from collections.abc import Callable
 from functools import partial
@@ -9,7 +9,7 @@ from torch import nn
 from nlnet.config import RunConfig
 from nlnet.distributed.ranks import world_size
 from nlnet.model.build import build_model
-from nlnet.numerics.trust import check_network, replace_convolutions
+from nlnet.numerics.trust import check_network, checked_dtype, replace_convolutions
 from nlnet.trainer.build import build_precision
 
 
@@ -18,11 +18,12 @@ def trust_convolutions(
 ) -> None:
     """Compare the convolutions of a run with float64 and replace those whose kernel is wrong.
 
-    A run in float32 is not checked. `say` gets a line about each convolution that is replaced.
-    Raises UserError if no form of a convolution is right.
+    A run in float32 is checked where float32 is TF32. `say` gets a line about each convolution
+    that is replaced. Raises UserError if no form of a convolution is right.
     """
     precision = build_precision(run.trainer, device)
-    if precision is None:
+    dtype = checked_dtype(device, precision)
+    if dtype is None:
         return
     clip = run.data.clip
     batch = max(run.data.batch_size // run.trainer.accumulate // world_size(), 1)
@@ -30,9 +31,9 @@ def trust_convolutions(
         partial(build_model, run.model, num_classes=2),
         (batch, 3, clip.num_frames, clip.crop_size, clip.crop_size),
         device=device,
-        dtype=precision,
+        dtype=dtype,
         channels_last=run.trainer.channels_last,
     )
-    remedy = "use trainer.precision=fp32"
+    remedy = "use trainer.precision=fp32" if precision else "use trainer.tf32=false"
     for line in replace_convolutions(model, convolutions, verdicts, remedy=remedy):
         say(line)

@@ -37,7 +37,7 @@ from nlnet.runs.logger import progress_bar
 from nlnet.runs.partial import remove_partial
 from nlnet.runs.record import METRICS, main_first
 from nlnet.runs.scores import SCORES, EvaluationScores, write_scores
-from nlnet.trainer.build import apply_allocator, check_labels
+from nlnet.trainer.build import apply_allocator, build_cuda_arithmetic, check_labels
 from nlnet.trainer.metrics import Metrics, VideoScores
 from nlnet.weights.files import WeightFile
 from nlnet.weights.load import read_weights
@@ -101,7 +101,8 @@ def evaluate_run(run: RunConfig, out_dir: Path, weights: WeightFile | None = Non
     apply_allocator(run.trainer)
     device = build_device(run.dist)
     watch = Watch(out_dir, build_limits(run.dist), leave_error)
-    with process_group(device, watch), named_worker_failures():
+    arithmetic = build_cuda_arithmetic(run.trainer)
+    with arithmetic, process_group(device, watch), named_worker_failures():
         if weights is None:
             weights = read_weights(source)
         class_names = _find_class_names(run, weights, source)

@@ -44,6 +44,7 @@ from nlnet.runs.logger import RunLogger, progress_bar
 from nlnet.trainer.averaging import average_weights
 from nlnet.trainer.build import (
     apply_allocator,
+    build_cuda_arithmetic,
     build_optimizer,
     build_precision,
     build_scaler,
@@ -53,7 +54,7 @@ from nlnet.trainer.build import (
 from nlnet.trainer.loop import evaluate, fit
 from nlnet.trainer.metrics import Metrics, VideoScores
 from nlnet.trainer.preemption import OutOfTime
-from nlnet.trainer.prepare import COMPRESSIONS, prepare_model, wrap_for_training
+from nlnet.trainer.prepare import COMPILE_MODES, COMPRESSIONS, prepare_model, wrap_for_training
 from nlnet.trainer.state import TrainState, resume
 from nlnet.weights.load import INFLATIONS, load_weights
 from nlnet.weights.public import locate
@@ -80,6 +81,12 @@ def check_training(run: RunConfig) -> None:
         raise UsageError(
             "trainer.checkpoint_stages has no effect on a compiled network, which chooses by "
             "itself what it recomputes; set trainer.compile=false or trainer.checkpoint_stages=[]"
+        )
+    one_of("trainer.compile_mode", run.trainer.compile_mode, dict.fromkeys(COMPILE_MODES))
+    if run.dist.static_graph and run.trainer.accumulate > 1:  # pytorch pull request 187732
+        raise UsageError(
+            "dist.static_graph=true does not work with trainer.accumulate above 1 in several "
+            "versions of torch; set dist.static_graph=false or trainer.accumulate=1"
         )
     build_settings(run, steps_per_epoch=1, device=torch.device("cpu"))
     build_limits(run.dist)
@@ -115,7 +122,7 @@ def train(run: RunConfig, out_dir: Path) -> float:
         Preempted: a signal asked the run to stop; last.pt is written.
     """
     apply_allocator(run.trainer)
-    with deterministic_algorithms(run.trainer):
+    with deterministic_algorithms(run.trainer), build_cuda_arithmetic(run.trainer):
         device = build_device(run.dist)
         watch = Watch(out_dir, build_limits(run.dist), leave_error)
         memory = named_out_of_memory(run, device, partial(_prepare, run))
@@ -156,7 +163,9 @@ def _train(run: RunConfig, out_dir: Path, device: torch.device, watch: Watch) ->
             device=device,
             channels_last=run.trainer.channels_last,
             compiled=run.trainer.compile,
+            compile_mode=run.trainer.compile_mode,
             gradient_compression=run.dist.gradient_compression,
+            static_graph=run.dist.static_graph,
         )
         with suppress(OutOfTime):  # the log says so, and last.pt is written
             known, accumulate = state.progress.bad_files, run.trainer.accumulate

@@ -88,14 +88,14 @@ def relative_error(
     The error of a result is the root mean square of its difference from float64, over that of the
     result; single numbers count where they differ by more than 8 times as much.
     """
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator(device).manual_seed(0)
     memory_format = torch.channels_last_3d if channels_last else torch.contiguous_format
 
     def normal(*size: int) -> Tensor:
-        return torch.randn(size, generator=generator)
+        return torch.randn(size, generator=generator, device=device)
 
     def place(tensor: Tensor) -> Tensor:
-        return tensor.to(device, dtype, memory_format=memory_format)
+        return tensor.to(dtype, memory_format=memory_format)
 
     fan_in = prod(conv.weight[1:])
     x = place(normal(*conv.x)).requires_grad_(conv.input_gradient)
@@ -103,7 +103,7 @@ def relative_error(
     y = form(x, weight, conv)
     dy = place(normal(*y.shape))
     dweight, *dx = torch.autograd.grad(y, (weight, x) if conv.input_gradient else (weight,), dy)
-    u, v = (normal(size).double().to(device) for size in conv.weight[:2])
+    u, v = (normal(size).double() for size in conv.weight[:2])
     groups = conv.groups
     results = [_matrix(y.detach(), groups), dweight.double().transpose(0, 1).flatten(1)[None]]
     results += [_matrix(gradient, groups) for gradient in dx]

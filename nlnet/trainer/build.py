@@ -1,6 +1,7 @@
 """Build the optimizer, the schedule and the settings of the loop from the config of a run."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from nlnet.config import (
 )
 from nlnet.errors import UsageError
 from nlnet.trainer.allocator import set_allocator
+from nlnet.trainer.cuda_arithmetic import cuda_arithmetic
 from nlnet.trainer.optim import parameter_groups
 from nlnet.trainer.schedule import Schedule, cosine_schedule, step_schedule, with_warmup
 from nlnet.trainer.settings import LoopSettings, Remedies
@@ -49,6 +51,8 @@ def build_optimizer(cfg: OptimConfig, model: nn.Module) -> Optimizer:
     )
     if not groups:
         raise UsageError("trainer.freeze: no parameter is left to train; freeze fewer parts")
+    on_gpu = all(p.is_cuda for group in groups for p in group["params"])
+    fused = True if cfg.fused and on_gpu else None  # None: torch's choice
     match cfg:
         case SGDConfig():
             at_least("optim.momentum", cfg.momentum, 0)
@@ -57,11 +61,14 @@ def build_optimizer(cfg: OptimConfig, model: nn.Module) -> Optimizer:
                 raise UsageError(
                     "optim.nesterov=true needs optim.momentum above 0; set optim.nesterov=false"
                 )
-            return torch.optim.SGD(groups, lr=cfg.lr, momentum=cfg.momentum, nesterov=cfg.nesterov)
+            momentum, nesterov = cfg.momentum, cfg.nesterov
+            return torch.optim.SGD(
+                groups, lr=cfg.lr, momentum=momentum, nesterov=nesterov, fused=fused
+            )
         case AdamWConfig():
             match cfg.betas:
                 case [first, second] if 0 <= first < 1 and 0 <= second < 1:
-                    return torch.optim.AdamW(groups, lr=cfg.lr, betas=(first, second))
+                    return torch.optim.AdamW(groups, lr=cfg.lr, betas=(first, second), fused=fused)
             raise UsageError(
                 f"optim.betas={list(cfg.betas)} must be two numbers, each 0 or more and below 1"
             )
@@ -238,3 +245,9 @@ def apply_allocator(cfg: TrainerConfig) -> None:
     """Set how this process allocates memory. Raises UsageError for an unknown name."""
     with section("trainer"):
         set_allocator(cfg.allocator)
+
+
+def build_cuda_arithmetic(cfg: TrainerConfig) -> AbstractContextManager[None]:
+    """A context with the settings of CUDA devices; it changes nothing that a CPU computes."""
+    benchmark = cfg.cudnn_benchmark and not cfg.deterministic
+    return cuda_arithmetic(cudnn_benchmark=benchmark, tf32=cfg.tf32)

@@ -1,4 +1,4 @@
-"""The parameter groups of the optimizer."""
+"""The parameter groups of the optimizer, and its state in checkpoints."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 from torch import nn
 from torch.nn import GroupNorm, LayerNorm, Parameter
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim import Optimizer
 
 
 def parameter_groups(
@@ -34,6 +35,19 @@ def parameter_groups(
         (decayed if decays else others).append(parameter)
     groups = ((decayed, weight_decay), (others, 0.0))
     return [{"params": params, "weight_decay": decay} for params, decay in groups if params]
+
+
+def load_optimizer(optimizer: Optimizer, saved: dict[str, Any]) -> None:
+    """Load the state of an optimizer that may have been on another kind of device.
+
+    The kernels of the update stay those of this optimizer. Raises ValueError for other groups.
+    """
+    kernels = ("fused", "foreach")
+    groups = [
+        theirs | {name: ours[name] for name in kernels if name in ours}
+        for theirs, ours in zip(saved["param_groups"], optimizer.param_groups, strict=True)
+    ]
+    optimizer.load_state_dict(saved | {"param_groups": groups})
 
 
 def _learning(model: nn.Module) -> Iterator[tuple[nn.Module, str, Parameter]]:

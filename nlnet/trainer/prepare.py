@@ -54,13 +54,19 @@ COMPRESSIONS: dict[str, Callable[..., torch.futures.Future[Tensor]] | None] = {
 }
 
 
+# The modes of torch.compile.
+COMPILE_MODES = ("default", "max-autotune-no-cudagraphs", "reduce-overhead", "max-autotune")
+
+
 def wrap_for_training(
     model: nn.Module,
     *,
     device: torch.device,
     channels_last: bool = False,
     compiled: bool = False,
+    compile_mode: str = "default",
     gradient_compression: str = "none",
+    static_graph: bool = False,
 ) -> nn.Module:
     """Return the network that training calls: compiled, and wrapped if there are several ranks.
 
@@ -70,8 +76,10 @@ def wrap_for_training(
         model: already on the device
         device: of this rank
         channels_last: store the weights in the channels_last_3d format
-        compiled: use torch.compile
+        compiled: use torch.compile, which makes a program for each size of clips
+        compile_mode: one of COMPILE_MODES
         gradient_compression: a name in COMPRESSIONS; for several ranks
+        static_graph: DDP expects the same graph in every step; for several ranks
 
     Raises:
         ArgumentError: the name is unknown.
@@ -79,13 +87,21 @@ def wrap_for_training(
     hook = choose("gradient_compression", gradient_compression, COMPRESSIONS)
     if channels_last:
         model.to(memory_format=torch.channels_last_3d)
-    network = cast(nn.Module, torch.compile(model)) if compiled else model
+    network = model
+    if compiled:
+        mode = choose("compile_mode", compile_mode, {mode: mode for mode in COMPILE_MODES})
+        network = cast(nn.Module, torch.compile(model, dynamic=False, mode=mode))
     if world_size() > 1:
         devices = [device] if device.type == "cuda" else None
         # The weight of a 1x1x1 kernel has the same layout in both memory formats, but other
         # strides; DDP warns about the strides of its gradient.
         warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-        network = DistributedDataParallel(network, device_ids=devices, gradient_as_bucket_view=True)
+        network = DistributedDataParallel(
+            network,
+            device_ids=devices,
+            gradient_as_bucket_view=True,
+            static_graph=static_graph,
+        )
         if hook is not None:
             network.register_comm_hook(None, hook)
     return network

@@ -23,6 +23,7 @@ from nlnet.checkpoint import (
 from nlnet.distributed.ranks import gather_objects, on_main
 from nlnet.errors import UserError
 from nlnet.files import DamagedFile, set_aside
+from nlnet.trainer.optim import load_optimizer
 
 
 def _no_scaler() -> GradScaler:
@@ -111,7 +112,7 @@ class TrainState:
                 " resume with the same optimizer, or train in another folder"
             )
         try:
-            self.optimizer.load_state_dict(training.optimizer)
+            load_optimizer(self.optimizer, training.optimizer)
         except ValueError as error:
             raise UserError(
                 f"{path}: its optimizer has other parameter groups than this run; resume with the"

@@ -74,7 +74,7 @@ def train_step(
     sums = StepSums(*all_sum(row).tolist())
     if sums.faults:
         restore_buffers(state.model, buffers)
-    else:
+    elif math.isfinite(norm):  # else the scale is too large; fused SGD would update its momentum
         scaler.step(optimizer)
     scaler.update()
     return sums, norm
@@ -120,7 +120,7 @@ def accumulate_gradients(
             scaler.scale(loss * share).backward()
         right = is_right(best_classes(logits.detach(), 5), batch.label)
         hits = right[:, 0].sum(), right.any(1).sum()
-        sums += torch.stack([loss.detach() * len(right), *hits, loss.new_tensor(len(right))])
+        sums += torch.stack([loss.detach() * len(right), *hits, loss.new_full((), len(right))])
     return sums
 
 

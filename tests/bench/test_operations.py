@@ -51,7 +51,7 @@ def test_a_plan_gives_tables_numbers_and_a_picture(shape: Shape):
         assert str(row) in report.markdown
         assert f"{row.queries:,}" in report.markdown
     assert all(name in report.markdown for name in NAIVE)
-    assert "svg" in report.pictures["ops.svg"]
+    assert "svg" in report.files["ops.svg"]
     assert {name: len(rows) for name, rows in report.numbers.items()} == {
         "operations": 2,
         "blocks": 2,

@@ -17,6 +17,8 @@ from tests.cli.commands import run_config
         (["optim=sgd", "optim.momentum=0"], "optim.nesterov=true"),
         (["trainer.epochs=3"], "trainer.epochs=3 and trainer.max_steps=8"),
         (["schedule.warmup=9"], "schedule.warmup=9.0"),
+        (["trainer.compile_mode=fastest"], "trainer.compile_mode=fastest"),
+        (["dist.static_graph=true", "trainer.accumulate=2"], "dist.static_graph=true"),
         (["data.clip.num_frames=1"], "clips of 1 frames and 48 x 48 pixels do not pass"),
         (
             ["model.head_window=[2,2]", "data.val_views.crop_size=16"],

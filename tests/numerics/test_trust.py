@@ -14,7 +14,9 @@ from nlnet.numerics.forms import FORMS, ReplacedConv3d, plain
 from nlnet.numerics.trust import (
     Verdict,
     check_convolutions,
+    checked_dtype,
     replace_convolutions,
+    same_kernel_in_every_process,
     tolerance,
 )
 
@@ -134,3 +136,91 @@ def test_a_bias_is_added():
     x = torch.randn(1, 4, 2, 6, 6)
     torch.testing.assert_close(ReplacedConv3d(conv, "sliced")(x), conv(x))
     assert "form=sliced" in repr(ReplacedConv3d(conv, "sliced"))
+
+
+CUDA = torch.device("cuda")
+
+
+def cut(t: torch.Tensor) -> torch.Tensor:
+    """The 10 bits of the mantissa that TF32 has; the others are dropped, not rounded."""
+    return (t.view(torch.int32) & ~0x1FFF).view(torch.float32)
+
+
+def rounded(t: torch.Tensor) -> torch.Tensor:
+    return cut((t.view(torch.int32) + 0x1000).view(torch.float32))
+
+
+class InTf32(torch.autograd.Function):
+    """A convolution whose factors are rounded to TF32, also those of its gradients."""
+
+    @staticmethod
+    def forward(ctx, x, weight, conv, to_tf32, scale):
+        ctx.save_for_backward(x, weight)
+        ctx.others = conv, to_tf32, scale
+        return plain(to_tf32(x), to_tf32(weight), conv)
+
+    @staticmethod
+    def backward(ctx, dy):
+        conv, to_tf32, scale = ctx.others
+        x, weight = (to_tf32(t.detach()).requires_grad_() for t in ctx.saved_tensors)
+        with torch.enable_grad():
+            y = plain(x, weight, conv)
+        dx, dweight = torch.autograd.grad(y, (x, weight), to_tf32(dy.contiguous()))
+        return dx, scale * dweight, None, None, None
+
+
+@pytest.mark.parametrize("to_tf32", [cut, rounded])
+@pytest.mark.parametrize("size", [(1, 1, 1), (3, 1, 1), (1, 3, 3)])
+def test_tf32_is_within_the_tolerance_of_a_gpu_and_an_error_of_1_percent_is_not(
+    size: tuple[int, ...], to_tf32
+):
+    padding = tuple(k // 2 for k in size)
+    conv = Convolution((2, 64, 4, 12, 12), (32, 64, *size), (1, 2, 2), padding, (1,) * 3, 1, True)
+
+    def error(scale: float) -> float:
+        return relative_error(
+            conv,
+            lambda x, weight, conv: InTf32.apply(x, weight, conv, to_tf32, scale),
+            device=CPU,
+            dtype=torch.float32,
+            channels_last=False,
+        )
+
+    assert tolerance(CPU, torch.float32) < error(1.0) < tolerance(CUDA, torch.float32)
+    assert error(1.01) > tolerance(CUDA, torch.float32)
+
+
+def test_float32_is_checked_where_it_is_tf32(monkeypatch: pytest.MonkeyPatch):
+    conv = torch.backends.cudnn.conv
+    before = conv.fp32_precision
+    for tf32, expected in (("tf32", torch.float32), ("ieee", None)):
+        conv.fp32_precision = tf32
+        assert checked_dtype(CUDA, None) is expected
+        assert checked_dtype(CPU, None) is None
+        for device in (CPU, CUDA):
+            assert checked_dtype(device, torch.float16) is torch.float16
+    conv.fp32_precision = before
+
+
+@pytest.mark.parametrize("benchmark", [True, False])
+def test_kernels_that_are_chosen_by_their_time_are_checked_in_each_process(
+    empty_cache: Path, monkeypatch: pytest.MonkeyPatch, benchmark: bool
+):
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", benchmark)
+    assert same_kernel_in_every_process(CPU)
+    assert same_kernel_in_every_process(CUDA) is not benchmark
+    monkeypatch.setattr(trust, "same_kernel_in_every_process", lambda device: not benchmark)
+    found()
+    assert bool(list(empty_cache.rglob("convolutions-*.json"))) is not benchmark
+    calls = []
+    real = trust.relative_error
+    monkeypatch.setattr(
+        trust, "relative_error", lambda *args, **named: calls.append(1) or real(*args, **named)
+    )
+    found()
+    assert bool(calls) is benchmark
+
+
+@pytest.mark.usefixtures("wrong_kernel")
+def test_the_wrong_kernel_is_found_in_float16():
+    assert [verdict.form for verdict in found(torch.float16).values()] == ["plain", "sliced"]

@@ -50,6 +50,22 @@ def test_sgd_has_the_values_of_the_config():
         assert (group["lr"], group["momentum"], group["nesterov"]) == (0.3, 0.8, True)
 
 
+@pytest.mark.parametrize("cfg", [SGDConfig(), AdamWConfig()], ids=["sgd", "adamw"])
+def test_weights_on_a_cpu_are_updated_as_before(cfg: OptimConfig):
+    assert cfg.fused
+    (group,) = build_optimizer(cfg, nn.Linear(2, 2, bias=False)).param_groups
+    assert group["fused"] is None
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("fused", [True, False])
+def test_weights_on_a_gpu_are_updated_by_fused_kernels(fused: bool):
+    model = nn.Linear(2, 2, bias=False).cuda()
+    (group,) = build_optimizer(SGDConfig(fused=fused), model).param_groups
+    assert group["fused"] is (True if fused else None)
+
+
 def test_adamw_has_the_values_of_the_config():
     optimizer = build_optimizer(AdamWConfig(betas=[0.8, 0.95]), nn.Linear(2, 2))
     assert type(optimizer) is torch.optim.AdamW

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from nlnet.trainer.optim import parameter_groups
+from nlnet.trainer.optim import load_optimizer, parameter_groups
 
 
 class Gated(nn.Module):
@@ -46,3 +46,42 @@ def test_each_parameter_that_learns_is_in_exactly_one_group():
     groups = parameter_groups(model, 0.1, decay_norm=False, decay_bias=True)
     grouped = [id(p) for group in groups for p in group["params"]]
     assert sorted(grouped) == sorted(id(p) for p in model.parameters() if p.requires_grad)
+
+
+OPTIMIZERS = {
+    "sgd": lambda ps, fused: torch.optim.SGD(ps, lr=0.1, momentum=0.9, nesterov=True, fused=fused),
+    "adamw": lambda ps, fused: torch.optim.AdamW(ps, lr=0.01, fused=fused),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize(("saved", "own"), [(True, None), (None, True), (None, None)])
+def test_a_checkpoint_continues_with_the_kernels_of_this_run(
+    name: str, saved: bool | None, own: bool | None
+):
+    """A fused optimizer, as on a GPU, goes on where an optimizer that is not fused has ended."""
+
+    def steps(optimizer: torch.optim.Optimizer, parameter: torch.Tensor, first: int) -> None:
+        for i in range(first, first + 3):
+            parameter.grad = torch.arange(5.0).sub(i)
+            optimizer.step()
+
+    make = OPTIMIZERS[name]
+    one, other = (nn.Parameter(torch.ones(5)) for _ in range(2))
+    before, whole = make([one], saved), make([other], own)
+    steps(before, one, 0)
+    steps(whole, other, 0)
+    resumed = nn.Parameter(one.detach().clone())
+    after = make([resumed], own)
+    load_optimizer(after, before.state_dict())
+    assert after.param_groups[0]["fused"] is own
+    steps(after, resumed, 3)
+    steps(whole, other, 3)
+    torch.testing.assert_close(resumed, other)
+
+
+def test_a_checkpoint_with_other_groups_is_refused():
+    one, other = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
+    two = torch.optim.SGD([{"params": [one]}, {"params": [other]}])
+    with pytest.raises(ValueError):
+        load_optimizer(torch.optim.SGD([one]), two.state_dict())

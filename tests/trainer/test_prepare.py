@@ -12,6 +12,7 @@ from nlnet.model.speed.checkpointing import save_memory
 from nlnet.trainer.metrics import Metrics
 from nlnet.trainer.optim import parameter_groups
 from nlnet.trainer.prepare import (
+    COMPILE_MODES,
     freeze_parts,
     prepare_model,
     set_training_mode,
@@ -90,6 +91,21 @@ def test_a_frozen_stage_stays_in_eval_mode_if_it_is_checkpointed():
     assert norms and not any(norm.training for norm in norms)
     assert not any(parameter.requires_grad for parameter in stage.parameters())
     assert model.backbone.get_submodule("res4").training
+
+
+@pytest.mark.parametrize("mode", COMPILE_MODES)
+def test_each_size_of_clips_is_compiled_in_the_chosen_mode(
+    mode: str, monkeypatch: pytest.MonkeyPatch
+):
+    given = {}
+    monkeypatch.setattr(torch, "compile", lambda model, **options: given.update(options) or model)
+    wrap_for_training(nn.Linear(1, 1), device=CPU, compiled=True, compile_mode=mode)
+    assert given == {"dynamic": False, "mode": mode}
+
+
+def test_an_unknown_mode_of_the_compiler_is_refused():
+    with pytest.raises(ArgumentError, match=r"^compile_mode=fastest .*reduce-overhead"):
+        wrap_for_training(nn.Linear(1, 1), device=CPU, compiled=True, compile_mode="fastest")
 
 
 def test_the_network_shares_the_parameters_of_the_model():

@@ -182,6 +182,27 @@ def test_a_loss_scaler_does_not_change_a_step(tiny: ModuleType):
         assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("fused", [True, False])
+def test_momentum_is_that_of_the_steps_that_were_made(tiny: ModuleType, fused: bool):
+    """torch's fused SGD changes its momentum in a step that the loss scaler skips."""
+    weights = []
+    for overflow in (True, False):
+        state = tiny.make_state(norm=False, dropout=0.0)
+        state.optimizer = torch.optim.SGD(
+            state.model.parameters(), lr=1.0, momentum=0.9, nesterov=True, fused=fused
+        )
+        state.scaler = GradScaler("cpu", init_scale=2.0**10)
+        batches, stop = [tiny.clips(0, [0, 1, 2])], StopRequest()
+        if overflow:
+            hook = state.model.head.bias.register_hook(lambda grad: grad + float("inf"))
+            train_step(state, state.model, tiny.make_settings(), batches, lr=1.0, stop=stop)
+            hook.remove()
+        for _ in range(2):
+            train_step(state, state.model, tiny.make_settings(), batches, lr=1.0, stop=stop)
+        weights.append([p.detach().clone() for p in state.model.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True))
+
+
 def test_an_overflow_of_the_scaled_loss_skips_the_step(tiny: ModuleType):
     scaler = GradScaler("cpu", init_scale=2.0**10)
     before, after, norm = one_step(tiny, scaler, overflow=True, clip_grad_norm=1.0)
@@ -214,3 +235,19 @@ def test_a_step_that_is_not_finite_changes_nothing(
     assert not torch.equal(state.model.state_dict()[weight], before[0][weight])
     count = "backbone.norm1.num_batches_tracked"
     assert state.model.state_dict()[count] == before[0][count] + 1
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_forward_and_backward_do_not_wait_for_the_gpu(tiny: ModuleType):
+    device = torch.device("cuda")
+    state, settings = tiny.make_state(), tiny.make_settings(device=device)
+    state.model.to(device)
+    batches = [tiny.clips(0, [0, 1, 2]).to(device) for _ in range(2)]
+    scaler = GradScaler("cuda", enabled=False)
+    accumulate_gradients(state.model, batches, settings, scaler)  # it loads the kernels
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        accumulate_gradients(state.model, batches, settings, scaler)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

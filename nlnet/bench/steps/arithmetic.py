@@ -3,6 +3,7 @@
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 
@@ -12,36 +13,43 @@ from torch import Tensor, nn
 
 from nlnet.bench.peer import build_peer
 from nlnet.bench.steps.contenders import Contender
-from nlnet.config import BenchmarkConfig
+from nlnet.config import RunConfig
 from nlnet.errors import UserError
 from nlnet.model.build import build_model
 from nlnet.numerics.convolutions import Convolution
-from nlnet.numerics.trust import Verdict, check_network, replace_convolutions
-from nlnet.trainer.build import build_precision
+from nlnet.numerics.trust import Verdict, check_network, checked_dtype, replace_convolutions
+from nlnet.trainer.build import build_cuda_arithmetic, build_precision
 from nlnet.trainer.step import autocast
 
 NUM_CLASSES = 400
 LARGEST_DIFFERENCE = 0.05  # of a loss in reduced precision from that in float32, relative
 
 
-def contender_builder(contender: Contender, run: BenchmarkConfig) -> Callable[[], nn.Module]:
+def contender_builder(contender: Contender, run: RunConfig) -> Callable[[], nn.Module]:
     """What builds the network of a contender: nlnet's or the peer's."""
     if contender.trainer is None:
         return partial(build_peer, run, NUM_CLASSES)
     return partial(build_model, run.model, NUM_CLASSES)
 
 
+def arithmetic_of(contender: Contender) -> AbstractContextManager[None]:
+    """The settings of a GPU that a contender has: its own, or torch's defaults for the peer."""
+    return nullcontext() if contender.trainer is None else build_cuda_arithmetic(contender.trainer)
+
+
 def check_contender(
-    contender: Contender, run: BenchmarkConfig, batch: int, device: torch.device
+    contender: Contender, run: RunConfig, batch: int, device: torch.device
 ) -> tuple[Mapping[Convolution, Sequence[str]], dict[Convolution, Verdict]]:
     """Check the convolutions of a contender that trains in reduced precision.
 
     Returns:
-        the names of the modules of each convolution, and the verdicts; both are empty in float32
+        the names of the modules of each convolution, and the verdicts; both are empty in float32,
+        unless that is TF32
     """
     cfg = contender.trainer or replace(run.trainer, channels_last=False)
     precision = build_precision(replace(cfg, precision=contender.precision), device)
-    if precision is None or not contender.training:
+    dtype = checked_dtype(device, precision)
+    if dtype is None or not contender.training:
         return {}, {}
     clip = run.data.clip
     size = (batch, 3, clip.num_frames, clip.crop_size, clip.crop_size)
@@ -49,13 +57,13 @@ def check_contender(
         contender_builder(contender, run),
         size,
         device=device,
-        dtype=precision,
+        dtype=dtype,
         channels_last=cfg.channels_last,
     )
 
 
 def trust_contender(
-    contender: Contender, model: nn.Module, run: BenchmarkConfig, batch: int, device: torch.device
+    contender: Contender, model: nn.Module, run: RunConfig, batch: int, device: torch.device
 ) -> None:
     """Replace the wrong convolutions of nlnet's network; those of the peer are only named.
 

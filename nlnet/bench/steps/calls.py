@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,7 @@ from nlnet.bench.peer import build_peer
 from nlnet.bench.steps.arithmetic import NUM_CLASSES, check_step, trust_contender
 from nlnet.bench.steps.contenders import Contender
 from nlnet.bench.timing import now
-from nlnet.config import BenchmarkConfig
+from nlnet.config import BenchmarkConfig, RunConfig
 from nlnet.model.build import build_model
 from nlnet.model.speed.checkpointing import save_memory
 from nlnet.model.speed.folding import fold_norms
@@ -24,10 +25,20 @@ PHASES = ("forward", "backward", "optimizer")
 Phases = dict[str, float]  # seconds of each phase
 
 
-def build_call(
-    contender: Contender, run: BenchmarkConfig, batch: int, device: torch.device
-) -> Callable[[], Phases]:
-    """Build a contender's network and return a function that runs one step or evaluation.
+class Prepared(NamedTuple):
+    """A contender on its device, with the clips that it gets."""
+
+    model: nn.Module
+    network: nn.Module  # the model, or the compiled form of it
+    video: Tensor
+    label: Tensor
+    precision: torch.dtype | None
+
+
+def prepare_contender(
+    contender: Contender, run: RunConfig, batch: int, device: torch.device
+) -> Prepared:
+    """Build a contender's network; nlnet's convolutions are replaced where they are wrong.
 
     The network of nlnet gets uint8 clips, as a loader gives them. The peer gets normalized float
     clips.
@@ -43,7 +54,7 @@ def build_call(
         model = build_peer(run, NUM_CLASSES)
         assert count(model) == count(ours), "the two networks differ in their parameters"
         video = video.float().sub_(128).div_(64)
-        cfg = replace(run.trainer, channels_last=False, compile=False)
+        cfg = replace(run.trainer, channels_last=False, compile=contender.compiled)
     elif contender.training:
         save_memory(ours, lean=cfg.lean, checkpoint_stages=cfg.checkpoint_stages)
     elif cfg.fold_norms:
@@ -55,8 +66,20 @@ def build_call(
     precision = build_precision(replace(cfg, precision=contender.precision), device)
     trust_contender(contender, model, run, batch, device)
     network = wrap_for_training(
-        model, device=device, channels_last=cfg.channels_last, compiled=cfg.compile
+        model,
+        device=device,
+        channels_last=cfg.channels_last,
+        compiled=cfg.compile,
+        compile_mode=cfg.compile_mode,
     )
+    return Prepared(model, network, video, label, precision)
+
+
+def build_call(
+    contender: Contender, run: BenchmarkConfig, batch: int, device: torch.device
+) -> Callable[[], Phases]:
+    """Build a contender's network and return a function that runs one step or evaluation."""
+    model, network, video, label, precision = prepare_contender(contender, run, batch, device)
     if not contender.training:
         return lambda: evaluation(model.eval(), video, precision)
     if contender.trainer is not None:

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-import torch
-
-from nlnet.bench.memory import peak_resident_bytes, reset_peak
+from nlnet.bench.memory import peak_megabytes, restart_peak
+from nlnet.bench.steps.arithmetic import arithmetic_of
 from nlnet.bench.steps.calls import Phases, build_call
 from nlnet.bench.steps.contenders import Contender
 from nlnet.config import BenchmarkConfig
@@ -108,21 +107,11 @@ def _serve(
     device = build_device(run.dist)
     if contender.trainer is not None:
         apply_allocator(contender.trainer)
-    if device.type != "cuda":
-        reset_peak()
-    start = _peak_megabytes(device)
-    call = build_call(contender, run, batch, device)
-    if device.type == "cuda":  # building and checking the network does not count
-        torch.cuda.reset_peak_memory_stats()
-    else:
-        reset_peak()
-    while connection.recv():
-        phases = call()
-        connection.send((phases, _peak_megabytes(device) - start))
-
-
-def _peak_megabytes(device: torch.device) -> float:
-    """Return the largest memory in use so far: the GPU's, or the process's on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated() / 1e6
-    return peak_resident_bytes() / 1e6
+    restart_peak(device)
+    start = peak_megabytes(device)
+    with arithmetic_of(contender):
+        call = build_call(contender, run, batch, device)
+        restart_peak(device)  # building and checking the network does not count
+        while connection.recv():
+            phases = call()
+            connection.send((phases, peak_megabytes(device) - start))

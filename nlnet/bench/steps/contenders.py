@@ -31,6 +31,7 @@ class Contender:
     training: bool  # a training step; False is an evaluation
     precision: str
     trainer: TrainerConfig | None  # the settings of nlnet's network; None is the peer
+    compiled: bool = False  # the peer by torch.compile; nlnet's network has a setting for it
 
 
 def groups(cfg: TrainerConfig, device: torch.device, *, quick: bool) -> list[list[Contender]]:

@@ -3,14 +3,14 @@
 import torch
 
 from nlnet.bench.steps.arithmetic import NUM_CLASSES
-from nlnet.config import BenchmarkConfig, TrainerConfig
+from nlnet.config import RunConfig, TrainerConfig
 from nlnet.model.build import describe_model
 from nlnet.model.cost import training_operations
 from nlnet.trainer import profile
 from nlnet.trainer.build import build_precision
 
 
-def clip_operations(run: BenchmarkConfig) -> dict[str, float]:
+def clip_operations(run: RunConfig) -> dict[str, float]:
     """Return the floating point operations of one clip in training and in evaluation."""
     clip = run.data.clip
     stages = describe_model(

@@ -14,6 +14,7 @@ from nlnet.model.build import build_model
 from nlnet.model.non_local.kernels.softmax import softmax_attention
 from nlnet.numerics.trust import check_network
 from nlnet.trainer.bad_steps import refuse_step
+from nlnet.trainer.cuda_arithmetic import cuda_arithmetic
 from nlnet.trainer.preemption import StopRequest
 from nlnet.trainer.settings import LoopSettings
 from nlnet.trainer.state import TrainState
@@ -21,6 +22,8 @@ from nlnet.trainer.step import train_step
 
 # Largest relative difference from float64. On a GPU, a product may use TF32 (10 bits).
 TOLERANCES = {"cpu": 1e-5, "cuda": 2e-3}
+# The precisions of convolutions on a GPU.
+REDUCED = {"bfloat16": torch.bfloat16, "float16": torch.float16, "TF32": torch.float32}
 
 
 def devices() -> dict[str, str]:
@@ -95,8 +98,10 @@ def kernel(device: str = "cpu") -> dict[str, str]:
     return found
 
 
-def convolutions(device: str = "cpu") -> dict[str, str]:
-    """Compare the convolutions of I3D-NL5 and their gradients in bfloat16 with float64.
+def convolutions(
+    device: str = "cpu", dtype: torch.dtype = torch.bfloat16, name: str = "bfloat16"
+) -> dict[str, str]:
+    """Compare the convolutions of I3D-NL5 and their gradients in a precision with float64.
 
     Raises UserError if one of them is wrong in every form; training uses the right forms.
     """
@@ -106,22 +111,26 @@ def convolutions(device: str = "cpu") -> dict[str, str]:
         partial(build_model, run.model, num_classes=2),
         clip,
         device=torch.device(device),
-        dtype=torch.bfloat16,
+        dtype=dtype,
         channels_last=True,
     )
     wrong = []
     for conv, verdict in verdicts.items():
         names = ", ".join(found[conv])
         if verdict.form is None:
-            raise UserError(f"{names}: wrong in bfloat16 by {verdict.error:.1g}, in every form")
+            raise UserError(f"{names}: wrong in {name} by {verdict.error:.1g}, in every form")
         if verdict.form != "plain":
             wrong.append(f"{names}: wrong by {verdict.error:.1g}, {verdict.form} is right")
     text = "; ".join(wrong) or f"all {len(found)} of I3D-NL5 agree with float64"
-    return {"convolutions": text}
+    return {"convolutions" if device == "cpu" else f"convolutions, {name}": text}
 
 
 def gpu() -> dict[str, str]:
-    """The training step and the kernel on the first GPU; nothing without a GPU."""
+    """The training step and the kernels on the first GPU; nothing without a GPU."""
     if not torch.cuda.is_available():
         return {}
-    return training_step("cuda") | kernel("cuda") | convolutions("cuda")
+    found = training_step("cuda") | kernel("cuda")
+    with cuda_arithmetic(cudnn_benchmark=False, tf32=True):
+        for name, dtype in REDUCED.items():
+            found |= convolutions("cuda", dtype, name)
+    return found

@@ -135,5 +135,24 @@ def test_a_part_that_crashes_or_hangs_does_not_stop_the_others(
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_the_gpu_part():
-    assert compute.gpu().keys() == {"loss", "small", "large", "convolutions"}
+    precisions = {f"convolutions, {name}" for name in compute.REDUCED}
+    assert compute.gpu().keys() == {"loss", "small", "large", *precisions}
+
+
+def test_the_gpu_part_checks_every_precision(monkeypatch: pytest.MonkeyPatch):
+    """With a device that is not there: what it calls is what a GPU gets."""
+    asked = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(compute, "training_step", lambda device: {"loss": device})
+    monkeypatch.setattr(compute, "kernel", lambda device: {"small": device})
+
+    def check(build, size, *, device, dtype, channels_last):
+        asked.append((device.type, dtype, torch.backends.cudnn.conv.fp32_precision))
+        return {}, {}
+
+    monkeypatch.setattr(compute, "check_network", check)
+    found = compute.gpu()
+    assert asked == [("cuda", dtype, "tf32") for dtype in compute.REDUCED.values()]
+    assert found["convolutions, TF32"] == "all 0 of I3D-NL5 agree with float64"

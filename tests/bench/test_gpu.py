@@ -10,7 +10,7 @@ import torch
 from nlnet.bench.bars import bars
 from nlnet.bench.gpu.agreement import check_agreement
 from nlnet.bench.gpu.blocks import block_forms, measure_blocks
-from nlnet.bench.gpu.measure import Measured, measure_step
+from nlnet.bench.gpu.measure import Measurement, measure_step
 from nlnet.bench.gpu.networks import OURS, PEER, network_contenders
 from nlnet.bench.gpu.peaks import peak_flops
 from nlnet.bench.gpu.plan import FULL_PLAN, NETWORKS, QUICK_PLAN, TINY_PLAN
@@ -133,13 +133,16 @@ def test_a_contender_within_the_rounding_is_accepted(exact):
 
 
 PEER_ROW = filled_row(
-    GpuRow("training", "i3d_nl5", PEER, "bf16", 32), Measured(0.1, 2e4), peer=None, peak_share=2e-4
+    GpuRow("training", "i3d_nl5", PEER, "bf16", 32),
+    Measurement(0.1, 2e4),
+    peer=None,
+    peak_share=2e-4,
 )
 
 
 def our_row(network: str, seconds: float, peak: float, batch: int = 32) -> GpuRow:
     row = GpuRow("training", network, OURS, "bf16", batch)
-    return filled_row(row, Measured(seconds, peak), peer=PEER_ROW)
+    return filled_row(row, Measurement(seconds, peak), peer=PEER_ROW)
 
 
 def test_a_row_has_its_ratios():
@@ -151,9 +154,11 @@ def test_a_row_has_its_ratios():
 
 def test_the_table_and_the_csv_hold_every_row():
     failed = filled_row(
-        GpuRow("training", "i3d", PEER, "bf16", 32), Measured(reason="out of memory"), peer=None
+        GpuRow("training", "i3d", PEER, "bf16", 32), Measurement(reason="out of memory"), peer=None
     )
-    after = filled_row(GpuRow("training", "i3d", OURS, "bf16", 32), Measured(0.1, 1.0), peer=failed)
+    after = filled_row(
+        GpuRow("training", "i3d", OURS, "bf16", 32), Measurement(0.1, 1.0), peer=failed
+    )
     rows = [PEER_ROW, failed, after]
     read = list(csv.DictReader(csv_text(rows).splitlines()))
     assert [row["reason"] for row in read] == ["", "out of memory", ""]

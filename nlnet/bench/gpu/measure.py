@@ -16,7 +16,7 @@ Step = Callable[[], object]
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurement:
     """What was measured of one contender. Without figures, `reason` says why."""
 
     seconds: float | None = None  # of a step
@@ -24,7 +24,7 @@ class Measured:
     reason: str = ""
 
 
-def measure_step(build: Callable[[], Step], plan: GpuPlan, device: torch.device) -> Measured:
+def measure_step(build: Callable[[], Step], plan: GpuPlan, device: torch.device) -> Measurement:
     """Build a step and time windows of it. The host waits for the device once in a window.
 
     A contender that is refused, does not fit into the memory or fails on the device has no
@@ -38,11 +38,11 @@ def measure_step(build: Callable[[], Step], plan: GpuPlan, device: torch.device)
             step()
         restart_peak(device)
         seconds = statistics.median(_window(step, plan.steps) for _ in range(plan.windows))
-        return Measured(seconds, max(peak_megabytes(device) - start, 0.0))
+        return Measurement(seconds, max(peak_megabytes(device) - start, 0.0))
     except torch.OutOfMemoryError:
-        return Measured(reason="out of memory")
+        return Measurement(reason="out of memory")
     except (UserError, RuntimeError) as error:
-        return Measured(reason=f"refused: {str(error).strip().splitlines()[0]}")
+        return Measurement(reason=f"refused: {str(error).strip().splitlines()[0]}")
     finally:
         if plan.compiles:
             torch.compiler.reset()

@@ -5,7 +5,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 
-from nlnet.bench.gpu.measure import Measured
+from nlnet.bench.gpu.measure import Measurement
 from nlnet.cli.sweep import markdown_table
 
 
@@ -28,7 +28,7 @@ class GpuRow:
 
 
 def filled_row(
-    row: GpuRow, measured: Measured, *, peer: GpuRow | None, peak_share: float | None = None
+    row: GpuRow, measured: Measurement, *, peer: GpuRow | None, peak_share: float | None = None
 ) -> GpuRow:
     """A row with what was measured.
 
@@ -47,10 +47,10 @@ def filled_row(
         peak_mb=measured.peak_mb,
     )
     base = peer or row
-    return replace(row, speed=ratio(base.ms, row.ms), memory=ratio(row.peak_mb, base.peak_mb))
+    return replace(row, speed=quotient(base.ms, row.ms), memory=quotient(row.peak_mb, base.peak_mb))
 
 
-def ratio(a: float | None, b: float | None) -> float | None:
+def quotient(a: float | None, b: float | None) -> float | None:
     """a / b; None if one of them is unknown or b is 0."""
     return a / b if a is not None and b else None
 

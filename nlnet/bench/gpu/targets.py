@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from nlnet.bench.gpu.networks import OURS, PEER
 from nlnet.bench.gpu.plan import I3D, LONG_NL10, NL5
-from nlnet.bench.gpu.rows import GpuRow, ratio
+from nlnet.bench.gpu.rows import GpuRow, quotient
 from nlnet.cli.sweep import markdown_table
 
 
@@ -25,8 +25,8 @@ def targets(rows: Sequence[GpuRow], device_name: str) -> list[Target]:
     peer = next((row for row in rows if _is_peer(row)), none)
     nl5, plain, long = (training.get(name, none) for name in (NL5, I3D, LONG_NL10))
     found = [
-        _least(f"{NL5}, training, x {PEER}", 2.0, ratio(peer.ms, nl5.ms)),
-        _most(f"{NL5}, memory / {I3D}", 1.2, ratio(nl5.peak_mb, plain.peak_mb)),
+        _least(f"{NL5}, training, x {PEER}", 2.0, quotient(peer.ms, nl5.ms)),
+        _most(f"{NL5}, memory / {I3D}", 1.2, quotient(nl5.peak_mb, plain.peak_mb)),
         _least(f"{LONG_NL10}, training, clips of a batch", 8, long.batch or None),
     ]
     if "H200" in device_name:

@@ -320,7 +320,7 @@ TREATMENT: dict[str, Treatment] = {
     "python tools/benchmark.py bench=gpu": ComposeOnly(
         "it needs a GPU; tests/bench measures tiny networks with the same code"
     ),
-    "python tools/benchmark.py bench=gpu 'only=[i3d_nl5,blocks]'": ComposeOnly(
+    "python tools/benchmark.py bench=gpu 'only=[i3d_nl5,blocks]'": RunElsewhere(
         "it needs a GPU; tests/bench measures tiny networks with the same code"
     ),
     "python tools/benchmark.py bench=gpu quick=true dist.device=cpu": ComposeOnly(

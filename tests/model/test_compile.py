@@ -62,18 +62,17 @@ def test_a_training_step_is_one_graph(pairwise: str):
 @pytest.mark.parametrize("block", sorted(BLOCKS.keys() - {"non_local"}))
 def test_the_other_blocks_are_one_graph(block: str):
     cfg = NonLocalConfig(block=block, ratio=0.25, res4=[0], zero_init=False)
-    model = build_model(ResNetConfig(depth=14, width=4, non_local=cfg, dropout=0.0), 3)
-    twin = copy.deepcopy(model)
-    video = torch.randint(0, 256, (2, 3, 4, 32, 32), dtype=torch.uint8)
-    compiled = torch.compile(model, fullgraph=True, dynamic=False, backend="aot_eager")
-    assert losses(compiled, video) == pytest.approx(losses(twin, video), rel=1e-4)
+    model = build_model(ResNetConfig(depth=14, width=4, non_local=cfg), 3)
+    found = torch._dynamo.explain(model.get_submodule("backbone.res4.nl0"))(
+        torch.randn(2, 64, 2, 4, 4)
+    )
+    assert (found.graph_count, found.graph_break_count) == (1, 0), found.break_reasons
     torch.compiler.reset()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("network", ["c2d_nl5", "i3d_nl5"])
-def test_a_network_of_the_paper_is_one_graph(network: str):
-    model = build_model(compose_run(network).model, 3).train()
+def test_a_network_of_the_paper_is_one_graph():
+    model = build_model(compose_run("i3d_nl5").model, 3).train()
     save_memory(model, lean=True, checkpoint_stages=())
     video = torch.randint(0, 256, (2, 3, 4, 32, 32), dtype=torch.uint8)
     found = torch._dynamo.explain(model)(video)

@@ -47,7 +47,9 @@ class ViewsConfig:
     crop_size: int = 256  # pixels
     short_side: int = 256  # the frame is resized to this short side first, in pixels
     batch_size: int = 8  # views in one forward pass of one rank
-    crops: str = "spread"  # positions of three crops: a name in CROPS of nlnet/data/transforms.py
+    # Positions of three crops: a name in CROPS of nlnet/data/transforms.py. whole: no crop, but the
+    # whole frame with this short side; num_crops is then 1, and crop_size is not used.
+    crops: str = "spread"
     ensemble: str = "mean"  # the video's score of each class over its views: mean or max
 
 

@@ -10,6 +10,7 @@ from nlnet.checks import at_least, one_of, positive, section, within
 from nlnet.clip import ClipBatch, Failure
 from nlnet.config import ClipConfig, DataConfig, ViewsConfig
 from nlnet.data.augmentation.build import (
+    WHOLE,
     build_eval_transform,
     build_mixing,
     build_train_clips,
@@ -186,6 +187,8 @@ def _opener(cfg: DataConfig) -> OpenVideo:
 
 def _videos_per_batch(views: ViewsConfig, key: str) -> int:
     at_least(f"{key}.batch_size", views.batch_size, 1)
+    if views.crops == WHOLE:  # all clips of one video have one size
+        return 1
     return max(views.batch_size // (views.num_clips * views.num_crops), 1)
 
 

@@ -1,4 +1,4 @@
-"""Turn frames into square views: choose a window of the source and resize it once, in uint8.
+"""Turn frames into views: choose a window of the source and resize it once, in uint8.
 
 This file and those in augmentation/ import torchvision.transforms. The import takes seconds, so a
 builder imports them only when it builds a loader. Sizes are in pixels. Resizing the window alone
@@ -76,7 +76,7 @@ class ResizingTransform(Transform):
         top, left, height, width = window
         pixels = np.stack([frame[top : top + height, left : left + width] for frame in frames])
         video = torch.from_numpy(pixels).permute(0, 3, 1, 2)  # (T, 3, h, w)
-        size = [self.crop_size, self.crop_size]
+        size = [*self.size(height, width)]
         return F.resize(video, size, InterpolationMode.BILINEAR, antialias=True)
 
 
@@ -162,6 +162,20 @@ class EvalTransform(ResizingTransform):
         else:
             corners = [(tops[1], left) for left in lefts]
         return [Window(y, x, side, side) for y, x in corners]
+
+
+@dataclass(frozen=True)
+class WholeFrame(ResizingTransform):
+    """The whole frame, resized to a short side of `crop_size`; frames keep their form."""
+
+    crop_size: int
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        shorter = min(height, width)
+        return round(height * self.crop_size / shorter), round(width * self.crop_size / shorter)
+
+    def windows(self, height: int, width: int, rng: np.random.Generator) -> list[Window]:
+        return [Window(0, 0, height, width)]
 
 
 def _window_side(crop_size: int, short_side: int, height: int, width: int) -> int:

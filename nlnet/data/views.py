@@ -23,7 +23,7 @@ class Window(NamedTuple):
 
 
 class Transform(ABC):
-    """What turns the frames of a clip into its views: squares with the side `crop_size`.
+    """What turns the frames of a clip into its views: S x S pixels, squares of `crop_size` mostly.
 
     A view is a window of each frame, resized, and then, if `has_changes`, changed as a whole.
     Calling a transform does this with frames that are all in memory: uint8 (T, H, W, 3) to views
@@ -40,6 +40,10 @@ class Transform(ABC):
         It then sees frames whose channels come last. The other order is faster to fill and flip.
         """
         return False
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """The height and the width of the views of frames of this size."""
+        return self.crop_size, self.crop_size
 
     @abstractmethod
     def windows(self, height: int, width: int, rng: np.random.Generator) -> list[Window]:
@@ -91,7 +95,8 @@ def read_views(
         if not windows:
             height, width = group[0].shape[:2]
             windows = [transform.windows(height, width, clip.rng) for clip in clips]
-            block = _empty_views(sum(map(len, windows)), len(clips[0].numbers), transform.crop_size)
+            size = transform.size(height, width)
+            block = _empty_views(sum(map(len, windows)), len(clips[0].numbers), size)
             targets = [view.permute(1, 2, 3, 0).numpy() for view in block]
             if transform.needs_channels_last:
                 targets = [np.empty(target.shape, np.uint8) for target in targets]
@@ -156,9 +161,9 @@ def _fill(
                     view[place] = crops[window][which]
 
 
-def _empty_views(num_views: int, num_frames: int, side: int) -> Tensor:
+def _empty_views(num_views: int, num_frames: int, size: tuple[int, int]) -> Tensor:
     """Memory for (V, 3, T, S, S); a large block is shared, so that a worker need not copy it."""
-    block = torch.empty(num_views, 3, num_frames, side, side, dtype=torch.uint8)
+    block = torch.empty(num_views, 3, num_frames, *size, dtype=torch.uint8)
     if get_worker_info() is not None and block.nbytes >= SHARED_BYTES:
         block.share_memory_()
     return block

@@ -17,6 +17,7 @@ from nlnet.cli.dotted_keys import flatten
 from nlnet.cli.folders import differences
 from nlnet.cli.mistakes import leave_error
 from nlnet.config import RunConfig, parse_run, run_text
+from nlnet.data.augmentation.build import WHOLE
 from nlnet.data.build import build_eval_loader, data_class_names
 from nlnet.data.index.video_index import VideoIndex
 from nlnet.distributed.build import build_device, build_limits
@@ -259,10 +260,10 @@ def _scores_of(run: RunConfig, scores: VideoScores, index: VideoIndex) -> Evalua
 def protocol(run: RunConfig) -> str:
     """The views of a video and how their scores are combined, as text."""
     views = run.data.test_views
-    return (
-        f"{run.data.clip.sampler}: {views.num_clips} clips x {views.num_crops} crops "
-        f"of {views.crop_size}, {views.ensemble} of views"
-    )
+    crops = f"{views.num_crops} crops of {views.crop_size}"
+    if views.crops == WHOLE:
+        crops = f"whole frames, short side {views.short_side}"
+    return f"{run.data.clip.sampler}: {views.num_clips} clips x {crops}, {views.ensemble} of views"
 
 
 def _print_summary(run: RunConfig, out_dir: Path, scores: VideoScores, metrics: Metrics) -> None:

@@ -432,6 +432,7 @@ def test_wrong_areas_and_seeds_are_named(data: DataConfig):
         (ViewsConfig(1, 1, 17, 16), "crop_size=17"),
         (ViewsConfig(1, 1, 16, 16, batch_size=0), "batch_size=0"),
         (ViewsConfig(1, 1, 16, 16, crops="corners"), "crops=corners"),
+        (ViewsConfig(1, 3, 16, 16, crops="whole"), "num_crops=3"),
     ],
 )
 def test_wrong_views_are_named_in_full(views: ViewsConfig, word: str, data: DataConfig):

@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 import torch
 
-from nlnet.data.transforms import CROPS, EvalTransform, JitterCrop, ResizedCrop, TrainTransform
+from nlnet.data.transforms import (
+    CROPS,
+    EvalTransform,
+    JitterCrop,
+    ResizedCrop,
+    TrainTransform,
+    WholeFrame,
+)
 
 TRAIN_CROPS = {"jitter": JitterCrop(32, 40, 64), "resized": ResizedCrop(0.35, 1.0)}
 
@@ -154,3 +161,17 @@ def test_three_crops_are_where_the_code_bases_put_them(crops: str, expected: lis
     assert found == expected
     single = views(EvalTransform(256, 256, 1, CROPS[crops]), frames.astype(np.uint8))[0]
     assert single[0, 0, 0, 0] == expected[1]
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "size"),
+    [(240, 320, (48, 64)), (320, 240, (64, 48)), (48, 85, (48, 85)), (30, 50, (48, 80))],
+)
+def test_a_whole_frame_keeps_its_form(height: int, width: int, size: tuple[int, int]):
+    """The picture is a slope in both directions: resizing keeps its ends and its middle."""
+    slope = np.linspace(0, 200, height)[:, None, None] + np.linspace(0, 50, width)[:, None]
+    frames = np.broadcast_to(slope, (2, height, width, 3)).astype(np.uint8)
+    (view,) = views(WholeFrame(48), frames)
+    assert view.shape == (3, 2, *size)
+    corners = view[0, 0][[0, 0, -1, -1], [0, -1, 0, -1]].tolist()
+    assert corners == pytest.approx([0, 50, 200, 250], abs=5)

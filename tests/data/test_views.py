@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from nlnet.data.transforms import EvalTransform, JitterCrop, ResizedCrop, TrainTransform
+from nlnet.data.transforms import (
+    EvalTransform,
+    JitterCrop,
+    ResizedCrop,
+    TrainTransform,
+    WholeFrame,
+)
 from nlnet.data.views import ClipFrames, Transform, read_views, wanted_numbers
 from tests.conftest import write_gray_video
 
@@ -19,6 +25,7 @@ TRANSFORMS = {
     "resized": TrainTransform(ResizedCrop(0.3, 1.0), 24, flip=True, color_jitter=0.0),
     "one crop": EvalTransform(24, 24, 1),
     "three crops": EvalTransform(24, 32, 3),
+    "whole": WholeFrame(24),
 }
 CLIPS = {
     "one": [[0, 3, 6, 9]],

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from nlnet.data.transforms import Crop
 
 KEY = "data.augment"
+WHOLE = "whole"  # instead of a name of CROPS: no crop
 
 
 def build_train_transform(augment: AugmentConfig, crop_size: int) -> Transform:
@@ -83,8 +84,15 @@ def build_mixing(
 
 def build_eval_transform(views: ViewsConfig, key: str) -> Transform:
     """The crops of frames, which are not random. `key` is the section of `views`."""
-    from nlnet.data.transforms import CROPS, EvalTransform  # the import takes seconds
+    from nlnet.data.transforms import CROPS, EvalTransform, WholeFrame  # the import takes seconds
 
+    if views.crops == WHOLE:
+        at_least(f"{key}.short_side", views.short_side, 1)
+        if views.num_crops != 1:
+            raise UsageError(
+                f"{key}.num_crops={views.num_crops} must be 1 for whole frames ({key}.crops=whole)"
+            )
+        return WholeFrame(views.short_side)
     if views.num_crops not in (1, 3):
         raise UsageError(f"{key}.num_crops={views.num_crops} must be 1 or 3")
     if not 1 <= views.crop_size <= views.short_side:
@@ -92,8 +100,8 @@ def build_eval_transform(views: ViewsConfig, key: str) -> Transform:
             f"{key}.crop_size={views.crop_size} must be from 1 to {views.short_side} "
             f"({key}.short_side)"
         )
-    offsets = one_of(f"{key}.crops", views.crops, CROPS)
-    return EvalTransform(views.crop_size, views.short_side, views.num_crops, offsets)
+    one_of(f"{key}.crops", views.crops, {**CROPS, WHOLE: None})
+    return EvalTransform(views.crop_size, views.short_side, views.num_crops, CROPS[views.crops])
 
 
 def _build_crop(augment: AugmentConfig, crop_size: int) -> "Crop":

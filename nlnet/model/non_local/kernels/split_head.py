@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-ROWS = 64  # of the output of a program, if it has up to 512 channels
+ROWS = 64  # of the output of a program in float16 and bfloat16, if it has up to 512 channels
 ACCUMULATED = 64 * 512  # numbers that a program sums in registers
 LAUNCH = {"num_warps": 8, "num_stages": 2}
 
@@ -38,16 +38,17 @@ def split_forward(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor
     log_sums = v.new_empty(batch, n, dtype=torch.float32)
     width = _width(e)
     tiles = _tiles(width, q.dtype)
-    attend_kernel[-(-n // tiles[0]), batch](
-        (q, k, v),
-        (y, log_sums),
-        (n, m),
-        scale,
-        HEADS=(d, e),
-        WIDTH=width,
-        TILES=tiles,
-        **LAUNCH,
-    )
+    with torch.cuda.device_of(q):  # Triton launches on the current device
+        attend_kernel[-(-n // tiles[0]), batch](
+            (q, k, v),
+            (y, log_sums),
+            (n, m),
+            scale,
+            HEADS=(d, e),
+            WIDTH=width,
+            TILES=tiles,
+            **LAUNCH,
+        )
     return y, log_sums
 
 
@@ -79,19 +80,20 @@ def _gradient(
     output = torch.empty_like(inputs[2] if of_values else inputs[0])
     width = _width(output.shape[2])
     tiles = _tiles(width, output.dtype)
-    gradient_kernel[-(-num_rows // tiles[0]), batch](
-        inputs,
-        output,
-        statistics,
-        (num_rows, num_columns),
-        scale,
-        HEADS=(d, e),
-        WIDTH=width,
-        TILES=tiles,
-        OF_VALUES=of_values,
-        BY_QUERY=by_query,
-        **LAUNCH,
-    )
+    with torch.cuda.device_of(output):
+        gradient_kernel[-(-num_rows // tiles[0]), batch](
+            inputs,
+            output,
+            statistics,
+            (num_rows, num_columns),
+            scale,
+            HEADS=(d, e),
+            WIDTH=width,
+            TILES=tiles,
+            OF_VALUES=of_values,
+            BY_QUERY=by_query,
+            **LAUNCH,
+        )
     return output
 
 
@@ -103,12 +105,12 @@ def _width(channels: int) -> int:
 def _tiles(width: int, dtype: torch.dtype) -> tuple[int, int, int]:
     """Rows of an output, columns and channels of a block.
 
-    The sums are 128 of the 255 registers of 256 threads. The block of tokens that is weighted takes
-    at most 64 KB of shared memory.
+    The sums take 128 of the 255 registers of 256 threads, and the weighted block of tokens at most
+    64 KB of shared memory. Products in float32 need more registers, which leaves half for the sums.
     """
-    rows = max(16, min(ROWS, ACCUMULATED // width))
-    columns = 32 if dtype != torch.float32 else 16
-    return rows, columns, 64
+    share = 2 if dtype == torch.float32 else 1
+    rows = max(16, min(ROWS, ACCUMULATED // width) // share)
+    return rows, 32 // share, 64 // share
 
 
 @split_forward.register_fake

@@ -7,5 +7,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/environment.sh "[dev]"
-# Most tests use one thread, so there is one process per core; more than four need much memory.
-exec python -m pytest -n "$(nproc)" --maxprocesses 4 "$@"
+# One thread per process and one process per core; more than four processes need much memory.
+# With worksteal, tests of one file run in one process and share what they have prepared.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+exec python -m pytest -n "$(nproc)" --maxprocesses 4 --dist worksteal "$@"

@@ -187,8 +187,8 @@ def test_an_hour_is_read_in_bounded_memory(recognizer: Recognizer, video_file, o
     """
     path = video_file(
         "hour.mp4",
-        num_frames=36_000,
-        size=(240, 320),
+        num_frames=36_000,  # 1.3 GB of pixels
+        size=(96, 128),
         fps=10,
         gop=250,
         options={"preset": "ultrafast", "crf": "40"},

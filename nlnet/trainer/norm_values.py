@@ -13,23 +13,37 @@ from nlnet.trainer.prepare import set_training_mode
 
 @torch.no_grad()
 def smallest_norm(
-    build: Callable[[], nn.Module], clip_shape: tuple[int, int, int, int], freeze: Sequence[str]
+    build: Callable[[], nn.Module],
+    clip_shape: tuple[int, int, int, int],
+    freeze: Sequence[str],
+    ranks: int = 1,
+    synchronized: type[nn.Module] = nn.SyncBatchNorm,
 ) -> tuple[str, int]:
-    """Return the batch norm with the fewest values per channel for one clip, and their number.
+    """Return the batch norm with the fewest values per channel, and their number.
+
+    Each rank has one clip. A synchronized batch norm has the values of all ranks.
 
     Args:
         build: makes the network; nothing is computed
         clip_shape: (3, T, H, W)
         freeze: parts that stay in eval mode
+        ranks: number of ranks
+        synchronized: the class of synchronized batch norms
 
     Returns:
-        its name and T' H' W' of its input; ("", 2) for a network without a batch norm that trains
+        its name and the number; ("", 2) for a network without a batch norm that trains
     """
     with FakeTensorMode(allow_non_fake_inputs=True):
-        return _smallest(build(), torch.empty(1, *clip_shape), freeze)
+        model = build()
+        counts = _counts(model, torch.empty(1, *clip_shape), freeze)
+    for name in counts:
+        if isinstance(model.get_submodule(name), synchronized):
+            counts[name] *= ranks
+    return min(counts.items(), key=lambda item: item[1], default=("", 2))
 
 
-def _smallest(model: nn.Module, clip: Tensor, freeze: Sequence[str]) -> tuple[str, int]:
+def _counts(model: nn.Module, clip: Tensor, freeze: Sequence[str]) -> dict[str, int]:
+    """T' H' W' of the input of each batch norm that trains, by its name."""
     set_training_mode(model, model, freeze)
     trained = {
         name: module
@@ -50,4 +64,4 @@ def _smallest(model: nn.Module, clip: Tensor, freeze: Sequence[str]) -> tuple[st
     finally:
         for handle in handles:
             handle.remove()
-    return min(counts.items(), key=lambda item: item[1], default=("", 2))
+    return counts

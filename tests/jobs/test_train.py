@@ -5,6 +5,7 @@ import re
 import pytest
 
 from nlnet.errors import UsageError
+from nlnet.jobs.norm_values import check_norms
 from nlnet.jobs.train import check_training
 from tests.cli.commands import run_config
 
@@ -33,3 +34,31 @@ from tests.cli.commands import run_config
 def test_a_mistake_is_found_before_there_are_ranks(words: list[str], named: str):
     with pytest.raises(UsageError, match=rf"^{re.escape(named)}[^\n]*$"):
         check_training(run_config(*words))
+
+
+SMALL = ("data.clip.num_frames=2", "data.clip.crop_size=32")  # one position in res5
+SYNC = ("model.norm=sync", "model.non_local.norm=sync")
+TWO = ("data.batch_size=2", "dist.num_procs=2")
+LAST = "model.non_local.res5=[0]"
+
+
+@pytest.mark.parametrize(
+    ("words", "norm"),
+    [
+        (TWO, "backbone.res5.block0.norm_b"),
+        ((*TWO, LAST, SYNC[0]), "backbone.res5.nl0.norm"),
+        (("data.batch_size=2", "trainer.accumulate=2"), "backbone.res5.block0.norm_b"),
+        (("data.batch_size=1", *SYNC), "backbone.res5.block0.norm_b"),
+        ((*TWO, LAST, *SYNC), ""),
+        (("data.batch_size=2",), ""),
+        (("data.batch_size=1", "model.norm=frozen", "model.non_local.norm=frozen", LAST), ""),
+    ],
+)
+def test_a_norm_with_one_value_is_refused_in_every_path(words: tuple[str, ...], norm: str):
+    """Ranks, synchronized norms, accumulation, and a block on a map with one position."""
+    run = run_config(*SMALL, *words)
+    if not norm:
+        check_norms(run)
+        return
+    with pytest.raises(UsageError, match=rf"the batch norm {re.escape(norm)} has one value"):
+        check_norms(run)

@@ -18,7 +18,8 @@ class TrainerConfig:
     # Above 0, the loss of a class with n training videos is weighted in proportion to n^-balance;
     # the mean weight of the videos is 1.
     loss_balance: float = 0.0
-    # fp32; bf16 or fp16 (autocast; fp16 with a loss scaler); auto: bf16 on a GPU, fp32 on a CPU
+    # fp32; bf16 or fp16 (autocast; fp16 with a loss scaler); auto: bf16 on a GPU and on a processor
+    # that is faster in bf16, else fp32
     precision: str = "fp32"
     freeze: list[str] = field(default_factory=list)  # parts that are not trained: conv1, res2, ...
     # A step whose loss or gradient is not finite is skipped; as many in a row stop the run.

@@ -25,6 +25,7 @@ from nlnet.distributed.ranks import is_main, process_group, rank, world_size
 from nlnet.distributed.watch import Watch
 from nlnet.errors import UsageError, UserError
 from nlnet.files import write_text
+from nlnet.jobs.arithmetic import describe_precision
 from nlnet.jobs.board import show_evaluation
 from nlnet.jobs.partial_evaluation import keep_parts, open_partial, restore
 from nlnet.jobs.worker_failures import named_worker_failures
@@ -121,6 +122,7 @@ def evaluate_run(run: RunConfig, out_dir: Path, weights: WeightFile | None = Non
         if is_main():
             _print_changes(run, weights, source)
             for remark in [
+                *describe_precision(run, device),
                 *weights.remarks,
                 *_order(weights, class_names, source),
                 *loader.index.remarks,

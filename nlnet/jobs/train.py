@@ -60,6 +60,7 @@ from nlnet.weights.load import INFLATIONS, load_weights
 from nlnet.weights.public import locate
 
 
+@flushed_denormals()
 def check_training(run: RunConfig) -> None:
     """Raise a UserError for every mistake that can be found before training starts.
 

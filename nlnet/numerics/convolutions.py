@@ -8,7 +8,7 @@ takes about as long as the kernel itself. A wrong result differs in its projecti
 1 (Freivalds 1977 checks matrix products in this way).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import prod
@@ -36,27 +36,32 @@ class Convolution:
     dilation: Size
     groups: int
     input_gradient: bool  # whether training needs it; the first one of a network does not
+    form: str = "plain"  # how the network computes it, a name of FORMS
 
 
-def convolutions_of(build: Callable[[], nn.Module], x: Size) -> dict[Convolution, list[str]]:
+def convolutions_of(
+    build: Callable[[], nn.Module], x: Size, *, lean: Collection[str] = ()
+) -> dict[Convolution, list[str]]:
     """Trace a network with fake tensors and return its convolutions, with the names of modules.
 
     Args:
-        build: makes the network
+        build: makes the network, before modules are replaced
         x: size of its input
+        lean: names of the modules that are computed in the form `lean`
     """
     found: dict[Convolution, list[str]] = {}
     with FakeTensorMode(allow_non_fake_inputs=True):
         model = build().eval()
         for name, module in model.named_modules():
             if type(module) is nn.Conv3d:  # a subclass can compute something else
-                module.register_forward_pre_hook(_recorder(found, name))
+                form = "lean" if name in lean else "plain"
+                module.register_forward_pre_hook(_recorder(found, name, form))
         model(torch.empty(x))
     return found
 
 
 def _recorder(
-    found: dict[Convolution, list[str]], name: str
+    found: dict[Convolution, list[str]], name: str, form: str
 ) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
     def record(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         assert isinstance(module, nn.Conv3d)
@@ -69,6 +74,7 @@ def _recorder(
             module.dilation,
             module.groups,
             inputs[0].requires_grad,
+            form,
         )
         found.setdefault(convolution, []).append(name)
 

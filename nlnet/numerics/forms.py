@@ -1,10 +1,12 @@
 """Other ways to compute a convolution, for kernels that are wrong on a device."""
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from nlnet.numerics.gradients import convolution_gradients, weight_gradient
 
 
 class Geometry(Protocol):
@@ -45,7 +47,30 @@ def in_float32(x: Tensor, weight: Tensor, conv: Geometry) -> Tensor:
         return plain(x.float(), weight.float(), conv).to(dtype)
 
 
-FORMS: dict[str, Form] = {"plain": plain, "sliced": sliced, "float32": in_float32}
+class _Lean(torch.autograd.Function):
+    """torch's convolution, whose gradients are those of `nlnet/numerics/gradients.py`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, conv: Geometry) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.conv = conv
+        return F.conv3d(x, weight, None, conv.stride, conv.padding)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        dx = None
+        if ctx.needs_input_grad[0]:
+            dx = convolution_gradients(dy, x, weight, ctx.conv, (True, False, False))[0]
+        return dx, weight_gradient(dy, x, weight, ctx.conv), None
+
+
+def lean(x: Tensor, weight: Tensor, conv: Geometry) -> Tensor:
+    """As nlnet/model/speed/lean_functions.py computes it: one group, no dilation."""
+    return _Lean.apply(x, weight, conv)
+
+
+FORMS: dict[str, Form] = {"plain": plain, "lean": lean, "sliced": sliced, "float32": in_float32}
 
 
 def forms_for(weight: tuple[int, ...], conv: Geometry) -> list[str]:

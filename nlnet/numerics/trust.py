@@ -10,7 +10,7 @@ in its modes with max-autotune.
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from nlnet.numerics.convolutions import Convolution, Size, convolutions_of, rela
 from nlnet.numerics.forms import FORMS, ReplacedConv3d, forms_for
 from nlnet.runs.machine import cpu_model
 
-CHECK = "1"  # another number where the check changes, so that old answers are not read
+CHECK = "2"  # another number where the check changes, so that old answers are not read
 # What a device adds to the rounding of a result. On a CPU: sums in float32 over all positions. On
 # a CUDA device float32 may be TF32, whose factors have 10 bits of mantissa: rounded, they are wrong
 # by 2^-11 at most; cut, by 2^-11 on average and always towards zero, so that a product is too small
@@ -36,7 +36,7 @@ TOLERANCES = {"cpu": 2e-4, "cuda": 2**-9}
 class Verdict:
     """What the check found of one convolution."""
 
-    error: float  # relative error of torch's own kernel
+    error: float  # relative error of the form that the network uses
     form: str | None  # the form to use, a name of FORMS; None if every form is wrong
 
 
@@ -65,13 +65,16 @@ def check_network(
     device: torch.device,
     dtype: torch.dtype,
     channels_last: bool,
+    lean: Collection[str] = (),
 ) -> tuple[dict[Convolution, list[str]], dict[Convolution, Verdict]]:
-    """Check the convolutions of a network on an input of size `x`.
+    """Check the convolutions of a network on an input of size `x`, in the forms that it uses.
+
+    `build` and `lean` are as of `convolutions_of`.
 
     Returns:
         the names of the modules that compute each convolution, and the verdicts
     """
-    found = convolutions_of(build, x)
+    found = convolutions_of(build, x, lean=lean)
     verdicts = check_convolutions(
         list(found), device=device, dtype=dtype, channels_last=channels_last
     )
@@ -86,7 +89,7 @@ def check_convolutions(
     channels_last: bool,
 ) -> Iterator[tuple[Convolution, Verdict]]:
     """Check each convolution, or read the answer of an earlier check from the cache."""
-    cache = _cache_file(device)
+    cache = cache_file(device, "convolutions")
     keeps = same_kernel_in_every_process(device)
     known = _read(cache) if keeps else {}
     for conv in convolutions:
@@ -107,7 +110,7 @@ def _verdict(
     conv: Convolution, device: torch.device, dtype: torch.dtype, channels_last: bool
 ) -> Verdict:
     errors: list[float] = []
-    for name in forms_for(conv.weight, conv):
+    for name in dict.fromkeys([conv.form, *forms_for(conv.weight, conv)]):
         form = FORMS[name]
         errors.append(
             relative_error(conv, form, device=device, dtype=dtype, channels_last=channels_last)
@@ -138,7 +141,7 @@ def replace_convolutions(
     lines = []
     for conv, verdict in verdicts.items():
         names = convolutions[conv]
-        if verdict.form == "plain":
+        if verdict.form == conv.form:
             continue
         what = (
             f"{', '.join(names)}: a kernel of torch {torch.__version__} is wrong here "
@@ -155,8 +158,8 @@ def replace_convolutions(
     return lines
 
 
-def _cache_file(device: torch.device) -> Path:
-    """The file of this device: its name is a digest of all that chooses kernels."""
+def cache_file(device: torch.device, name: str) -> Path:
+    """A file of answers about this device: its name has a digest of all that chooses kernels."""
     facts = [CHECK, torch.__version__, torch.__config__.show()]
     facts.append(os.environ.get("ONEDNN_MAX_CPU_ISA", ""))
     if device.type == "cuda":
@@ -164,8 +167,8 @@ def _cache_file(device: torch.device) -> Path:
     else:
         threads = str(torch.get_num_threads())
         facts += [cpu_model(), torch.backends.cpu.get_cpu_capability(), threads]
-    name = digest("\n".join(facts).encode())[:16]
-    return Path(hub.get_dir()).parent / "nlnet" / f"convolutions-{name}.json"
+    place = digest("\n".join(facts).encode())[:16]
+    return Path(hub.get_dir()).parent / "nlnet" / f"{name}-{place}.json"
 
 
 def _write(path: Path, known: Mapping[str, Verdict]) -> None:

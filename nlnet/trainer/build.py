@@ -21,6 +21,7 @@ from nlnet.config import (
     TrainerConfig,
 )
 from nlnet.errors import UsageError
+from nlnet.numerics.precision import choose_precision
 from nlnet.trainer.allocator import set_allocator
 from nlnet.trainer.cuda_arithmetic import cuda_arithmetic
 from nlnet.trainer.optim import parameter_groups
@@ -31,7 +32,7 @@ PRECISIONS: dict[str, Callable[[torch.device], torch.dtype | None]] = {
     "fp32": lambda device: None,
     "bf16": lambda device: torch.bfloat16,
     "fp16": lambda device: torch.float16,
-    "auto": lambda device: torch.bfloat16 if device.type == "cuda" else None,
+    "auto": lambda device: choose_precision(device).dtype,
 }
 REMEDIES = Remedies(
     not_finite="lower optim.lr, lengthen schedule.warmup or set trainer.clip_grad_norm",

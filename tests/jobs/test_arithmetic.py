@@ -27,10 +27,11 @@ def root(video_file: Callable[..., Path], tmp_path: Path) -> Path:
     return tmp_path
 
 
-def losses(root: Path, precision: str) -> np.ndarray:
-    out_dir = root / precision
+def losses(root: Path, precision: str, *, lean: bool = False) -> np.ndarray:
+    out_dir = root / (f"lean_{precision}" if lean else precision)
     out_dir.mkdir()
-    train(run_config(*WORDS, f"data.root={root}", f"trainer.precision={precision}"), out_dir)
+    words = [f"data.root={root}", f"trainer.precision={precision}", f"trainer.lean={lean}"]
+    train(run_config(*WORDS, *words), out_dir)
     epochs = json.loads((out_dir / "metrics.json").read_text())["epochs"]
     return np.array([epoch["train"]["loss"] for epoch in epochs])
 
@@ -46,3 +47,6 @@ def test_training_in_bfloat16_has_the_losses_of_float32(root: Path):
         assert f"backbone.{name}: a kernel of torch" in log
     assert log.count("'sliced'") == 3
     assert "a kernel of torch" not in (root / "fp32" / "log.txt").read_text()
+    # The lean form has its own gradient of these weights, which is right.
+    np.testing.assert_allclose(losses(root, "bf16", lean=True), exact, rtol=0, atol=0.05)
+    assert "'sliced'" not in (root / "lean_bf16" / "log.txt").read_text()

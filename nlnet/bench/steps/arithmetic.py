@@ -16,6 +16,8 @@ from nlnet.bench.steps.contenders import Contender
 from nlnet.config import RunConfig
 from nlnet.errors import UserError
 from nlnet.model.build import build_model
+from nlnet.model.speed.checkpointing import save_memory
+from nlnet.model.speed.lean import lean_convolutions
 from nlnet.numerics.convolutions import Convolution
 from nlnet.numerics.trust import Verdict, check_network, checked_dtype, replace_convolutions
 from nlnet.trainer.build import build_cuda_arithmetic, build_precision
@@ -51,6 +53,12 @@ def check_contender(
     dtype = checked_dtype(device, precision)
     if dtype is None or not contender.training:
         return {}, {}
+    lean: set[str] = set()
+    if device.type == "cpu" and contender.trainer is not None and not cfg.compile:
+        with torch.device("meta"):
+            model = build_model(run.model, NUM_CLASSES)
+        save_memory(model, lean=cfg.lean, checkpoint_stages=())
+        lean = lean_convolutions(model)
     clip = run.data.clip
     size = (batch, 3, clip.num_frames, clip.crop_size, clip.crop_size)
     return check_network(
@@ -59,6 +67,7 @@ def check_contender(
         device=device,
         dtype=dtype,
         channels_last=cfg.channels_last,
+        lean=lean,
     )
 
 

@@ -20,6 +20,13 @@ def make_lean(model: VideoClassifier) -> None:
         model.backbone = LeanResNet3d(model.backbone)
 
 
+def lean_convolutions(model: nn.Module) -> set[str]:
+    """The names of the convolutions that lean modules compute."""
+    blocks = [name for name, part in model.named_modules() if isinstance(part, LeanBottleneck)]
+    names = ("conv_a", "conv_b", "conv_c", "shortcut")
+    return {f"{block}.{name}" for block in blocks for name in names}
+
+
 class LeanBottleneck(nn.Module):
     """`Bottleneck` that computes the inputs of its convolutions again in the backward pass."""
 

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from nlnet.numerics.gradients import convolution_gradients, weight_gradient
+
 aten = torch.ops.aten
 
 
@@ -41,16 +43,17 @@ def lean_convolution(
 ) -> Tensor:
     """`plain_convolution` whose backward pass needs only x; the results are the same.
 
-    It is for training on a CPU in one precision, with batch norms in training mode. Everything
-    else falls back to plain_convolution. So do compiled networks: the compiler itself decides what
-    to compute again.
+    It is for training on a CPU with batch norms in training mode; under autocast, the maps have
+    its precision. Everything else falls back to plain_convolution. So do compiled networks, where
+    the compiler decides what to compute again, and convolutions in another form.
     """
     norms = [norm for norm in (norm_in, norm_out) if norm is not None]
-    learns = x.dtype == conv.weight.dtype and conv.weight.requires_grad
+    cast = _autocast(x)
+    learns = conv.weight.requires_grad and type(conv) is nn.Conv3d and _fits(cast, conv.weight)
     if not (learns and _trains_on_cpu(x) and all(_follows_batch(norm) for norm in norms)):
         return plain_convolution(x, conv, norm_in=norm_in, norm_out=norm_out)
     return _LeanConvolution.apply(
-        x,
+        cast,
         conv.weight,
         *_affine(norm_in),
         *_affine(norm_out),
@@ -78,8 +81,21 @@ def _affine(norm: nn.Module | None) -> tuple[Tensor | None, Tensor | None]:
 
 
 def _trains_on_cpu(x: Tensor) -> bool:
-    other = torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling()
-    return x.device.type == "cpu" and torch.is_grad_enabled() and not other
+    compiled = torch.compiler.is_compiling()
+    return x.device.type == "cpu" and torch.is_grad_enabled() and not compiled
+
+
+def _autocast(x: Tensor) -> Tensor:
+    """x in the precision that autocast gives to the input of a convolution."""
+    if x.dtype != torch.float32 or not torch.is_autocast_enabled(x.device.type):
+        return x
+    return x.to(torch.get_autocast_dtype(x.device.type))
+
+
+def _fits(x: Tensor, weight: Tensor) -> bool:
+    """Whether both have one precision, or x has that of autocast."""
+    cast = torch.is_autocast_enabled(x.device.type) and weight.dtype == torch.float32
+    return x.dtype == (torch.get_autocast_dtype(x.device.type) if cast else weight.dtype)
 
 
 def _follows_batch(norm: nn.Module) -> bool:
@@ -102,7 +118,8 @@ class _LeanConvolution(torch.autograd.Function):
         z, mean_in, rstd_in = (x, None, None) if norm_in is None else normalize(x, norm_in)
         if norm_in is not None:
             z.relu_()
-        y, mean_out, rstd_out = F.conv3d(z, weight, None, conv.stride, conv.padding), None, None
+        w = weight.to(x.dtype)
+        y, mean_out, rstd_out = F.conv3d(z, w, None, conv.stride, conv.padding), None, None
         if norm_out is not None:
             y, mean_out, rstd_out = normalize(y, norm_out, out=y)
         ctx.save_for_backward(
@@ -120,14 +137,15 @@ class _LeanConvolution(torch.autograd.Function):
         conv, norm_in, norm_out = ctx.modules
         z = x if norm_in is None else _renormalize(x, weight_in, bias_in, mean_in, rstd_in).relu_()
         dweight_in = dbias_in = dweight_out = dbias_out = dx = None
+        w = weight.to(x.dtype)
         if norm_out is not None:
-            y = F.conv3d(z, weight, None, conv.stride, conv.padding)
+            y = F.conv3d(z, w, None, conv.stride, conv.padding)
             moments = mean_out, rstd_out, norm_out.eps
             dy, dweight_out, dbias_out = _normalize_backward(dy, y, weight_out, *moments)
             del y
-        dweight = weight_gradient(dy, z, conv)
+        dweight = weight_gradient(dy, z, w, conv).to(weight.dtype)
         if ctx.needs_input_grad[0] or norm_in is not None:
-            dx = _convolution_backward(dy, z, weight, conv, (True, False, False))[0]
+            dx = convolution_gradients(dy, z, w, conv, (True, False, False))[0]
         if norm_in is not None:
             dx = aten.threshold_backward.grad_input(dx, z, 0, grad_input=dx)
             del z
@@ -151,7 +169,8 @@ class _LeanPool(torch.autograd.Function):
             z.relu_()
         ctx.save_for_backward(x, weight, bias, mean, rstd)
         ctx.modules = modules
-        return pool(z)
+        with torch.autocast("cpu", enabled=False):  # it would pool, and keep, float32
+            return pool(z)
 
     @staticmethod
     @once_differentiable
@@ -178,7 +197,8 @@ def normalize(
     """
     norm.get_buffer("num_batches_tracked").add_(1)
     y = torch.empty_like(x) if out is None else out
-    results = {"save_mean": x.new_empty(x.shape[1]), "save_invstd": x.new_empty(x.shape[1])}
+    moments = norm.weight.new_empty(2, x.shape[1])
+    results = {"save_mean": moments[0], "save_invstd": moments[1]}
     running = norm.running_mean, norm.running_var
     return aten.native_batch_norm.out(
         x, norm.weight, norm.bias, *running, True, norm.momentum, norm.eps, out=y, **results
@@ -187,6 +207,9 @@ def normalize(
 
 def _renormalize(x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, rstd: Tensor) -> Tensor:
     """The output of `normalize`, from its input and its moments."""
+    if x.dtype != weight.dtype:  # rounded once, as the norm itself does
+        variance = rstd.double().pow(-2).to(rstd.dtype)
+        return aten.native_batch_norm(x, weight, bias, mean, variance, False, 0.0, 0.0)[0]
     scale = weight * rstd
     shape = (1, -1, 1, 1, 1)
     return torch.addcmul((bias - mean * scale).view(shape), x, scale.view(shape))
@@ -198,53 +221,3 @@ def _normalize_backward(
     """Gradients of input, weight and bias of `normalize`."""
     every = [True, True, True]
     return aten.native_batch_norm_backward(dy, x, weight, None, None, mean, rstd, True, eps, every)
-
-
-def _convolution_backward(
-    dy: Tensor, x: Tensor, weight: Tensor, conv: nn.Conv3d, wanted: tuple[bool, bool, bool]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """torch's gradients of input, weight and bias; a gradient that is not wanted is None."""
-    return aten.convolution_backward(
-        dy, x, weight, None, conv.stride, conv.padding, (1, 1, 1), False, (0, 0, 0), 1, wanted
-    )
-
-
-def weight_gradient(dy: Tensor, x: Tensor, conv: nn.Conv3d) -> Tensor:
-    """The gradient of a convolution's weight, (C_out, C_in, t, h, w), by the fastest method.
-
-    Measured on the convolutions of an I3D ResNet-50 in channels_last_3d, against oneDNN in that
-    format: t x 1 x 1 as matrix products is 1.1 to 5 times as fast, 1 x 3 x 3 in the contiguous
-    format 1.1 to 2.3 times, with the copies.
-    """
-    if x.is_contiguous(memory_format=torch.channels_last_3d) and not x.is_contiguous():
-        if conv.kernel_size[1:] == (1, 1) and conv.stride[0] == 1:
-            return _product_gradient(dy, x, conv)
-        # If the weights are in channels_last_3d, oneDNN converts all three to that format.
-        maps = dy.contiguous(), x.contiguous(), conv.weight.contiguous()
-    else:
-        maps = dy, x, conv.weight
-    return _convolution_backward(*maps, conv, (False, True, False))[1]
-
-
-def _product_gradient(dy: Tensor, x: Tensor, conv: nn.Conv3d) -> Tensor:
-    """The weight's gradient of a t x 1 x 1 convolution: tap k is sum_i dy_i^T x_(i + k - t // 2).
-
-    The sum is over the frames i; frames beyond the clip are zero and are left out.
-    """
-    taps, _, _ = conv.kernel_size
-    _, down, right = conv.stride
-    tokens = x.permute(0, 2, 3, 4, 1)[:, :, ::down, ::right].flatten(2, 3)  # (B, T, H W, C_in)
-    grads = dy.permute(0, 2, 3, 4, 1).flatten(2, 3)  # (B, T, H W, C_out)
-    frames = tokens.shape[1]
-    products = []
-    for tap in range(taps):
-        shift = tap - taps // 2
-        first, last = max(-shift, 0), frames - max(shift, 0)
-        outputs = grads[:, first:last].flatten(1, 2)
-        inputs = tokens[:, first + shift : last + shift].flatten(1, 2)
-        if shift == 0:  # one product over all clips
-            products.append(outputs.flatten(0, 1).mT @ inputs.flatten(0, 1))
-        else:
-            products.append((outputs.mT @ inputs).sum(0))
-    product = torch.stack(products, 1)  # (C_out, t, C_in)
-    return product[:, :, None, None].permute(0, 4, 1, 2, 3)

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,14 +15,15 @@ from nlnet.model.non_local.insertion import insert_non_local
 from nlnet.model.resnet3d import STAGES, Bottleneck, ResNet3d
 from nlnet.model.speed.checkpointing import CheckpointedStage, save_memory
 from nlnet.model.speed.folding import fold_norms
-from nlnet.model.speed.lean import LeanBottleneck, LeanResNet3d
+from nlnet.model.speed.lean import LeanBottleneck, LeanResNet3d, lean_convolutions
 from nlnet.model.speed.lean_functions import (
     lean_convolution,
     lean_pool,
     plain_convolution,
     plain_pool,
-    weight_gradient,
 )
+from nlnet.numerics.gradients import weight_gradient
+from nlnet.numerics.trust import check_network, replace_convolutions
 
 KERNELS = {"1x1x1": (1, 1, 1), "3x1x1": (3, 1, 1), "1x3x3": (1, 3, 3), "3x3x3": (3, 3, 3)}
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last_3d}
@@ -50,11 +52,15 @@ def clip(memory_format: torch.memory_format, size: Sequence[int] = (2, 6, 4, 5, 
 
 
 def network() -> VideoClassifier:
+    return float_network().double()
+
+
+def float_network() -> VideoClassifier:
     torch.manual_seed(0)
     i3d = {"res2": [3], "res3": [3, 1], "res4": [3, 1], "res5": [1, 3]}
     backbone = ResNet3d(26, i3d, width=4, zero_init_residual=False)
     insert_non_local(backbone, {"res3": [0], "res4": [1]}, lambda _, size: NonLocalBlock(size))
-    model = VideoClassifier(backbone, Head(128, 3, 0.0, None)).double()
+    model = VideoClassifier(backbone, Head(128, 3, 0.0, None))
     for module in model.modules():
         if isinstance(module, nn.BatchNorm3d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
@@ -77,7 +83,7 @@ def test_the_weight_gradient_equals_that_of_autograd(
     y = conv(x)
     dy = torch.randn_like(y)
     (expected,) = torch.autograd.grad(y, conv.weight, dy)
-    torch.testing.assert_close(weight_gradient(dy, x, conv), expected)
+    torch.testing.assert_close(weight_gradient(dy, x, conv.weight, conv), expected)
 
 
 @pytest.mark.parametrize("memory_format", FORMATS.values(), ids=FORMATS)
@@ -118,6 +124,71 @@ def test_a_lean_pool_equals_the_plain_one(window: tuple, before: bool):
 
     for lean, plain in zip(run(lean_pool, layer), run(plain_pool, twin), strict=True):
         torch.testing.assert_close(lean, plain)
+
+
+@pytest.mark.parametrize("norms", [False, True], ids=["", "norms"])
+@pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)
+def test_a_lean_convolution_under_autocast_has_errors_of_bf16(
+    kernel: tuple[int, int, int], norms: bool
+):
+    """Output and gradients against float64: each map is rounded to 8 bits."""
+    torch.manual_seed(0)
+    exact = nn.ModuleList([convolution(kernel), norm(6), norm(5)])
+    layers = copy.deepcopy(exact).float()
+    x = clip(torch.channels_last_3d).bfloat16()
+    factors = torch.randn(2, 5, 4, 5, 5).double()
+
+    def run(layers: nn.ModuleList, x: Tensor) -> list[Tensor]:
+        conv, *both = layers
+        first, last = both if norms else (None, None)
+        x = x.detach().requires_grad_()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=x.dtype != torch.float64):
+            y = lean_convolution(x, conv, norm_in=first, norm_out=last)
+        inputs = [x, *layers.parameters()]
+        gradients = torch.autograd.grad((y * factors).sum(), inputs, allow_unused=True)
+        return [y.detach(), *(g for g in gradients if g is not None), *layers.buffers()]
+
+    found, wanted = run(layers, x), run(exact, x.double())
+    assert found[0].dtype == torch.bfloat16
+    assert len(found) == len(wanted)
+    for ours, true in zip(found, wanted, strict=True):
+        assert (ours - true).double().norm() < 0.06 * true.double().norm() + 1e-9
+
+
+def test_a_lean_network_under_autocast_is_as_exact_as_the_plain_one_and_keeps_less(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    """As in a run, convolutions whose kernel is wrong on this processor are replaced before."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    exact = network()
+    plain = copy.deepcopy(exact).float()
+    lean = copy.deepcopy(plain)
+    save_memory(lean, lean=True, checkpoint_stages=())
+    video = torch.randn(2, 3, 4, 32, 32)
+    for model in (lean, plain):
+        answers = check_network(
+            float_network,
+            tuple(video.shape),
+            device=torch.device("cpu"),
+            dtype=torch.bfloat16,
+            channels_last=False,
+            lean=lean_convolutions(model),
+        )
+        replace_convolutions(model, *answers, remedy="")
+
+    def gradients(model: VideoClassifier, video: Tensor, autocast: bool) -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            loss = model(video).square().sum()
+        parts = torch.autograd.grad(loss, list(model.parameters()))
+        return torch.cat([part.double().flatten() for part in parts])
+
+    true = gradients(exact, video.double(), False)
+    errors = [(gradients(model, video, True) - true).norm() for model in (lean, plain)]
+    assert errors[0] < 1.5 * errors[1]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        kept = [kept_bytes(model, video) for model in (lean, plain)]
+    assert kept[0] < 0.75 * kept[1]
+    assert kept[0] < 0.75 * kept_bytes(lean, video)
 
 
 def test_gradcheck_of_a_lean_convolution():

@@ -9,7 +9,13 @@ import pytest
 from nlnet.data.decoding.pyav import PyAVReader
 from nlnet.data.decoding.reader import DecodeError
 from nlnet.data.decoding.stream import PyAVStream
-from tests.data.decoding.videos import FORMATS, packets, write_damaged, write_moving_video
+from tests.data.decoding.videos import (
+    FORMATS,
+    moving_frames,
+    packets,
+    write_damaged,
+    write_moving_video,
+)
 
 SIZE = (96, 128)  # large enough that a packet has more than its headers
 
@@ -97,6 +103,29 @@ def test_a_file_that_is_cut_short_is_named(name: str, share: float, tmp_path: Pa
         PyAVReader(Path("object"), file)
     path.write_bytes(data)
     PyAVReader(path).close()
+
+
+def test_a_cut_inside_an_audio_packet_is_named(tmp_path: Path):
+    """All packets of the video that are there are whole."""
+    path = tmp_path / "sound.mp4"
+    rng = np.random.default_rng(0)
+    with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
+        video = container.add_stream("libx264", rate=25)
+        video.height, video.width, video.pix_fmt = *SIZE, "yuv420p"
+        audio = container.add_stream("aac", rate=16000)
+        audio.layout = "mono"
+        for i, pixels in enumerate(moving_frames(48, *SIZE)):
+            container.mux(video.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+            noise = rng.standard_normal((1, 640)).astype(np.float32) / 5
+            sound = av.AudioFrame.from_ndarray(noise, "fltp", "mono")
+            sound.sample_rate, sound.pts = 16000, 640 * i
+            container.mux(audio.encode(sound))
+        container.mux([*video.encode(None), *audio.encode(None)])
+    with av.open(str(path)) as container:
+        sounds = sorted(packet.pos for packet in container.demux(audio=0) if packet.size)
+    path.write_bytes(path.read_bytes()[: sounds[len(sounds) * 6 // 10] + 3])
+    with pytest.raises(DecodeError, match=r"is cut short after \d+ frames; it declares 48"):
+        PyAVReader(path)
 
 
 def test_an_mp4_with_an_edit_list_is_whole(tmp_path: Path):

@@ -356,4 +356,4 @@ def test_fuzzed_files_have_an_outcome(files: dict[tuple[str, str], bytes], tmp_p
 def test_fuzzed_files_have_an_outcome_for_a_minute(
     files: dict[tuple[str, str], bytes], tmp_path: Path
 ):
-    fuzz(files, tmp_path, 2500)
+    fuzz(files, tmp_path, 5000)

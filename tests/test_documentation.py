@@ -144,6 +144,9 @@ TREATMENT: dict[str, Treatment] = {
     "python tools/benchmark.py bench=forms": RunElsewhere(
         "it needs a GPU; tests/bench/test_forms.py runs it with injected times"
     ),
+    "python tools/train.py +experiment=folder non_local=nl5 model.width=128 +debug=profile"
+    " data.root=my_videos data.batch_size=4 data.clip.crop_size=64 dist.num_procs=2"
+    " dist.strategy=fsdp": RunElsewhere("tests/tools/test_debug.py profiles two ranks with it"),
     FIRST: Run(SMALL, replace=TWO_RANKS),
     "python tools/train.py +experiment=i3d_nl5 block=dot_product name=i3d_nl5_dot"
     " data.root=/data/kinetics400": Run(SMALL),

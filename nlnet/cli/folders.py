@@ -20,6 +20,7 @@ LENGTH = "trainer.epochs"
 # result of a run without faults.
 FREE_KEYS = (
     *("dist.num_procs", "dist.device", "dist.max_restarts", "dist.first_timeout", "dist.timeout"),
+    "dist.strategy",
     *("data.num_workers", "data.root"),
     *("data.allow_bad", "data.allow_missing", "data.max_bad_share"),
     *("trainer.allocator", "trainer.fold_norms", "trainer.max_bad_steps", "trainer.max_minutes"),

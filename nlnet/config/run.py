@@ -24,6 +24,9 @@ class DistConfig:
     # evaluation; and in every other step. Then it ends with the name of the missing one.
     first_timeout: float = 1800.0
     timeout: float = 600.0
+    # ddp: every rank has the whole network. fsdp: every rank has a part of each parameter, of its
+    # gradient and of the optimizer, for networks that are too wide for one GPU.
+    strategy: str = "ddp"
     # How gradients are sent: none (as they are), bf16 or fp16 (rounded, half the bytes).
     gradient_compression: str = "none"
     # DDP expects the same graph in every step, and looks for parameters without a gradient once.

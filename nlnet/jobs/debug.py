@@ -146,6 +146,7 @@ def _profile(
             "operations": operations,
             "ceiling": ceiling,
             "mfu": mfu,
+            "memory": found.memory,
             "by_operation": {row.name: row.seconds for row in found.operations},
         }
         write_text(logger.out_dir / PROFILE, json.dumps(numbers, indent=1) + "\n")
@@ -160,6 +161,7 @@ def _summary(found: Profile, operations: float, ceiling: float, mfu: float) -> l
     return [
         f"profile: a step takes {1e3 * found.seconds:.0f} ms (median of {len(found.steps)}), "
         f"{rate:.1f} clips/s, data wait {100 * found.waited:.0f}%",
+        f"memory of a rank: {found.memory / 1e9:.2f} GB at the most",
         f"MFU {100 * mfu:.1f}%: a step of {operations / 1e9:.3g} GFLOP runs at "
         f"{operations / found.seconds / 1e9:.3g} GFLOP/s, a large matrix product at "
         f"{ceiling / 1e9:.3g}",

@@ -13,6 +13,7 @@ from nlnet.clip import ClipBatch
 from nlnet.config import ResNetConfig, RunConfig
 from nlnet.distributed.ranks import world_size
 from nlnet.errors import UsageError
+from nlnet.jobs.strategy import is_sharded
 from nlnet.model.build import build_model, describe_model
 from nlnet.model.classifier import VideoClassifier
 from nlnet.trainer.build import build_optimizer, build_scaler, build_settings
@@ -23,6 +24,7 @@ NUM_CLASSES = 400  # of the network that is counted or tried
 # peak of an operation: measured 1.15, 1.35 and 1.54 on three networks (tests/jobs/test_memory.py).
 PEAK = 1.35
 COPIES = 4  # of the parameters: their gradient, and up to two numbers of the optimizer
+SMALLER = "use a smaller data.batch_size or a larger trainer.accumulate"
 PIXEL = 6000  # bytes that no usual network needs for a pixel of a clip; below, nothing is counted
 GROUP = "/sys/fs/cgroup/memory"
 LIMITS = (  # files of control groups, version 2 and 1: the limit, and what is used of it
@@ -43,6 +45,8 @@ def step_bytes(run: RunConfig, clips: int) -> int:
         if stage.name not in run.trainer.checkpoint_stages
     )
     parameters = 4 * sum(stage.parameters for stage in stages)
+    if run.dist.strategy == "fsdp":  # each rank has its part
+        parameters //= int(os.environ.get("WORLD_SIZE", "1"))
     return int(COPIES * parameters + clips * PEAK * kept)
 
 
@@ -84,7 +88,9 @@ def named_out_of_memory(
     torch.cuda.empty_cache()
     match run.model:
         case ResNetConfig(norm="sync") if world_size() > 1:  # a trial would wait for other ranks
-            advice = "a smaller data.batch_size or a larger trainer.accumulate"
+            advice = SMALLER
+        case _ if is_sharded(run):  # a trial would have the whole network
+            advice = SMALLER
         case _:
             advice = _tried(run, clips, lambda size: _fits(run, device, prepare, size))
     raise UsageError(f"{message}; {advice}")

@@ -33,6 +33,7 @@ from nlnet.jobs.deterministic import deterministic_algorithms
 from nlnet.jobs.memory import describe_cpu_memory, named_out_of_memory
 from nlnet.jobs.norm_values import check_norms
 from nlnet.jobs.quarantine import broken_files, describe_broken, report_validation
+from nlnet.jobs.strategy import check_strategy, describe_strategy, distribute, start_device
 from nlnet.jobs.watching import watched_batches, watched_pause
 from nlnet.jobs.worker_failures import named_worker_failures
 from nlnet.model.build import build_model, check_clips
@@ -54,7 +55,7 @@ from nlnet.trainer.build import (
 from nlnet.trainer.loop import evaluate, fit
 from nlnet.trainer.metrics import Metrics, VideoScores
 from nlnet.trainer.preemption import OutOfTime
-from nlnet.trainer.prepare import COMPILE_MODES, COMPRESSIONS, prepare_model, wrap_for_training
+from nlnet.trainer.prepare import COMPILE_MODES, prepare_model
 from nlnet.trainer.state import TrainState, resume
 from nlnet.weights.load import INFLATIONS, load_weights
 from nlnet.weights.public import locate
@@ -91,7 +92,7 @@ def check_training(run: RunConfig) -> None:
         )
     build_settings(run, steps_per_epoch=1, device=torch.device("cpu"))
     build_limits(run.dist)
-    one_of("dist.gradient_compression", run.dist.gradient_compression, COMPRESSIONS)
+    check_strategy(run)
     check_debug(run)
 
 
@@ -142,6 +143,7 @@ def _train(run: RunConfig, out_dir: Path, device: torch.device, watch: Watch) ->
     settings = build_settings(run, loader.steps_per_epoch, device, loader.index.class_counts)
     lines += describe_data(run, loader, val_loader, settings.total_steps, device)
     lines += [
+        *describe_strategy(run),
         *describe_broken(broken),
         *(describe_cpu_memory(run) if device.type == "cpu" else ()),
         *resume(state, out_dir, other_names=run.trainer.accept_changes),
@@ -159,15 +161,7 @@ def _train(run: RunConfig, out_dir: Path, device: torch.device, watch: Watch) ->
         for line in lines:
             logger.say(line)
         trust_convolutions(run, state.model, device, logger.say)
-        network = wrap_for_training(
-            state.model,
-            device=device,
-            channels_last=run.trainer.channels_last,
-            compiled=run.trainer.compile,
-            compile_mode=run.trainer.compile_mode,
-            gradient_compression=run.dist.gradient_compression,
-            static_graph=run.dist.static_graph,
-        )
+        network = distribute(run, state, device)
         with suppress(OutOfTime):  # the log says so, and last.pt is written
             known, accumulate = state.progress.bad_files, run.trainer.accumulate
             loader_at = watched_batches(loader, watch, accumulate=accumulate, known=known)
@@ -241,7 +235,7 @@ def _build_state(
     if run.trainer.freeze:
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         lines.append(f"frozen: {', '.join(run.trainer.freeze)}; {trained:,} parameters are trained")
-    model.to(device)
+    model.to(start_device(run, device))
     optimizer = build_optimizer(run.optim, model)
     average = None
     if run.trainer.ema is not None:

@@ -92,15 +92,15 @@ def fit(
             if (epoch + 1) % settings.eval_every == 0 or epoch + 1 == settings.num_epochs:
                 # If the evaluation fails or is killed, the epoch is not lost.
                 saver.save_last(state)
-                _settle_buffers(state.model, settings, loader_at, epoch)
-                if state.average is not None:
-                    _settle_buffers(state.evaluated, settings, loader_at, epoch)
-                metrics = validate()
+                for model in dict.fromkeys((state.model, state.evaluated)):  # one or two
+                    _settle_buffers(state, model, settings, loader_at, epoch)
+                with state.whole(state.evaluated):
+                    metrics = validate()
             _finish_epoch(state, recorder, metrics, saver, logger)
 
 
 def _settle_buffers(
-    model: nn.Module, settings: LoopSettings, loader_at: LoaderAt, epoch: int
+    state: TrainState, model: nn.Module, settings: LoopSettings, loader_at: LoaderAt, epoch: int
 ) -> None:
     """Give every rank the same batch norm statistics."""
     if settings.precise_bn:
@@ -108,7 +108,7 @@ def _settle_buffers(
         batches = islice(loader_at(epoch, 0), settings.precise_bn)
         ahead = copied_ahead(batches, settings.device)
         placed = (place(batch, settings.device, settings.channels_last) for batch in ahead)
-        with autocast(settings.device, settings.precision):
+        with state.whole(model), autocast(settings.device, settings.precision):
             precise_bn(model, placed, freeze=settings.freeze)
     for buffer in model.buffers():
         from_main(buffer)

@@ -8,7 +8,8 @@
 5. `torch.compile`: it traces the final modules, in their final memory format.
 6. DistributedDataParallel: it is the outermost module, because a step calls its `no_sync`.
 
-`prepare_model` does 1 and 2, `wrap_for_training` does 4 to 6.
+`prepare_model` does 1 and 2, `wrap_for_training` does 4 to 6. In place of them,
+`shard_for_training` (nlnet/trainer/fsdp.py) divides the parameters among the ranks.
 """
 
 import warnings
@@ -25,6 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nlnet.distributed.ranks import world_size
 from nlnet.errors import ArgumentError, choose
+from nlnet.trainer.sharding import ShardedNetwork
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -131,12 +133,13 @@ def set_training_mode(network: nn.Module, model: nn.Module, freeze: Sequence[str
     Use it wherever training would call `network.train()`.
 
     Args:
-        network: the model itself, or the model compiled or wrapped
+        network: the model itself, or the model compiled, wrapped or sharded
         model: the bare model
         freeze: names of parts, as in `freeze_parts`
     """
     network.train()
-    for part in _parts(model, freeze):
+    bare = network.network if isinstance(network, ShardedNetwork) else model
+    for part in _parts(bare, freeze):
         part.eval()
 
 

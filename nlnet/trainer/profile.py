@@ -1,5 +1,6 @@
 """The time of a training step, what it is spent on, and the speed limit of the device."""
 
+import resource
 import statistics
 import time
 from collections.abc import Iterator
@@ -48,6 +49,7 @@ class Profile(NamedTuple):
 
     steps: list[_StepTime]  # not recorded: the profiler makes steps slower
     operations: list[_Operation]  # of the recorded steps, the longest first
+    memory: int  # the most bytes so far: allocated on the GPU, or resident in this process
 
     @property
     def seconds(self) -> float:
@@ -99,6 +101,7 @@ def profile(
         for _ in range(WARMUP):
             _step(state, network, settings, batches, stop)
         times = [_step(state, network, settings, batches, stop) for _ in range(steps)]
+        memory = _peak_memory(device)
         with torch.profiler.profile(activities=activities) as recorded:
             for i in range(steps):
                 with record_function(f"{STEP}#{i}"):
@@ -108,7 +111,7 @@ def profile(
         recorded.export_chrome_trace(str(path))
         trace.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(trace, path.read_bytes())
-    return Profile(times, _operations(recorded, device))
+    return Profile(times, _operations(recorded, device), memory)
 
 
 def _step(
@@ -163,6 +166,12 @@ def matmul_ceiling(
         a @ b
         times.append(_now(device) - start)
     return 2 * size**3 / min(times)
+
+
+def _peak_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _now(device: torch.device) -> float:

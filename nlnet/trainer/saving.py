@@ -4,11 +4,11 @@ import math
 import time
 from pathlib import Path
 
-from nlnet.checkpoint import BEST, last_paths, saved_paths
+from nlnet.checkpoint import BEST, Checkpoint, last_paths, saved_paths, write_checkpoint
 from nlnet.distributed.ranks import on_main
 from nlnet.files import remove_verified
 from nlnet.trainer.settings import LoopSettings
-from nlnet.trainer.state import TrainState
+from nlnet.trainer.state import TrainState, save_on_main
 
 
 class Saver:
@@ -41,14 +41,15 @@ class Saver:
     def save_last(self, state: TrainState) -> None:
         """Write `last.pt`; the older checkpoints that are kept move on by one name."""
         path, *older = last_paths(self.out_dir, self.keep)
-        on_main(lambda: self._save(state, path, older))
+        checkpoint = state.checkpoint()
+        on_main(lambda: self._save(checkpoint, path, older))
         self.saved_at = time.monotonic()
 
     def save_best(self, state: TrainState) -> None:
         """Replace `best.pt`."""
-        on_main(lambda: state.save(self.out_dir / BEST))
+        save_on_main(state, self.out_dir / BEST)
 
-    def _save(self, state: TrainState, path: Path, older: list[Path]) -> None:
-        state.save(path, older)
+    def _save(self, checkpoint: Checkpoint, path: Path, older: list[Path]) -> None:
+        write_checkpoint(path, checkpoint, older)
         for surplus in saved_paths(self.out_dir)[self.keep :]:  # an earlier attempt kept more
             remove_verified(surplus)

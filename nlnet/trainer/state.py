@@ -1,6 +1,7 @@
 """The state of a training run: saved completely, loaded completely or not at all."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
@@ -24,6 +25,7 @@ from nlnet.distributed.ranks import gather_objects, on_main
 from nlnet.errors import UserError
 from nlnet.files import DamagedFile, set_aside
 from nlnet.trainer.optim import load_optimizer
+from nlnet.trainer.sharding import ShardedNetwork
 
 
 def _no_scaler() -> GradScaler:
@@ -42,6 +44,9 @@ class TrainState:
     resumed: Provenance | None = None  # of the checkpoint from which the run goes on
     data: RunData | None = None  # on which the run is trained; after `load`, that of the file
     average: AveragedModel | None = None  # of the weights over the steps
+    # If each rank has only its rows of the parameters of `model`, `optimizer` and `average`: the
+    # network that has them all.
+    sharding: ShardedNetwork | None = None
 
     @property
     def evaluated(self) -> nn.Module:
@@ -53,17 +58,31 @@ class TrainState:
         if self.average is not None:
             self.average.update_parameters(self.model)
 
+    def whole(self, model: nn.Module) -> AbstractContextManager[None]:
+        """Within, this rank has all parameters of `model` or `evaluated`. All ranks must enter."""
+        return nullcontext() if self.sharding is None else self.sharding.whole(model)
+
     def checkpoint(self) -> Checkpoint:
-        """Return the state as it is written to disk. The tensors are shared, not copied."""
+        """Return the state as it is written to disk. The tensors are shared, not copied.
+
+        If the ranks have rows of the parameters, all ranks must call it; rank 0 gets the state.
+        """
+        model = self.model.state_dict()
+        average = None if self.average is None else self.average.state_dict()
+        if self.sharding is None:
+            optimizer = self.optimizer.state_dict()
+        else:
+            model = self.sharding.gather_state(model)
+            average = None if average is None else self.sharding.gather_state(average, "module.")
+            optimizer = self.sharding.gather_optimizer(self.optimizer, self.model)
         training = Training(
             self.progress,
             type(self.optimizer).__name__,
-            self.optimizer.state_dict(),
+            optimizer,
             self.scaler.state_dict(),
             self.data,
         )
-        average = None if self.average is None else self.average.state_dict()
-        return Checkpoint(self.model.state_dict(), self.provenance, training, average)
+        return Checkpoint(model, self.provenance, training, average)
 
     def save(self, path: Path, older: Sequence[Path] = ()) -> None:
         """Write a checkpoint. Killed at any instant, it leaves a checkpoint that loads.
@@ -161,7 +180,8 @@ def resume(state: TrainState, out_dir: Path, *, other_names: bool = False) -> li
 
 def save_on_main(state: TrainState, path: Path) -> None:
     """Save on rank 0. Every rank waits until the file is complete, and raises if that failed."""
-    on_main(lambda: state.save(path))
+    checkpoint = state.checkpoint()
+    on_main(lambda: write_checkpoint(path, checkpoint))
 
 
 def _check_same_classes(path: Path, saved: Sequence[str], own: Sequence[str]) -> None:

@@ -20,6 +20,7 @@ from nlnet.trainer.buffers import copy_buffers, restore_buffers
 from nlnet.trainer.metrics import best_classes, is_right
 from nlnet.trainer.preemption import StopRequest
 from nlnet.trainer.settings import LoopSettings
+from nlnet.trainer.sharding import ShardedNetwork
 from nlnet.trainer.state import TrainState
 
 
@@ -60,9 +61,15 @@ def train_step(
     torch.manual_seed(step_seed(settings.seed, state.progress.global_step))
     buffers = copy_buffers(state.model)
     local = accumulate_gradients(network, micro_batches, settings, scaler)
+    if state.sharding is not None:
+        state.sharding.take_gradients()
     scaler.unscale_(optimizer)
     learning = [p for group in optimizer.param_groups for p in group["params"]]
-    grad_norm = get_total_norm([p.grad for p in learning if p.grad is not None])
+    grads = [p.grad for p in learning if p.grad is not None]
+    if state.sharding is None:
+        grad_norm = get_total_norm(grads)
+    else:
+        grad_norm = state.sharding.gradient_norm(grads)
     if settings.clip_grad_norm is not None:
         clip_grads_with_norm_(learning, settings.clip_grad_norm, grad_norm)
 
@@ -96,7 +103,7 @@ def accumulate_gradients(
 ) -> Tensor:
     """Accumulate the gradient of the mean loss over all clips of the micro-batches.
 
-    DDP averages the gradients of the ranks, so each rank must have the same number of clips.
+    The gradients of the ranks are averaged, so each rank must have the same number of clips.
 
     Returns:
         sums over the clips, (4,) float64: loss, top-1 hits, top-5 hits, number of clips
@@ -126,7 +133,7 @@ def accumulate_gradients(
 
 def _unsynced(network: nn.Module) -> AbstractContextManager[None]:
     """Return a context in which the gradients are not averaged over the ranks."""
-    if isinstance(network, DistributedDataParallel):
+    if isinstance(network, DistributedDataParallel | ShardedNetwork):
         return network.no_sync()
     return nullcontext()
 

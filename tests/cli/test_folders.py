@@ -21,7 +21,8 @@ def test_a_folder_belongs_to_one_configuration(tmp_path: Path):
     claim_folder(run_config(), tmp_path)
     (tmp_path / "log.txt").touch()
     claim_folder(run_config(), tmp_path)
-    claim_folder(run_config("dist.num_procs=2", "data.num_workers=1"), tmp_path)
+    free = ("dist.num_procs=2", "dist.strategy=fsdp", "data.num_workers=1")
+    claim_folder(run_config(*free), tmp_path)
     with pytest.raises(UserError, match=r"optim\.lr .* -> 0\.5") as caught:
         claim_folder(run_config("optim.lr=0.5", "seed=3"), tmp_path)
     assert "seed 0 -> 3" in str(caught.value)

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -69,9 +70,10 @@ def test_a_short_run_trains_and_validates_and_starts_anew(tool: Tool, tmp_path: 
 
 @pytest.mark.slow
 def test_two_ranks_learn_a_batch_and_profile_a_step(tool: Tool, tmp_path: Path):
-    for words in (["+debug=overfit", LENGTH], ["+debug=profile"]):
+    for words in (["+debug=overfit", LENGTH], ["+debug=profile", "dist.strategy=fsdp"]):
         done = tool("train", *words, "dist.num_procs=2", "model.norm=sync", cwd=tmp_path)
         assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(r"memory of a rank: \d\.\d\d GB at the most", done.stdout)
     board = tmp_path / "outputs" / "smoke_profile" / "train" / "tensorboard"
     assert len(list(board.glob("*.pt.trace.json.gz"))) == 2
 

@@ -24,20 +24,21 @@ def pid_of(launcher: int, rank: int) -> int:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("signum", "rank", "what"),
+    ("signum", "rank", "what", "strategy"),
     [
-        (signal.SIGSTOP, 1, "is stopped"),
-        (signal.SIGSTOP, 0, "is stopped"),
-        (signal.SIGKILL, 1, "has ended"),
+        (signal.SIGSTOP, 1, "is stopped", "ddp"),
+        (signal.SIGSTOP, 0, "is stopped", "ddp"),
+        (signal.SIGKILL, 1, "has ended", "ddp"),
+        (signal.SIGKILL, 1, "has ended", "fsdp"),
     ],
 )
 def test_the_other_rank_names_it(
-    signum: signal.Signals, rank: int, what: str, command: Command, tmp_path: Path
+    signum: signal.Signals, rank: int, what: str, strategy: str, command: Command, tmp_path: Path
 ):
     words = ("dist.num_procs=2", "trainer.max_steps=9000", "trainer.save_every_steps=1")
     # A rank that is killed is noticed at once, whatever the limit.
     limit = 20 if signum == signal.SIGSTOP else 3600
-    words += (f"dist.timeout={limit}", "trainer.eval_every=100")
+    words += (f"dist.strategy={strategy}", f"dist.timeout={limit}", "trainer.eval_every=100")
     with start(command("train", *words), tmp_path) as process:
         wait_for(tmp_path / "outputs/smoke/train/last.prev.pt", process)  # after the first step
         victim = pid_of(process.pid, rank)

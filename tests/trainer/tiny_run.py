@@ -149,13 +149,15 @@ def train(out_dir: Path, options: dict[str, Any]) -> TrainState:
     def misbehave(step: int) -> None:
         """Send a signal or change weights to NaN, once, when the data of a step are requested."""
         faults = options.get("faults", {}) if rank() == options.get("on_rank", rank()) else {}
-        state.model.fault = faults.get(str(step))
+        bare = state.model if state.sharding is None else state.sharding.network
+        bare.fault = faults.get(str(step))
         mark = out_dir / f"done{rank()}"
         action = options.get("at", {}).get(str(step))
         if action is None or mark.exists() or rank() != options.get("on_rank", rank()):
             return
         mark.touch()
         if action == "nan":
+            assert state.sharding is None
             state.model.head.weight.data.fill_(float("nan"))
             return
         os.kill(os.getpid(), signal.Signals[action])
@@ -164,7 +166,7 @@ def train(out_dir: Path, options: dict[str, Any]) -> TrainState:
     settings = make_settings(**options.get("settings", {}))
     for line in resume(state, out_dir):
         print(line, flush=True)
-    network = wrap_for_training(state.model, device=CPU)
+    network = wrap(state, options)
     loader = loader_at(settings.accumulate, misbehave)
     if "poison" in options:
         loader = poisoned(loader, options["poison"])
@@ -186,6 +188,16 @@ def train(out_dir: Path, options: dict[str, Any]) -> TrainState:
             out_dir=out_dir,
         )
     return state
+
+
+def wrap(state: TrainState, options: dict[str, Any]) -> nn.Module:
+    """Divide the parameters among the ranks with {"strategy": "fsdp"}; else each rank has all."""
+    words = options.get("wrap", {})
+    if options.get("strategy") != "fsdp":
+        return wrap_for_training(state.model, device=CPU, **words)
+    from nlnet.trainer.fsdp import shard_for_training
+
+    return shard_for_training(state, [state.model.backbone], device=CPU, **words)
 
 
 def poisoned(
@@ -244,10 +256,16 @@ def main(out_dir: Path, options: dict[str, Any]) -> None:
         if options.get("only") == "precise_bn":
             return precise_bn_only(out_dir)
         try:
-            state = train(out_dir, options)
+            train_to_end(out_dir, options)
         except UserError as error:
             print(f"rank {rank()}: {error}", file=sys.stderr, flush=True)
             sys.exit(3)
+
+
+def train_to_end(out_dir: Path, options: dict[str, Any]) -> None:
+    """A function of its own, so that no network, and with it the group, is left at its end."""
+    state = train(out_dir, options)
+    with state.whole(state.model):
         if is_main():
             torch.save(state.model.state_dict(), out_dir / "final.pt")
 

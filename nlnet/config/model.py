@@ -62,6 +62,7 @@ class NonLocalConfig:
     scale: bool = True  # multiply the logits of a softmax by d^-0.5
     temperature: float = 1.0  # divides the logits of the whitened pairwise term
     ratio: float = 0.5  # inner channels d divided by the block's channels C
+    heads: int = 1  # number of heads that d is divided over; only for block=non_local
     embedding_bias: bool = True  # biases of theta, phi and g
     out_bias: bool = True  # bias of W_z
     shared_embedding: bool = False  # use theta as phi

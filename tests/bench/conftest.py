@@ -31,4 +31,4 @@ def benchmark_run() -> ComposeBenchmark:
 @pytest.fixture
 def shape() -> Shape:
     """A map so small that every call takes milliseconds."""
-    return Shape("res3", channels=8, frames=2, side=4, pooled=True)
+    return Shape("res3", channels=16, frames=2, side=4, pooled=True)

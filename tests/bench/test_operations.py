@@ -45,12 +45,13 @@ def test_a_plan_gives_tables_numbers_and_a_picture(shape: Shape):
     """Without the memory rows, which need a process each."""
     other = Shape("res4", channels=8, frames=1, side=4, pooled=False)
     report = measure_plan(
-        Plan([shape, other], [shape, other], memory=[], underflow=[], repeats=2), CPU
+        Plan([shape, other], [shape, other], memory=[], underflow=[], heads=[shape], repeats=2), CPU
     )
     for row in (shape, other):
         assert str(row) in report.markdown
         assert f"{row.queries:,}" in report.markdown
     assert all(name in report.markdown for name in NAIVE)
+    assert "embedded_gaussian, 8 heads" in report.markdown
     assert "svg" in report.files["ops.svg"]
     assert {name: len(rows) for name, rows in report.numbers.items()} == {
         "operations": 2,
@@ -58,6 +59,7 @@ def test_a_plan_gives_tables_numbers_and_a_picture(shape: Shape):
         "memory": 0,
         "growth": 2,
         "underflow": 0,
+        "heads": 1,
     }
 
 
@@ -99,6 +101,7 @@ def test_the_plans_hold_the_sizes_of_the_resnet_and_quick_is_a_part_of_full():
     assert set(QUICK.growth) < set(FULL.growth)
     assert set(QUICK.memory) < set(FULL.memory)
     assert set(QUICK.underflow) < set(FULL.underflow)
+    assert set(QUICK.heads) < set(FULL.heads)
     assert all(shape.naive_fits for shape in FULL.shapes)
     assert not FULL.growth[-1].naive_fits
     assert math.prod((FULL.growth[-1].queries, FULL.growth[-1].keys)) > LARGEST_NAIVE

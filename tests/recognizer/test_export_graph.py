@@ -142,6 +142,8 @@ FAMILY = [
     {"group_frames": StageFrames(res3=1)},
     {"subsample": "none", "shared_embedding": True, "gamma": True},
     {"subsample": "embedded", "scale": False, "norm": "none"},
+    {"pairwise": "disentangled", "heads": 2},
+    {"pairwise": "concatenation", "heads": 2},
 ]
 
 

@@ -47,14 +47,18 @@ def block_step(block: nn.Module, shape: Shape, device: torch.device) -> Callable
     return lambda: torch.autograd.grad(block(video), inputs, cotangent)
 
 
-def _our_block(name: str, shape: Shape) -> nn.Module:
-    where = "input" if shape.pooled else "none"
-    output = Output(zero_init=False)
-    return NonLocalBlock(shape.channels, pairwise=name, subsample=Subsample(where), output=output)
+def our_block(name: str, shape: Shape, heads: int = 1) -> nn.Module:
+    return NonLocalBlock(
+        shape.channels,
+        pairwise=name,
+        heads=heads,
+        subsample=Subsample("input" if shape.pooled else "none"),
+        output=Output(zero_init=False),
+    )
 
 
 def _naive_block(name: str, shape: Shape) -> nn.Module:
-    block = _our_block(name, shape)
+    block = our_block(name, shape)
     block.set_submodule("pairwise", NAIVE[name](shape.inner))
     return block
 
@@ -69,7 +73,7 @@ def _peer_block(name: str, shape: Shape) -> nn.Module:
 
 
 FORMS: dict[str, Callable[[str, Shape], nn.Module]] = {
-    "ours": _our_block,
+    "ours": our_block,
     "naive": _naive_block,
     "pytorchvideo": _peer_block,
 }

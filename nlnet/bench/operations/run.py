@@ -9,15 +9,16 @@ from dataclasses import replace
 import torch
 
 from nlnet.bench.naive import NAIVE
-from nlnet.bench.operations.calls import FORMS, block_step, pairwise_step
+from nlnet.bench.operations.calls import FORMS, block_step, our_block, pairwise_step
 from nlnet.bench.operations.denormals import underflow_row
 from nlnet.bench.operations.forms import forms_report, problems, time_problems
 from nlnet.bench.operations.memory import fresh_peak_bytes
-from nlnet.bench.operations.shapes import FULL, QUICK, Plan, Shape
+from nlnet.bench.operations.shapes import FULL, HEADS, QUICK, Plan, Shape
 from nlnet.bench.operations.tables import (
     Row,
     growth_picture,
     growth_table,
+    heads_table,
     memory_table,
     ratio_table,
     underflow_table,
@@ -60,6 +61,7 @@ def measure_plan(plan: Plan, device: torch.device) -> Report:
         for shape in progress_bar(plan.underflow if device.type == "cpu" else [], "underflow")
     ]
     growth = [growth_row(shape, device) for shape in progress_bar(plan.growth, "growth")]
+    heads = [heads_row(shape, device, plan.repeats) for shape in progress_bar(plan.heads, "heads")]
     text = [
         "## Operations: naive time / time\n",
         ratio_table(operations, list(NAIVE)),
@@ -69,6 +71,8 @@ def measure_plan(plan: Plan, device: torch.device) -> Report:
         memory_table(memory),
         "\n## Growth: milliseconds, keys pooled over space (ops.svg)\n",
         growth_table(growth),
+        "\n## Blocks with several heads: time / time with one head\n",
+        heads_table(heads),
     ]
     if underflow:
         text += [
@@ -81,6 +85,7 @@ def measure_plan(plan: Plan, device: torch.device) -> Report:
         "memory": [row.numbers() for row in memory],
         "growth": [row.growth_numbers() for row in growth],
         "underflow": [row.numbers() for row in underflow],
+        "heads": [row.numbers() for row in heads],
     }
     return Report("\n".join(text), numbers, {"ops.svg": growth_picture(growth)})
 
@@ -117,6 +122,17 @@ def growth_row(shape: Shape, device: torch.device) -> Row:
         if shape.naive_fits:
             calls["naive"] = pairwise_step(NAIVE[name](shape.inner), shape, device)
         times[name] = interleaved(calls, repeats=1 if shape.queries > 20_000 else 5)
+    return Row(shape, times)
+
+
+def heads_row(shape: Shape, device: torch.device, most: int) -> Row:
+    """Time whole blocks with 1, 4 and 8 heads."""
+    times = {}
+    for name in NAIVE:
+        calls = {
+            str(heads): block_step(our_block(name, shape, heads), shape, device) for heads in HEADS
+        }
+        times[name] = interleaved(calls, repeats=repeats(shape, most))
     return Row(shape, times)
 
 

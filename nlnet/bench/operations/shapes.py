@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+HEADS = (1, 4, 8)
 LARGEST_NAIVE = 2**28  # pairs of positions: 1 GB for each affinity in float32
 
 
@@ -49,6 +50,7 @@ class Plan:
     growth: Sequence[Shape]  # times over the number of positions
     memory: Sequence[Shape]  # peak memory of a training step
     underflow: Sequence[Shape]  # times of the Gaussian with denormals and without them
+    heads: Sequence[Shape]  # times of blocks with several heads
     repeats: int  # calls of a small shape; a large one gets a fifth of them
 
 
@@ -65,6 +67,7 @@ FULL = Plan(
     GROWTH,
     memory=[SHAPES[1], SHAPES[4], SHAPES[5], SHAPES[11], GROWTH[-1]],
     underflow=[SHAPES[0], SHAPES[1], SHAPES[2], SHAPES[6], SHAPES[8], SHAPES[9], SHAPES[11]],
+    heads=[SHAPES[0], SHAPES[2], SHAPES[3], SHAPES[6], SHAPES[8], SHAPES[9]],
     repeats=15,
 )
 QUICK = Plan(
@@ -72,5 +75,6 @@ QUICK = Plan(
     GROWTH[:3],
     memory=SHAPES[1:2],
     underflow=[SHAPES[0], SHAPES[6]],
+    heads=[SHAPES[0], SHAPES[6]],
     repeats=5,
 )

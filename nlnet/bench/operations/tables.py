@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from nlnet.bench.naive import NAIVE
 from nlnet.bench.operations.calls import FORMS
-from nlnet.bench.operations.shapes import Shape
+from nlnet.bench.operations.shapes import HEADS, Shape
 from nlnet.bench.picture import Curve, log_log
 from nlnet.cli.sweep import markdown_table
 
@@ -45,6 +45,19 @@ def underflow_table(rows: Sequence[Row]) -> str:
             cell += [_milliseconds(times["naive"]), _milliseconds(times["ours"])]
             cell.append(f"{times['ours'] / times['embedded']:.2f}")
     return markdown_table(header, cells)
+
+
+def heads_table(rows: Sequence[Row]) -> str:
+    """How many times as long as the block with one head a block takes: function x heads."""
+    columns = [(name, heads) for name in NAIVE for heads in HEADS[1:]]
+    cells = [
+        [
+            str(row.shape),
+            *(f"{row.values[name][str(h)] / row.values[name]['1']:.2f}" for name, h in columns),
+        ]
+        for row in rows
+    ]
+    return markdown_table(["shape", *(f"{name}, {heads} heads" for name, heads in columns)], cells)
 
 
 def memory_table(rows: Sequence[Row]) -> str:

@@ -1,8 +1,8 @@
 """The non-local block: z = x + W_z y, with y_i = 1/C(x) sum_j f(x_i, x_j) g(x_j).
 
 Shapes: maps (B, C, T, H, W), (B, C, H, W) or (B, C, L), tokens (B, T, H, W, C), d = ratio C
-inner channels. The submodules have the names of checkpoints: theta, phi, g, out, norm, mask,
-pairwise, gamma.
+inner channels of all heads. The submodules have the names of checkpoints: theta, phi, g, out,
+norm, mask, pairwise, gamma.
 """
 
 from collections.abc import Callable
@@ -21,6 +21,7 @@ from nlnet.model.non_local.layers import (
     Logits,
     Output,
     Subsample,
+    check_heads,
     embedding_norms,
     initialize,
     inner_channels,
@@ -28,7 +29,14 @@ from nlnet.model.non_local.layers import (
 )
 from nlnet.model.non_local.pairwise import PAIRWISE, Maps, unary_sum
 from nlnet.model.non_local.terms import check_terms
-from nlnet.model.non_local.tokens import Pointwise, pointwise, to_map, to_tokens
+from nlnet.model.non_local.tokens import (
+    Pointwise,
+    merge_heads,
+    pointwise,
+    split_heads,
+    to_map,
+    to_tokens,
+)
 from nlnet.model.non_local.whitening import whiten
 
 
@@ -43,11 +51,14 @@ class NonLocalBlock(nn.Module):
     attention runs over time, rows or columns. axes=row_column has one softmax (or mean) over the
     row and the column of a position, which is itself counted once. With axes=criss_cross (time,
     then space) the values of the second round are the outputs of the first one, pooled. A pooling
-    kernel that is larger than the map is reduced to the map.
+    kernel that is larger than the map is reduced to the map. `heads` divide the channels of theta,
+    phi and g: each head has its own sum over the keys, and its own mask if there is one. Means that
+    `Logits.whiten` takes over channels, and norms of theta and phi, are those of all heads.
 
-    Raises ArgumentError for unknown names; the forward pass raises it if the map has other
-    dimensions, if `group_frames` does not divide T, or if the pooling mixes groups. Source:
-    Wang et al. 2018, section 3; published implementations differ in the values of the arguments.
+    Raises ArgumentError for unknown names and heads that do not divide d; the forward pass raises
+    it if the map has other dimensions, if `group_frames` does not divide T, or if the pooling mixes
+    groups. Source: Wang et al. 2018, section 3; published implementations differ in the values of
+    the arguments.
     """
 
     def __init__(
@@ -58,6 +69,7 @@ class NonLocalBlock(nn.Module):
         pairwise: str = "embedded_gaussian",
         axes: str | None = None,
         group_frames: int | None = None,
+        heads: int = 1,
         logits: Logits = Logits(),
         embedding: Embedding = Embedding(),
         subsample: Subsample = Subsample(),
@@ -65,7 +77,7 @@ class NonLocalBlock(nn.Module):
         recurrence: int = 1,
     ) -> None:
         super().__init__()
-        self.dims = dims
+        self.dims, self.heads = dims, heads
         self.passes = passes_of(axes, dims, group_frames)
         self.group_frames, self.recurrence = group_frames, recurrence
         choose("subsample", subsample.where, SUBSAMPLES)
@@ -73,7 +85,9 @@ class NonLocalBlock(nn.Module):
         self.kernel = subsample.lifted(dims)
         inner = inner_channels(channels, embedding.ratio, embedding.inner)
         make = choose("pairwise", pairwise, PAIRWISE)
-        self.pairwise = make(inner, scale=logits.scale, temperature=logits.temperature)
+        check_heads(heads, inner, inner if make.embedded and output.project else channels)
+        scale, temperature = logits.scale, logits.temperature
+        self.pairwise = make(inner, scale=scale, temperature=temperature, heads=heads)
         self.whiten, self.unary = logits.whiten, logits.unary
         self.terms, self.residual = output.terms, output.residual
         check_terms(self.pairwise, self.passes, logits, embedding, output)
@@ -87,7 +101,7 @@ class NonLocalBlock(nn.Module):
         value_bias = embedding.bias if embedding.value_bias is None else embedding.value_bias
         self.g = embed(inner if output.project else channels, bias=value_bias)
         has_mask = self.pairwise.unary or "mask" in self.unary
-        self.mask = pointwise(channels, 1, dims=dims) if has_mask else None
+        self.mask = pointwise(channels, heads, dims=dims) if has_mask else None
         self.out: nn.Module = nn.Identity()
         if output.project:
             self.out = pointwise(inner, channels, bias=output.bias, dims=dims)
@@ -173,21 +187,33 @@ class NonLocalBlock(nn.Module):
         With a `width` the tokens are the positions of a frame, and a query attends to its row and
         its column.
         """
-        maps = Maps(theta, phi, g, mask[0].squeeze(2) if mask else None, width)
-        maps, mean = self.whitened(maps)
+        maps = Maps(theta, phi, g, mask[0] if mask else None, width)
+        maps, mean = self.by_head(maps)
         y = self.pairwise(maps)
         if not self.unary:
-            return y
+            return merge_heads(y, self.heads)
         terms = [unary_sum(maps, logits) for logits in self.unary_logits(maps, mean)]
         unary = sum(terms[1:], start=terms[0]).expand_as(y)
-        return y + unary if self.terms == "joint" else torch.cat([y, unary], dim=2)
+        if self.terms == "joint":
+            return merge_heads(y + unary, self.heads)
+        return torch.cat([merge_heads(x, self.heads) for x in (y, unary)], dim=2)
 
-    def whitened(self, maps: Maps) -> tuple[Maps, Tensor | None]:
-        """The maps with whitened theta and phi, and the last mean taken away from theta."""
+    def by_head(self, maps: Maps) -> tuple[Maps, Tensor | None]:
+        """The maps of each head, whitened, and the last mean taken away from theta.
+
+        Maps (B, N, d) and the logits of a mask (B, M, heads) become (B heads, N, d / heads) and
+        (B heads, M).
+        """
         theta, phi, mean = whiten(self.whiten, maps.theta, maps.phi)
         if self.theta_norm is not None and self.phi_norm is not None:
             theta, phi = self.theta_norm(theta.mT).mT, self.phi_norm(phi.mT).mT
-        return maps._replace(theta=theta, phi=phi), mean
+        split = partial(split_heads, heads=self.heads)
+        mask = maps.mask
+        if mask is not None:
+            mask = split(mask.reshape(*phi.shape[:2], self.heads)).squeeze(2)
+        if mean is not None and self.heads > 1:
+            mean = split(mean.expand(len(theta), -1, theta.shape[2]))
+        return Maps(split(theta), split(phi), split(maps.g), mask, maps.width), mean
 
     def unary_logits(self, maps: Maps, mean: Tensor | None) -> list[Tensor]:
         """The logits (B, M) of each unary term besides the pairwise function's."""

@@ -37,6 +37,7 @@ def check_blocks(cfg: NonLocalConfig) -> None:
     one_of("model.non_local.init", cfg.init, INITS)
     positive("model.non_local.temperature", cfg.temperature)
     positive("model.non_local.ratio", cfg.ratio)
+    positive("model.non_local.heads", cfg.heads)
     triple("model.non_local.subsample_kernel", cfg.subsample_kernel)
     for stage, kernel in asdict(cfg.stage_subsample_kernel).items():
         if kernel is not None:
@@ -113,6 +114,8 @@ def build_block(
     numbers of `subsample_kernel` count. Raises UsageError for unknown names.
     """
     build = one_of("model.non_local.block", cfg.block, BLOCKS)
+    if cfg.heads != 1 and build is not _build_non_local:
+        raise UsageError(f"model.non_local.heads={cfg.heads} is only for block=non_local")
     axes = None if cfg.axes == "spacetime" else cfg.axes
     with section("model.non_local"):
         return build(cfg, channels, _Extent(dims, axes, group_frames))
@@ -124,6 +127,7 @@ def _build_non_local(cfg: NonLocalConfig, channels: int, extent: _Extent) -> nn.
         channels,
         **asdict(extent),
         pairwise=cfg.pairwise,
+        heads=cfg.heads,
         logits=Logits(cfg.scale, cfg.temperature),
         embedding=_embedding(cfg),
         subsample=Subsample(cfg.subsample, kernel[-extent.dims :]),

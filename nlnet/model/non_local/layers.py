@@ -110,6 +110,13 @@ def inner_channels(channels: int, ratio: float, inner: int | None = None) -> int
     return max(1, int(channels * ratio)) if inner is None else inner
 
 
+def check_heads(heads: int, *channels: int) -> None:
+    """Raise ArgumentError if the heads do not divide the channels of theta, phi or g."""
+    for number in channels:
+        if heads < 1 or number % heads != 0:
+            raise ArgumentError(f"heads={heads} does not divide the {number} inner channels")
+
+
 def embedding_norms(name: str, inner: int) -> tuple[nn.Module | None, nn.Module | None]:
     """The norms of theta and phi, (B, d, N) -> the same."""
     make = choose("embedding_norm", name, EMBEDDING_NORMS)

@@ -16,7 +16,7 @@ from nlnet.model.non_local.tokens import Operation
 
 
 class Maps(NamedTuple):
-    """The inputs of a pairwise function: tokens of one group of positions."""
+    """The inputs of a pairwise function: tokens of one group of positions, and of one head."""
 
     theta: Tensor  # queries (B, N, d)
     phi: Tensor  # keys (B, M, d)
@@ -67,11 +67,20 @@ class Pairwise(Operation):
     embedded: ClassVar[bool] = True  # theta and phi are learned; otherwise they are x itself
     unary: ClassVar[bool] = False  # the block has a mask, C -> 1 channels
 
-    def __init__(self, inner: int, *, scale: bool | float = True, temperature: float = 1.0) -> None:
-        """`inner` is d. `scale` multiplies the logits of a softmax: True by d^-0.5, a number by
-        itself. `temperature` divides the logits of the whitened term."""
+    def __init__(
+        self,
+        inner: int,
+        *,
+        scale: bool | float = True,
+        temperature: float = 1.0,
+        heads: int = 1,
+    ) -> None:
+        """`inner` is d, the channels of all heads; Maps are those of a head. `scale` multiplies
+        the logits of a softmax: True by (d / heads)^-0.5, a number by itself. `temperature`
+        divides the logits of the whitened term."""
         super().__init__()
-        factor = inner**-0.5 if scale else 1.0
+        self.heads = heads
+        factor = (inner // heads) ** -0.5 if scale else 1.0
         self.scale = factor if isinstance(scale, bool) else scale
         self.temperature = temperature
 
@@ -83,7 +92,9 @@ class Pairwise(Operation):
         return pairs(maps) * (maps.phi.shape[2] + maps.g.shape[2])
 
     def after_theta(self) -> Tensor | None:
-        """A linear map (d', d) that the block applies after theta, in one product: C -> d'."""
+        """A linear map (d', d) that the block applies after theta, in one product: C -> d'.
+
+        d' are the channels of all heads."""
         return None
 
     def after_phi(self) -> Tensor | None:
@@ -96,9 +107,16 @@ class Gaussian(Pairwise):
 
     embedded = False
 
-    def __init__(self, inner: int, *, scale: bool | float = True, temperature: float = 1.0) -> None:
+    def __init__(
+        self,
+        inner: int,
+        *,
+        scale: bool | float = True,
+        temperature: float = 1.0,
+        heads: int = 1,
+    ) -> None:
         scale = False if isinstance(scale, bool) else scale
-        super().__init__(inner, scale=scale, temperature=temperature)
+        super().__init__(inner, scale=scale, temperature=temperature, heads=heads)
 
     def forward(self, maps: Maps) -> Tensor:
         return softmax_sum(maps, self.scale)
@@ -119,24 +137,40 @@ class DotProduct(Pairwise):
 
 
 class Concatenation(Pairwise):
-    """f = ReLU(w . [theta_i, phi_j]), C = M. Wang et al. 2018, equation 6."""
+    """f = ReLU(w . [theta_i, phi_j]), C = M. Wang et al. 2018, equation 6.
 
-    def __init__(self, inner: int, *, scale: bool | float = True, temperature: float = 1.0) -> None:
-        super().__init__(inner, scale=scale, temperature=temperature)
+    Each head has its own w: that of its channels of theta and phi.
+    """
+
+    def __init__(
+        self,
+        inner: int,
+        *,
+        scale: bool | float = True,
+        temperature: float = 1.0,
+        heads: int = 1,
+    ) -> None:
+        super().__init__(inner, scale=scale, temperature=temperature, heads=heads)
         self.weight = nn.Parameter(0.01 * torch.randn(2 * inner))  # of theta, then of phi
 
     def after_theta(self) -> Tensor:
-        return self.weight.chunk(2)[0].unsqueeze(0)
+        return self._products(self.weight.chunk(2)[0])
 
     def after_phi(self) -> Tensor:
-        return self.weight.chunk(2)[1].unsqueeze(0)
+        return self._products(self.weight.chunk(2)[1])
+
+    def _products(self, weight: Tensor) -> Tensor:
+        """The linear map (heads, d) from d channels to w . channels of each head."""
+        if self.heads == 1:
+            return weight.unsqueeze(0)
+        return torch.block_diag(*weight.chunk(self.heads))
 
     def forward(self, maps: Maps) -> Tensor:
         a, b = maps.theta.squeeze(2), maps.phi.squeeze(2)
         return _mean(concatenation, maps.width, a, b, maps.g)
 
     def multiply_adds(self, maps: Maps) -> int:
-        return pairs(maps) * (self.weight.numel() + maps.g.shape[2])
+        return pairs(maps) * (self.weight.numel() // self.heads + maps.g.shape[2])
 
 
 class Whitened(Pairwise):

@@ -7,6 +7,7 @@ positions i. Positions (t, y, x) are those of the map that enters the block: (0,
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 
 import torch
@@ -57,7 +58,9 @@ class Rows:
         return torch.stack(list(self.terms.values())).sum(dim=0)
 
 
-def attention_rows(block: nn.Module, x: Tensor, queries: Sequence[Position]) -> Rows:
+def attention_rows(
+    block: nn.Module, x: Tensor, queries: Sequence[Position], head: int | None = None
+) -> Rows:
     """The rows of chosen queries of any block of the family.
 
     With axes=criss_cross, the two rounds of attention are composed: a row is over all positions of
@@ -68,16 +71,17 @@ def attention_rows(block: nn.Module, x: Tensor, queries: Sequence[Position]) -> 
         block: a block of the family
         x: the map that enters it, of one clip, (1, C, T, H, W), or of one image or sequence
         queries: Q positions of the map
+        head: one head of a NonLocalBlock; None is the mean of the rows of all heads
 
     Raises:
-        ArgumentError: the block has no rows (compact_generalized), x holds several clips, or a
-            query is outside the map.
+        ArgumentError: the block has no rows (compact_generalized) or no such head, x holds several
+            clips, or a query is outside the map.
     """
     sizes = tuple(lift(x).shape[2:])
     for query in queries:
         if not all(0 <= i < size for i, size in zip(query, sizes, strict=True)):
             raise ArgumentError(f"queries={query} is outside the map of {sizes} positions")
-    return _prepare(block, x)(queries)
+    return _prepare(block, x, head)(queries)
 
 
 def effective_positions(weights: Tensor) -> Tensor:
@@ -133,7 +137,9 @@ def _positions(x: Tensor) -> list[Position]:
 
 
 @torch.no_grad()
-def _prepare(block: nn.Module, x: Tensor) -> Callable[[Sequence[Position]], Rows]:
+def _prepare(
+    block: nn.Module, x: Tensor, head: int | None = None
+) -> Callable[[Sequence[Position]], Rows]:
     """Embed all positions once; the result computes the rows of any queries."""
     if x.shape[0] != 1:
         raise ArgumentError(f"x has {x.shape[0]} clips; give one")
@@ -144,7 +150,7 @@ def _prepare(block: nn.Module, x: Tensor) -> Callable[[Sequence[Position]], Rows
     rows: Callable[[Tensor], Terms]
     match block:
         case NonLocalBlock():
-            rows, like, kernel = _non_local_rows(block, tokens)
+            rows, like, kernel = _non_local_rows(block, tokens, head)
             softmax = not isinstance(block.pairwise, DotProduct | Concatenation)
             shared = isinstance(block.pairwise, Unary)
         case SimplifiedNonLocalBlock() | GlobalContextBlock():
@@ -173,43 +179,79 @@ def _prepare(block: nn.Module, x: Tensor) -> Callable[[Sequence[Position]], Rows
 
 
 def _non_local_rows(
-    block: NonLocalBlock, tokens: Tensor
+    block: NonLocalBlock, tokens: Tensor, head: int | None
 ) -> tuple[Callable[[Tensor], Terms], Tensor, Position]:
     """The rows of a NonLocalBlock, a map with the sizes of the rows, and the kernel of a key."""
     if block.recurrence > 1:
         raise ArgumentError(f"recurrence={block.recurrence}: a block that is repeated has no rows")
+    if head is not None and not 0 <= head < block.heads:
+        raise ArgumentError(f"head={head} is none of the {block.heads} heads, which count from 0")
     theta = block.queries(tokens)
-
-    def function(maps: Maps, queries: Tensor) -> Terms:
-        maps, mean = block.whitened(maps)
-        own = maps if block.pairwise.unary else maps._replace(mask=None)
-        terms = pairwise_rows(block.pairwise, own, queries)
-        for logits in block.unary_logits(maps, mean):
-            row = unary_rows(maps._replace(mask=logits), queries)["unary"]
-            terms["unary"] = terms["unary"] + row if "unary" in terms else row
-        return terms
-
-    rounds = []
+    keys = []
     for axes in block.passes:
         phi, _, *mask = block.keys_along(axes, tokens)
-        rounds.append(GroupRows(axes, block.group_frames, function, theta, phi, *mask))
+        keys.append((phi, *mask))
     pools = block.subsample.where != "none" and block.passes[-1].subsamples
     t, h, w = block.pooling_kernel(tokens) if pools else (1, 1, 1)
-    if len(rounds) == 1:
-        return rounds[0], phi, (t, h, w)
-    first, second = rounds
-    shares = None
-    if pools:
-        shares = _channel_shares(block.attend_along(block.passes[0], theta, tokens), (t, h, w))
-    positions = tokens.shape[2] * tokens.shape[3]  # of a frame
+    composed = len(block.passes) == 2
+    first_values = None
+    if composed and pools:
+        first_values = block.attend_along(block.passes[0], theta, tokens)
 
-    def composed(numbers: Tensor) -> Terms:
-        terms = second(numbers)
-        if shares is not None:
-            terms = {name: weights @ shares for name, weights in terms.items()}
-        return _compose(terms, first, positions)
+    def rows_of(head: int) -> Callable[[Tensor], Terms]:
+        function = partial(_head_rows, block, head)
+        rounds = [
+            GroupRows(axes, block.group_frames, function, theta, *maps)
+            for axes, maps in zip(block.passes, keys, strict=True)
+        ]
+        if not composed:
+            return rounds[0]
+        first, second = rounds
+        shares = None
+        if first_values is not None:
+            shares = _channel_shares(first_values.chunk(block.heads, dim=4)[head], (t, h, w))
+        positions = tokens.shape[2] * tokens.shape[3]  # of a frame
+        return partial(_composed, first, second, shares, positions)
 
-    return composed, tokens, (1, 1, 1)
+    chosen = range(block.heads) if head is None else [head]
+    rows = partial(_mean, [rows_of(k) for k in chosen])
+    return (rows, tokens, (1, 1, 1)) if composed else (rows, phi, (t, h, w))
+
+
+def _head_rows(block: NonLocalBlock, head: int, maps: Maps, queries: Tensor) -> Terms:
+    """The rows of one head; the maps are those of all heads of one group."""
+    maps, mean = block.by_head(maps)
+    logits_of_terms = block.unary_logits(maps, mean)
+    one = slice(head, head + 1)
+    mask = None if maps.mask is None else maps.mask[one]
+    maps = Maps(maps.theta[one], maps.phi[one], maps.g[one], mask, maps.width)
+    own = maps if block.pairwise.unary else maps._replace(mask=None)
+    terms = pairwise_rows(block.pairwise, own, queries)
+    for logits in logits_of_terms:
+        row = unary_rows(maps._replace(mask=logits[one]), queries)["unary"]
+        terms["unary"] = terms["unary"] + row if "unary" in terms else row
+    return terms
+
+
+def _mean(heads: Sequence[Callable[[Tensor], Terms]], numbers: Tensor) -> Terms:
+    """The mean of the rows of some heads."""
+    first, *rest = (rows(numbers) for rows in heads)
+    if not rest:
+        return first
+    return {
+        name: sum((terms[name] for terms in rest), start=weights) / len(heads)
+        for name, weights in first.items()
+    }
+
+
+def _composed(
+    first: GroupRows, second: GroupRows, shares: Tensor | None, positions: int, numbers: Tensor
+) -> Terms:
+    """The rows of two rounds, with `shares` of the values if the second round pools them."""
+    terms = second(numbers)
+    if shares is not None:
+        terms = {name: weights @ shares for name, weights in terms.items()}
+    return _compose(terms, first, positions)
 
 
 def _compose(terms: Terms, first: GroupRows, positions: int) -> Terms:

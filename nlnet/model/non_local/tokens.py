@@ -45,6 +45,20 @@ def to_map(tokens: Tensor, dims: int = 3) -> Tensor:
     return x.squeeze(2) if dims == 2 else x
 
 
+def split_heads(tokens: Tensor, heads: int) -> Tensor:
+    """(B, N, C) -> (B heads, N, C / heads): consecutive channels belong to the same head."""
+    if heads == 1:
+        return tokens
+    return tokens.unflatten(2, (heads, -1)).transpose(1, 2).flatten(0, 1)
+
+
+def merge_heads(tokens: Tensor, heads: int) -> Tensor:
+    """The inverse of split_heads."""
+    if heads == 1:
+        return tokens
+    return tokens.unflatten(0, (-1, heads)).transpose(1, 2).flatten(2)
+
+
 class Pointwise(nn.Module):
     """A convolution of size 1 on tokens (..., C_in) -> (..., C_out): one matrix product.
 

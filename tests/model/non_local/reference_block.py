@@ -117,6 +117,27 @@ def group_sum(
     return torch.cat(sums, dim=1)
 
 
+def sum_of_heads(
+    heads: int,
+    name: str,
+    theta: Tensor,
+    phi: Tensor,
+    g: Tensor,
+    mask: Tensor | None,
+    options: dict,
+) -> Tensor:
+    """The sums of the heads, one after the other; mask (B, M, heads)."""
+    sums = []
+    for k in range(heads):
+        own = [tokens.chunk(heads, dim=2)[k] for tokens in (theta, phi, g)]
+        logits = None if mask is None else mask[:, :, k]
+        chosen = dict(options)
+        if "weight" in options:
+            chosen["weight"] = torch.cat([w.chunk(heads)[k] for w in options["weight"].chunk(2)])
+        sums.append(group_sum(name, *own, logits, chosen))
+    return torch.cat(sums, dim=2)
+
+
 def non_local(
     block: nn.Module,
     x: Tensor,
@@ -129,6 +150,7 @@ def non_local(
     scale: bool = True,
     temperature: float = 1.0,
     shared: bool = False,
+    heads: int = 1,
 ) -> Tensor:
     """z of a NonLocalBlock in training mode; the block's own norm module is applied."""
     options = {"scale": scale, "temperature": temperature}
@@ -155,9 +177,9 @@ def non_local(
         mask = embedding("mask") if pairwise in ("disentangled", "unary") else None
         y = x.new_zeros(x.shape[0], g.shape[1], *x.shape[2:])
         for region in regions(x.shape, axis, group_frames):
-            logits = None if mask is None else part(mask, region).squeeze(2)
+            logits = None if mask is None else part(mask, region)
             maps = (part(theta, region), part(phi, region), part(g, region))
-            place(y, region, group_sum(pairwise, *maps, logits, options))
+            place(y, region, sum_of_heads(heads, pairwise, *maps, logits, options))
         values = y
     z = norm(block, conv(block, "out", values))
     gamma = dict(block.named_parameters()).get("gamma")

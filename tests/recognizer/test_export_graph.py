@@ -143,7 +143,6 @@ FAMILY = [
     {"subsample": "none", "shared_embedding": True, "gamma": True},
     {"subsample": "embedded", "scale": False, "norm": "none"},
     {"pairwise": "disentangled", "heads": 2},
-    {"pairwise": "concatenation", "heads": 2},
 ]
 
 

@@ -27,22 +27,22 @@ class Maps(NamedTuple):
     width: int | None = None
 
 
-def softmax_sum(maps: Maps, scale: float) -> Tensor:
+def softmax_sum(maps: Maps, scale: float, heads: int = 1) -> Tensor:
     """sum_j softmax_j(scale theta_i . phi_j) g_j over the keys of a query: (B, N, e)."""
     theta, phi, g, _, width = maps
     if width is None:
-        return softmax_attention(theta, phi, g, scale)
+        return softmax_attention(theta, phi, g, scale, heads)
     return row_column_softmax(theta, phi, g, scale, width)
 
 
-def whitened_sum(maps: Maps, scale: float) -> Tensor:
+def whitened_sum(maps: Maps, scale: float, heads: int = 1) -> Tensor:
     """sum_j softmax_j(scale (theta_i - mu) . phi_j) g_j, mu the mean of theta over positions.
 
     The mean of phi would add a constant to each row of logits, which a softmax ignores. Source:
     Yin et al. 2020, Disentangled Non-Local Neural Networks, section 3.
     """
     theta = maps.theta - maps.theta.mean(dim=1, keepdim=True)
-    return softmax_sum(maps._replace(theta=theta), scale)
+    return softmax_sum(maps._replace(theta=theta), scale, heads)
 
 
 def unary_sum(maps: Maps, logits: Tensor) -> Tensor:
@@ -119,14 +119,14 @@ class Gaussian(Pairwise):
         super().__init__(inner, scale=scale, temperature=temperature, heads=heads)
 
     def forward(self, maps: Maps) -> Tensor:
-        return softmax_sum(maps, self.scale)
+        return softmax_sum(maps, self.scale, self.heads)
 
 
 class EmbeddedGaussian(Pairwise):
     """f = exp(s theta_i . phi_j), C = sum_j f. Wang et al. 2018, equation 3; s is in their code."""
 
     def forward(self, maps: Maps) -> Tensor:
-        return softmax_sum(maps, self.scale)
+        return softmax_sum(maps, self.scale, self.heads)
 
 
 class DotProduct(Pairwise):
@@ -177,7 +177,7 @@ class Whitened(Pairwise):
     """The pairwise term of `Disentangled` alone."""
 
     def forward(self, maps: Maps) -> Tensor:
-        return whitened_sum(maps, self.scale / self.temperature)
+        return whitened_sum(maps, self.scale / self.temperature, self.heads)
 
 
 class Unary(Pairwise):
@@ -201,7 +201,7 @@ class Disentangled(Pairwise):
 
     def forward(self, maps: Maps) -> Tensor:
         assert maps.mask is not None
-        pairwise = whitened_sum(maps, self.scale / self.temperature)
+        pairwise = whitened_sum(maps, self.scale / self.temperature, self.heads)
         return pairwise + unary_sum(maps, maps.mask)
 
     def multiply_adds(self, maps: Maps) -> int:

@@ -190,6 +190,16 @@ def test_permuted_positions_give_a_permuted_output(pairwise: str, dims: int):
     assert_same([block(permuted(x))], [permuted(block(x))], 1e-12)
 
 
+def test_narrow_heads_keep_smaller_affinities_and_one_head_keeps_what_it_kept():
+    """Of several heads, 2^18 numbers each: above that it is slower, by measurement."""
+    few, many, more = (torch.zeros(8, n, 32) for n in (512, 513, 2**13))
+    assert all(softmax.affinity_is_small(few, few, heads) for heads in (1, 8))
+    assert softmax.affinity_is_small(many, few)
+    assert not softmax.affinity_is_small(many, few, 8)
+    assert softmax.affinity_is_small(more, few)
+    assert not softmax.affinity_is_small(more, many)
+
+
 @pytest.mark.parametrize("pairwise", ["disentangled", "dot_product", "concatenation"])
 def test_memory_is_linear_in_the_positions(
     pairwise: str, small_blocks: None, monkeypatch: pytest.MonkeyPatch

@@ -23,22 +23,24 @@ from nlnet.model.non_local.kernels.split_head import split_head
 
 BLOCK = 1024  # queries, and keys, of a block in the chunked form: 4 MB fit in a CPU's cache
 SMALL = 2**22  # numbers of an affinity that a CPU still keeps: 16 MB in float32
+NARROW = 2**18  # the same with several heads, whose products are narrow; by measurement
 WIDE = 2  # or this many times the numbers in q and k: wide heads are slow to recompute
 
 
-def softmax_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+def softmax_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, heads: int = 1) -> Tensor:
     """y_i = sum_j softmax_j(scale q_i . k_j) v_j, the (embedded) Gaussian of a non-local block.
 
     q (B, N, d), k (B, M, d), v (B, M, e) -> (B, N, e), in the dtype of v. Logits and sums are
-    computed in float32 or wider, under autocast too. Source: Wang et al. 2018, equations 2 to 4;
-    Rabe and Staats 2021 and Dao et al. 2022 (linear memory).
+    computed in float32 or wider, under autocast too. The batch has `heads` parts of each clip,
+    which decide about the form alone. Source: Wang et al. 2018, equations 2 to 4; Rabe and Staats
+    2021 and Dao et al. 2022 (linear memory).
     """
     dtype = torch.promote_types(q.dtype, v.dtype)
     with torch.autocast(q.device.type, enabled=False):
         q, k, values = q.to(dtype), k.to(dtype), v.to(dtype)
         if q.device.type == "cuda" and not torch.compiler.is_exporting():
             y = CUDA_FORMS[cuda_form(q, k, values)](q, k, values, scale)
-        elif affinity_is_small(q, k):
+        elif affinity_is_small(q, k, heads):
             y = direct(q, k, values, scale)
         elif torch.compiler.is_exporting():
             y = by_rows(q, k, values, scale)
@@ -49,10 +51,12 @@ def softmax_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     return y.to(v.dtype)
 
 
-def affinity_is_small(q: Tensor, k: Tensor) -> bool:
+def affinity_is_small(q: Tensor, k: Tensor, heads: int = 1) -> bool:
     """Whether it is faster to keep the N x M affinity than to compute it again."""
     affinities = q.shape[1] * k.shape[1]
     if q.device.type == "cpu" and q.dtype in (torch.float32, torch.float64):
+        if heads > 1:
+            return affinities <= min(SMALL, NARROW)
         return affinities <= max(SMALL, WIDE * (q.shape[1] + k.shape[1]) * q.shape[2])
     return affinities <= 64 * 64  # above that, the fused kernels are faster
 

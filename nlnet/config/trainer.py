@@ -44,7 +44,7 @@ class TrainerConfig:
     cudnn_benchmark: bool = True
     # On a GPU: products and convolutions in float32 read 10 bits of the mantissa of their factors.
     tf32: bool = True
-    lean: bool = True  # on a CPU in float32: keep one feature map per convolution
+    lean: bool = True  # on a CPU: keep one feature map per convolution
     # Stages that keep only the inputs of their blocks for the backward pass: res2, ...
     checkpoint_stages: list[str] = field(default_factory=list)
     # Only operations that repeat to the same bits, also on a GPU; slower there.

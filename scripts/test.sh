@@ -9,5 +9,6 @@ cd "$(dirname "$0")/.."
 . scripts/environment.sh "[dev]"
 # One thread per process and one process per core; more than four processes need much memory.
 # With worksteal, tests of one file run in one process and share what they have prepared.
+cores="$(env -u OMP_NUM_THREADS nproc)"  # nproc prints OMP_NUM_THREADS where it is set
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-exec python -m pytest -n "$(nproc)" --maxprocesses 4 --dist worksteal "$@"
+exec python -m pytest -n "$cores" --maxprocesses 4 --dist worksteal "$@"

@@ -84,6 +84,6 @@ def test_a_published_block_has_the_same_numbers(
     first = golden["output"]
     got = [*z.flatten()[: len(first)].tolist(), float(z.mean()), float(z.std(correction=0))]
     wanted = [*first, golden["output_mean"], golden["output_std"]]
-    difference = np.abs(np.subtract(got, wanted)).max() / float(z.abs().max())
+    difference = float(np.abs(np.subtract(got, wanted)).max() / z.abs().max())
     record_property("float64", difference)
     assert difference <= 1e-9

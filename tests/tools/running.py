@@ -1,6 +1,7 @@
 """Training runs that a test interrupts."""
 
 import os
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -18,7 +19,13 @@ def start(command: list[str], cwd: Path, *, own_group: bool = False) -> subproce
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=own_group,
+        preexec_fn=_heed_ctrl_c,
     )
+
+
+def _heed_ctrl_c() -> None:
+    """A shell's job in the background ignores SIGINT, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def wait_for(path: Path, process: subprocess.Popen[str]) -> None:

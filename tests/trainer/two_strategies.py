@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tiny_run import check_threads  # in the same folder
 from torch import Tensor, nn
 
 from nlnet.checkpoint import Provenance
@@ -32,7 +33,6 @@ from nlnet.trainer.schedule import cosine_schedule
 from nlnet.trainer.settings import LoopSettings
 from nlnet.trainer.state import TrainState
 from nlnet.trainer.step import train_step
-from tests.trainer.tiny_run import check_threads
 
 CPU = torch.device("cpu")
 STEPS = 2

@@ -21,6 +21,7 @@ from nlnet.errors import TransientError, UsageError, UserError
 
 BEAT = 0.5  # seconds between two writes of the state
 SILENCE = 4.0  # seconds without a beat after which a rank counts as stopped
+_GLANCE = 0.1  # seconds between two looks at whether a process still exists
 KINDS: dict[str, type[UserError]] = {
     kind.__name__: kind for kind in (UserError, UsageError, TransientError)
 }
@@ -143,9 +144,13 @@ class Watch:
         if (failed := self._others_that_failed()) is not None:
             return failed
         resumes = "the same command resumes from the last checkpoint"
-        if gone := [state for state in before.values() if state.is_gone()]:
+        # A killed process closes its connections before it is gone, which may take a second.
+        deadline = time.monotonic() + SILENCE
+        while not (gone := [state for state in before.values() if state.is_gone()]):
+            if time.monotonic() > deadline or self._ended.wait(_GLANCE):
+                break
+        if gone:
             return TransientError(f"{gone[0].describe()}; {resumes}")
-        self._ended.wait(SILENCE)
         if (failed := self._others_that_failed()) is not None:
             return failed
         own, states = self._file.state, read_states(self._folder, self._size)

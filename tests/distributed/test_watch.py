@@ -58,6 +58,16 @@ def test_a_process_that_is_gone_is_named(own: Watch, tmp_path: Path):
     assert "has ended at epoch 2, step 1, where it trains on; the same" in str(own.missing(0))
 
 
+def test_a_process_that_is_not_gone_at_once_is_named(
+    own: Watch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A killed process closes its connections first."""
+    monkeypatch.setattr(watch_module, "SILENCE", 60.0)
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(0.5)"]) as ending:
+        StateFile(tmp_path, 1).write(pid=ending.pid, place="epoch 2, step 1", stage="trains on")
+        assert "has ended at epoch 2, step 1, where it trains on; the same" in str(own.missing(0))
+
+
 def test_the_error_of_another_rank_is_repeated(own: Watch, tmp_path: Path):
     """Both ranks say the same line, which is shown once."""
     StateFile(tmp_path, 1).write(kind="UsageError", message="data.root=x is wrong")

@@ -76,11 +76,11 @@ class Pairwise(Operation):
         heads: int = 1,
     ) -> None:
         """`inner` is d, the channels of all heads; Maps are those of a head. `scale` multiplies
-        the logits of a softmax: True by (d / heads)^-0.5, a number by itself. `temperature`
-        divides the logits of the whitened term."""
+        the logits of a softmax: True by (d / heads)^-0.5 if theta and phi are learned, a number by
+        itself. `temperature` divides the logits of the whitened term."""
         super().__init__()
         self.heads = heads
-        factor = (inner // heads) ** -0.5 if scale else 1.0
+        factor = (inner // heads) ** -0.5 if scale and self.embedded else 1.0
         self.scale = factor if isinstance(scale, bool) else scale
         self.temperature = temperature
 
@@ -106,17 +106,6 @@ class Gaussian(Pairwise):
     """f = exp(x_i . x_j), C = sum_j f; scaled by a number alone. Wang et al. 2018, equation 2."""
 
     embedded = False
-
-    def __init__(
-        self,
-        inner: int,
-        *,
-        scale: bool | float = True,
-        temperature: float = 1.0,
-        heads: int = 1,
-    ) -> None:
-        scale = False if isinstance(scale, bool) else scale
-        super().__init__(inner, scale=scale, temperature=temperature, heads=heads)
 
     def forward(self, maps: Maps) -> Tensor:
         return softmax_sum(maps, self.scale, self.heads)

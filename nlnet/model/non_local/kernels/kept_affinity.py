@@ -5,12 +5,11 @@ for the backward pass in the dtype of the values, and all factors of products ha
 Shapes: queries q (B, N, d), keys k (B, M, d), values v (B, M, e), output (B, N, e).
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from nlnet.model.non_local.kernels.products import wide_product
+from nlnet.model.non_local.kernels.softmax_gradient import register_gradient
 
 
 def kept_affinity(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
@@ -45,23 +44,4 @@ def _(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     return v.new_empty(*q.shape[:2], v.shape[2]), v.new_empty(*q.shape[:2], k.shape[1])
 
 
-@_kept_backward.register_fake
-def _(
-    dy: Tensor, q: Tensor, k: Tensor, v: Tensor, y: Tensor, weights: Tensor, scale: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
-
-
-def _save(
-    ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, float], output: tuple[Tensor, ...]
-) -> None:
-    ctx.save_for_backward(*inputs[:3], *output)
-    ctx.scale = inputs[3]
-
-
-def _backward(ctx: Any, dy: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-    with torch.autocast(dy.device.type, enabled=False):
-        return *_kept_backward(dy, *ctx.saved_tensors, ctx.scale), None
-
-
-kept_softmax.register_autograd(_backward, setup_context=_save)
+register_gradient(kept_softmax, _kept_backward)

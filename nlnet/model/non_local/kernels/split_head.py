@@ -12,10 +12,11 @@ Shapes: queries q (B, N, d), keys k (B, M, d), values v (B, M, e), output (B, N,
 """
 
 from math import log
-from typing import Any
 
 import torch
 from torch import Tensor
+
+from nlnet.model.non_local.kernels.softmax_gradient import register_gradient
 
 ROWS = 64  # of the output of a program in float16 and bfloat16, if it has up to 512 channels
 ACCUMULATED = 64 * 512  # numbers that a program sums in registers
@@ -119,23 +120,4 @@ def _(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     return y, v.new_empty(q.shape[:2], dtype=torch.float32)
 
 
-@_split_backward.register_fake
-def _(
-    dy: Tensor, q: Tensor, k: Tensor, v: Tensor, y: Tensor, log_sums: Tensor, scale: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
-
-
-def _save(
-    ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, float], output: tuple[Tensor, Tensor]
-) -> None:
-    ctx.save_for_backward(*inputs[:3], *output)
-    ctx.scale = inputs[3]
-
-
-def _backward(ctx: Any, dy: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-    with torch.autocast(dy.device.type, enabled=False):
-        return *_split_backward(dy, *ctx.saved_tensors, ctx.scale), None
-
-
-split_forward.register_autograd(_backward, setup_context=_save)
+register_gradient(split_forward, _split_backward)

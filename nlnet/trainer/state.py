@@ -84,18 +84,6 @@ class TrainState:
         )
         return Checkpoint(model, self.provenance, training, average)
 
-    def save(self, path: Path, older: Sequence[Path] = ()) -> None:
-        """Write a checkpoint. Killed at any instant, it leaves a checkpoint that loads.
-
-        Args:
-            path: the file to replace
-            older: paths for the old files, the newest first (see `nlnet.files.write_verified`)
-
-        Raises:
-            UserError: the file cannot be written; the old files are at `path` or in `older`.
-        """
-        write_checkpoint(path, self.checkpoint(), older)
-
     def load(self, path: Path, *, other_names: bool = False) -> None:
         """Load a checkpoint. If it raises, the state is unchanged.
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nlnet.checkpoint import BEST, LAST, Checkpoint, read_checkpoint
+from nlnet.checkpoint import BEST, LAST, Checkpoint, read_checkpoint, write_checkpoint
 from nlnet.errors import UserError
 from nlnet.trainer.averaging import average_weights
 from nlnet.trainer.preemption import Preempted
@@ -188,7 +188,7 @@ def test_readers_take_the_average_and_can_take_the_others(tiny: ModuleType, tmp_
 def test_a_run_with_another_setting_is_refused(
     tiny: ModuleType, tmp_path: Path, first: float | None
 ):
-    tiny.make_state(ema=first).save(tmp_path / LAST)
+    write_checkpoint(tmp_path / LAST, tiny.make_state(ema=first).checkpoint())
     other = tiny.make_state(ema=DECAY if first is None else None, seed=1)
     before = copied(other.model)
     with pytest.raises(UserError, match=r"^[^\n]*averaged weights[^\n]*another folder$"):

@@ -53,7 +53,7 @@ def assert_same(one: TrainState, other: TrainState) -> None:
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_loading_restores_what_was_saved(tiny: ModuleType, tmp_path: Path, optimizer: str):
     state = trained(tiny, optimizer)
-    state.save(tmp_path / LAST)
+    write_checkpoint(tmp_path / LAST, state.checkpoint())
     loaded = tiny.make_state(optimizer, seed=1)
     loaded.load(tmp_path / LAST)
     assert_same(loaded, state)
@@ -61,7 +61,7 @@ def test_loading_restores_what_was_saved(tiny: ModuleType, tmp_path: Path, optim
 
 def test_names_in_a_checkpoint_have_no_prefix(tiny: ModuleType, tmp_path: Path):
     state = trained(tiny)
-    state.save(tmp_path / LAST)
+    write_checkpoint(tmp_path / LAST, state.checkpoint())
     saved = torch.load(tmp_path / LAST, weights_only=True)
     assert list(saved["model"]) == list(state.model.state_dict())
     assert not any(name.startswith(("module.", "_orig_mod.")) for name in saved["model"])
@@ -75,7 +75,7 @@ def flip(path: Path, bit: int) -> None:
 
 def test_every_flipped_bit_is_refused(tiny: ModuleType, tmp_path: Path):
     path = tmp_path / LAST
-    trained(tiny).save(path)
+    write_checkpoint(path, trained(tiny).checkpoint())
     rng = random.Random(0)
     fresh = tiny.make_state(seed=1)
     untouched = {name: value.clone() for name, value in fresh.model.state_dict().items()}
@@ -92,7 +92,7 @@ def test_every_flipped_bit_is_refused(tiny: ModuleType, tmp_path: Path):
 
 def test_every_truncated_file_is_refused(tiny: ModuleType, tmp_path: Path):
     path = tmp_path / LAST
-    trained(tiny).save(path)
+    write_checkpoint(path, trained(tiny).checkpoint())
     data = path.read_bytes()
     rng = random.Random(1)
     fresh = tiny.make_state(seed=1)
@@ -104,15 +104,17 @@ def test_every_truncated_file_is_refused(tiny: ModuleType, tmp_path: Path):
 
 def test_the_previous_checkpoint_replaces_a_damaged_one(tiny: ModuleType, tmp_path: Path):
     before, after = trained(tiny, global_step=5), trained(tiny, seed=2, global_step=6)
-    before.save(tmp_path / LAST, [tmp_path / PREVIOUS])
-    after.save(tmp_path / LAST, [tmp_path / PREVIOUS])
+    write_checkpoint(tmp_path / LAST, before.checkpoint(), [tmp_path / PREVIOUS])
+    write_checkpoint(tmp_path / LAST, after.checkpoint(), [tmp_path / PREVIOUS])
     flip(tmp_path / LAST, 5000)
     fresh = tiny.make_state(seed=1)
     refused, resumed = resume(fresh, tmp_path)
     assert "last.pt: is damaged" in refused and refused.endswith("it is now last.pt.damaged")
     assert resumed == "resumes from last.prev.pt, after 5 steps"
     assert_same(fresh, before)
-    after.save(tmp_path / LAST, [tmp_path / PREVIOUS])  # does not move over the intact one
+    write_checkpoint(
+        tmp_path / LAST, after.checkpoint(), [tmp_path / PREVIOUS]
+    )  # does not move over the intact one
     for path, expected in ((tmp_path / LAST, after), (tmp_path / PREVIOUS, before)):
         fresh.load(path)
         assert_same(fresh, expected)
@@ -126,7 +128,7 @@ def test_the_oldest_of_many_checkpoints_is_used_if_all_others_are_damaged(
         *("last.pt", "last.prev.pt", "last.prev2.pt", "last.prev3.pt")
     ]
     for step in range(1, 6):
-        trained(tiny, global_step=step).save(path, older)
+        write_checkpoint(path, trained(tiny, global_step=step).checkpoint(), older)
     assert saved_paths(tmp_path) == paths
     for each in paths[:3]:
         flip(each, 5000)
@@ -137,7 +139,7 @@ def test_the_oldest_of_many_checkpoints_is_used_if_all_others_are_damaged(
 
 def test_a_run_with_damaged_checkpoints_only_does_not_start(tiny: ModuleType, tmp_path: Path):
     for _ in range(2):
-        trained(tiny).save(tmp_path / LAST, [tmp_path / PREVIOUS])
+        write_checkpoint(tmp_path / LAST, trained(tiny).checkpoint(), [tmp_path / PREVIOUS])
     flip(tmp_path / LAST, 100)
     flip(tmp_path / PREVIOUS, 100)
     with pytest.raises(UserError, match=r"last\.pt: is damaged"):
@@ -151,7 +153,7 @@ def test_a_folder_without_checkpoints_is_a_new_run(tiny: ModuleType, tmp_path: P
 
 
 def test_another_network_is_refused_with_its_first_names(tiny: ModuleType, tmp_path: Path):
-    trained(tiny).save(tmp_path / LAST)
+    write_checkpoint(tmp_path / LAST, trained(tiny).checkpoint())
     other = tiny.make_state(norm=False, seed=1)
     before = {name: value.clone() for name, value in other.model.state_dict().items()}
     missing, unknown = r"backbone\.conv1\.bias .* missing", r"backbone\.norm1\.weight .* unknown"
@@ -169,7 +171,7 @@ def test_weights_without_the_state_of_a_run_are_refused(tiny: ModuleType, tmp_pa
 
 
 def test_a_head_of_another_size_is_refused(tiny: ModuleType, tmp_path: Path):
-    trained(tiny).save(tmp_path / LAST)
+    write_checkpoint(tmp_path / LAST, trained(tiny).checkpoint())
     other = tiny.make_state()
     other.model.head = torch.nn.Linear(6, 3)
     with pytest.raises(UserError, match=r"head\.weight \(of 2\) has another shape"):
@@ -177,13 +179,13 @@ def test_a_head_of_another_size_is_refused(tiny: ModuleType, tmp_path: Path):
 
 
 def test_another_optimizer_is_refused(tiny: ModuleType, tmp_path: Path):
-    trained(tiny).save(tmp_path / LAST)
+    write_checkpoint(tmp_path / LAST, trained(tiny).checkpoint())
     with pytest.raises(UserError, match=r"written with SGD, this run has AdamW"):
         tiny.make_state("adamw").load(tmp_path / LAST)
 
 
 def test_other_parameter_groups_are_refused_without_a_change(tiny: ModuleType, tmp_path: Path):
-    trained(tiny).save(tmp_path / LAST)
+    write_checkpoint(tmp_path / LAST, trained(tiny).checkpoint())
     other = tiny.make_state(seed=1)
     first, *rest = other.model.parameters()
     other.optimizer = torch.optim.SGD([{"params": [first]}, {"params": rest}], lr=0.1)
@@ -196,7 +198,7 @@ def test_other_parameter_groups_are_refused_without_a_change(tiny: ModuleType, t
 @pytest.mark.parametrize("names", [["a", "c"], ["b", "a"], ["a", "b", "c"], ["a"]])
 def test_other_classes_are_refused(tiny: ModuleType, tmp_path: Path, names: list[str]):
     """Otherwise weights of the same shapes would continue with wrong labels."""
-    trained(tiny).save(tmp_path / LAST)
+    write_checkpoint(tmp_path / LAST, trained(tiny).checkpoint())
     other = tiny.make_state(seed=1)
     other.provenance = replace(other.provenance, class_names=names)
     with pytest.raises(UserError, match=r"last\.pt: was trained on other classes") as caught:
@@ -220,14 +222,14 @@ def test_a_save_that_is_killed_leaves_a_checkpoint(
         folder.mkdir()
         states = [trained(tiny, seed=i, global_step=i) for i in range(num_saves + 1)]
         for state in states[:-1]:
-            state.save(folder / LAST, [folder / PREVIOUS])
+            write_checkpoint(folder / LAST, state.checkpoint(), [folder / PREVIOUS])
         survived = save_with(states[-1], folder, allowed, monkeypatch)
         fresh = tiny.make_state(seed=9)
         resume(fresh, folder)
         assert fresh.progress.global_step in (num_saves - 1, num_saves)
         assert_same(fresh, states[fresh.progress.global_step])
         # The next save, after the restart, works and cleans up.
-        states[-1].save(folder / LAST, [folder / PREVIOUS])
+        write_checkpoint(folder / LAST, states[-1].checkpoint(), [folder / PREVIOUS])
         fresh.load(folder / LAST)
         assert_same(fresh, states[-1])
         assert not [*folder.glob("*.partial")]
@@ -255,7 +257,7 @@ def save_with(state: TrainState, folder: Path, allowed: int, monkeypatch) -> boo
         patch.setattr(Path, "replace", counted(Path.replace))
         patch.setattr(os, "fsync", counted(lambda descriptor: None))
         try:
-            state.save(folder / LAST, [folder / PREVIOUS])
+            write_checkpoint(folder / LAST, state.checkpoint(), [folder / PREVIOUS])
         except Killed:
             return False
     return True
@@ -263,7 +265,7 @@ def save_with(state: TrainState, folder: Path, allowed: int, monkeypatch) -> boo
 
 def test_a_full_disk_leaves_the_old_file_only(tiny: ModuleType, tmp_path: Path):
     state = trained(tiny)
-    state.save(tmp_path / LAST, [tmp_path / PREVIOUS])
+    write_checkpoint(tmp_path / LAST, state.checkpoint(), [tmp_path / PREVIOUS])
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, hard))
@@ -271,7 +273,7 @@ def test_a_full_disk_leaves_the_old_file_only(tiny: ModuleType, tmp_path: Path):
         with pytest.raises(
             UserError, match=r"last\.pt: cannot be written .*free disk space"
         ) as caught:
-            state.save(tmp_path / LAST, [tmp_path / PREVIOUS])
+            write_checkpoint(tmp_path / LAST, state.checkpoint(), [tmp_path / PREVIOUS])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert str(tmp_path) in str(caught.value)
@@ -280,14 +282,14 @@ def test_a_full_disk_leaves_the_old_file_only(tiny: ModuleType, tmp_path: Path):
 
 def test_a_missing_folder_is_named(tiny: ModuleType, tmp_path: Path):
     with pytest.raises(UserError, match=r"gone/last\.pt: cannot be written \(No such file"):
-        trained(tiny).save(tmp_path / "gone" / LAST)
+        write_checkpoint(tmp_path / "gone" / LAST, trained(tiny).checkpoint())
 
 
 SAVE_FOR_EVER = """
 import itertools, os, signal, sys, time
 import torch
 from pathlib import Path
-from nlnet.checkpoint import LAST, PREVIOUS, Provenance
+from nlnet.checkpoint import LAST, PREVIOUS, Provenance, write_checkpoint
 from nlnet.trainer.state import TrainState, resume
 
 folder, trials = Path(sys.argv[1]), int(sys.argv[2])
@@ -303,13 +305,13 @@ def state_of(step):
 
 begin = time.monotonic()
 for step in range(1, 6):
-    state_of(step).save(folder / LAST, [folder / PREVIOUS])
+    write_checkpoint(folder / LAST, state_of(step).checkpoint(), [folder / PREVIOUS])
 span = (time.monotonic() - begin) / 5  # seconds of a save
 for trial in range(trials):
     child = os.fork()
     if child == 0:
         for step in itertools.count(step + 1):
-            state_of(step).save(folder / LAST, [folder / PREVIOUS])
+            write_checkpoint(folder / LAST, state_of(step).checkpoint(), [folder / PREVIOUS])
     time.sleep(4 * span * (trial % 50) / 50)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)

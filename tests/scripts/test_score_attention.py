@@ -10,17 +10,12 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
+from tests.scripts.importing import SCRIPTS, import_script
 
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    sys.path.insert(0, str(SCRIPTS))
-    try:
-        import score_attention
-    finally:
-        sys.path.remove(str(SCRIPTS))
-    return score_attention
+    return import_script("score_attention")
 
 
 @pytest.mark.parametrize("number", range(6))

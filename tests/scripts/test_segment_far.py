@@ -1,25 +1,17 @@
 """The images have no local cue, the plain network cannot see both shapes, and a block solves it."""
 
-import sys
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 
 import nlnet
-
-SCRIPTS = Path(__file__).parents[2] / "scripts"
+from tests.scripts.importing import import_script
 
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    sys.path.insert(0, str(SCRIPTS))
-    try:
-        import segment_far
-    finally:
-        sys.path.remove(str(SCRIPTS))
-    return segment_far
+    return import_script("segment_far")
 
 
 def test_the_label_of_a_shape_is_the_color_of_the_other(script: ModuleType):

@@ -273,16 +273,21 @@ def test_a_file_that_is_cut_anywhere(
         assert isinstance(found, str) or suffix == "ts"
 
 
+def changed(content: bytes, seed: int, count: int) -> bytes:
+    """Content with other bytes at random places."""
+    rng = np.random.default_rng(seed)
+    data = np.frombuffer(content, np.uint8).copy()
+    data[rng.integers(0, len(data), count)] = rng.integers(0, 256, count)
+    return data.tobytes()
+
+
 @pytest.mark.parametrize(("codec", "suffix"), FILES)
 def test_200_random_bytes_are_changed(
     codec: str, suffix: str, files: dict[tuple[str, str], bytes], tmp_path: Path
 ):
     for seed in range(8):
-        rng = np.random.default_rng(seed)
-        data = np.frombuffer(files[codec, suffix], np.uint8).copy()
-        data[rng.integers(0, len(data), 200)] = rng.integers(0, 256, 200)
         path = tmp_path / f"flipped{seed}.{suffix}"
-        path.write_bytes(data.tobytes())
+        path.write_bytes(changed(files[codec, suffix], seed, 200))
         outcome(path)
 
 
@@ -295,11 +300,8 @@ def test_no_declared_frame_is_lost_in_silence(
     MPEG-TS declares no packets; a packet of it that is lost can leave no trace.
     """
     for seed in range(12):
-        rng = np.random.default_rng(seed)
-        data = np.frombuffer(files[codec, suffix], np.uint8).copy()
-        data[rng.integers(0, len(data), 4)] = rng.integers(0, 256, 4)
         path = tmp_path / f"damaged{seed}.{suffix}"
-        path.write_bytes(data.tobytes())
+        path.write_bytes(changed(files[codec, suffix], seed, 4))
         found = outcome(path)
         if isinstance(found, int):
             assert found == declared(path)

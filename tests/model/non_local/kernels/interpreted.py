@@ -133,14 +133,21 @@ def test_the_check_refuses_a_kernel_in_one_line(
     split_head_works.cache_clear()
 
 
-@pytest.mark.slow
-def test_the_rule_uses_it_for_wide_heads_of_many_positions(monkeypatch: pytest.MonkeyPatch):
-    """The whole path of a CUDA device, on a CPU: the rule, the check and the kernel."""
+@pytest.fixture
+def gpu_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rule of a CUDA device for few positions, on a CPU."""
     monkeypatch.setattr(cuda_forms, "_device_name", lambda index: "A")
     monkeypatch.setattr(cuda_forms, "_device", lambda index: CPU)
     monkeypatch.setattr(cuda_forms, "FEW_POSITIONS", 16)
     monkeypatch.setattr(cuda_forms, "KEPT", 0)
     monkeypatch.setattr(cuda_forms, "FEW", 0)
+
+
+@pytest.mark.slow
+def test_the_rule_uses_it_for_wide_heads_of_many_positions(
+    gpu_rule: None, monkeypatch: pytest.MonkeyPatch
+):
+    """The whole path of a CUDA device, on a CPU: the rule, the check and the kernel."""
     q, k, v = tokens((1, 40, 33, 320, 24), torch.bfloat16)
     assert cuda_forms.cuda_form(q, k, v) == "split"
     y = softmax.CUDA_FORMS["split"](q, k, v, 0.1).detach()
@@ -154,13 +161,8 @@ def test_the_rule_uses_it_for_wide_heads_of_many_positions(monkeypatch: pytest.M
 
 
 @pytest.mark.slow
-def test_the_check_runs_while_a_function_is_compiled(monkeypatch: pytest.MonkeyPatch):
+def test_the_check_runs_while_a_function_is_compiled(gpu_rule: None):
     """The first call of a network on a GPU may be a compiled one, in autocast."""
-    monkeypatch.setattr(cuda_forms, "_device_name", lambda index: "A")
-    monkeypatch.setattr(cuda_forms, "_device", lambda index: CPU)
-    monkeypatch.setattr(cuda_forms, "FEW_POSITIONS", 16)
-    monkeypatch.setattr(cuda_forms, "KEPT", 0)
-    monkeypatch.setattr(cuda_forms, "FEW", 0)
     split_head_works.cache_clear()
     chosen: list[str] = []
 
